@@ -1,0 +1,24 @@
+//! kcore: every decision and every parser of the kernel, as pure safe code without hardware.
+//!
+//! A function here takes values and returns what is to be done; the kernel crate does it. The same files
+//! are compiled into the kernel, the host tests, loom and Miri.
+#![cfg_attr(not(any(test, loom)), no_std)]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod atomics;
+pub mod cmdline;
+pub mod context_tracking;
+pub mod cpio;
+pub mod cpu_set;
+pub mod elf;
+pub mod interruption;
+pub mod limine_cfg;
+pub mod pairing_heap;
+pub mod rcu;
+pub mod run_queue;
+pub mod static_key;
+pub mod tick;
+pub mod timer_queue;
+pub mod trace_ring;
+pub mod vma;

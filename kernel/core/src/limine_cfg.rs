@@ -1,0 +1,1 @@
+//! limine_cfg

@@ -1,0 +1,1 @@
+//! pairing_heap
