@@ -1,1 +1,235 @@
-//! pairing_heap
+//! A pairing heap of `u64` keys, smallest first, whose links are indices into storage that the caller owns.
+//!
+//! Called by the timer queue and the run queue, under their owner's lock. No recursion, no allocation; the
+//! links are Relaxed atomics (plain moves on x86_64) so that nodes may sit in shared structures.
+//! Invariants: a node is in at most one heap by its `HeapNode`; ids are below [`NIL`] - 1; for each id the
+//! store always gives the same node while the node is queued.
+//! Order: by key; equal keys leave in the order of insertion as long as fewer than 2^31 insertions lie between
+//! two of them (beyond that only the order among equals suffers).
+//! Costs: insert and peek O(1), pop and remove O(log n) amortised.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// No node.
+pub const NIL: u32 = u32::MAX;
+/// Value of `prev` in a node that is in no heap.
+const OUT: u32 = u32::MAX - 1;
+
+/// The links of one entry.
+#[derive(Debug)]
+pub struct HeapNode {
+    key: AtomicU64,
+    /// First child.
+    child: AtomicU32,
+    /// Next sibling.
+    next: AtomicU32,
+    /// Sibling before, or the parent of a first child; NIL in the root, OUT in no heap.
+    prev: AtomicU32,
+    /// Time of insertion, for equal keys.
+    seq: AtomicU32,
+}
+
+impl HeapNode {
+    /// A node in no heap.
+    pub const fn new() -> Self {
+        HeapNode {
+            key: AtomicU64::new(0),
+            child: AtomicU32::new(NIL),
+            next: AtomicU32::new(NIL),
+            prev: AtomicU32::new(OUT),
+            seq: AtomicU32::new(0),
+        }
+    }
+
+    /// The key it was last inserted with.
+    #[inline]
+    pub fn key(&self) -> u64 {
+        self.key.load(Relaxed)
+    }
+
+    /// Whether it is in a heap.
+    #[inline]
+    pub fn is_queued(&self) -> bool {
+        self.prev.load(Relaxed) != OUT
+    }
+}
+
+impl Default for HeapNode {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where the nodes are.
+pub trait HeapStore {
+    /// The node of entry `id`; always the same one.
+    fn heap_node(&self, id: u32) -> &HeapNode;
+}
+
+/// The heap: its root and its size.
+#[derive(Debug)]
+pub struct PairingHeap {
+    root: u32,
+    len: u32,
+    seq: u32,
+}
+
+impl PairingHeap {
+    /// An empty heap.
+    pub const fn new() -> Self {
+        PairingHeap { root: NIL, len: 0, seq: 0 }
+    }
+
+    /// Number of entries.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.root == NIL
+    }
+
+    /// Whether entry `id` is in a heap (its owner knows in which).
+    #[inline]
+    pub fn contains<S: HeapStore + ?Sized>(&self, store: &S, id: u32) -> bool {
+        store.heap_node(id).is_queued()
+    }
+
+    /// Puts entry `id` in with `key`. Does nothing and returns false if it is queued already.
+    #[inline]
+    pub fn insert<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32, key: u64) -> bool {
+        let node = store.heap_node(id);
+        if node.is_queued() {
+            return false;
+        }
+        node.key.store(key, Relaxed);
+        node.child.store(NIL, Relaxed);
+        node.next.store(NIL, Relaxed);
+        node.prev.store(NIL, Relaxed);
+        node.seq.store(self.seq, Relaxed);
+        self.seq = self.seq.wrapping_add(1);
+        self.len += 1;
+        self.root = if self.root == NIL { id } else { link(store, self.root, id) };
+        true
+    }
+
+    /// The entry with the smallest key.
+    #[inline]
+    pub fn peek<S: HeapStore + ?Sized>(&self, store: &S) -> Option<(u32, u64)> {
+        if self.root == NIL { None } else { Some((self.root, store.heap_node(self.root).key())) }
+    }
+
+    /// Takes the entry with the smallest key.
+    #[inline]
+    pub fn pop<S: HeapStore + ?Sized>(&mut self, store: &S) -> Option<(u32, u64)> {
+        let (id, key) = self.peek(store)?;
+        let node = store.heap_node(id);
+        self.root = meld_children(store, node.child.load(Relaxed));
+        self.forget(node);
+        Some((id, key))
+    }
+
+    /// Takes entry `id` out. Returns false if it is not queued.
+    #[inline]
+    pub fn remove<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32) -> bool {
+        let node = store.heap_node(id);
+        if !node.is_queued() {
+            return false;
+        }
+        if self.root == id {
+            return self.pop(store).is_some();
+        }
+        let (prev, next) = (node.prev.load(Relaxed), node.next.load(Relaxed));
+        let before = store.heap_node(prev);
+        if before.child.load(Relaxed) == id {
+            before.child.store(next, Relaxed);
+        } else {
+            before.next.store(next, Relaxed);
+        }
+        if next != NIL {
+            store.heap_node(next).prev.store(prev, Relaxed);
+        }
+        let orphans = meld_children(store, node.child.load(Relaxed));
+        if orphans != NIL {
+            self.root = link(store, self.root, orphans);
+        }
+        self.forget(node);
+        true
+    }
+
+    #[inline]
+    fn forget(&mut self, node: &HeapNode) {
+        node.child.store(NIL, Relaxed);
+        node.next.store(NIL, Relaxed);
+        node.prev.store(OUT, Relaxed);
+        self.len -= 1;
+    }
+}
+
+impl Default for PairingHeap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether `a` leaves before `b`.
+#[inline]
+fn before(a: &HeapNode, b: &HeapNode) -> bool {
+    let (ka, kb) = (a.key(), b.key());
+    if ka != kb {
+        return ka < kb;
+    }
+    (a.seq.load(Relaxed).wrapping_sub(b.seq.load(Relaxed)) as i32) < 0
+}
+
+/// Makes one of two roots the first child of the other and returns the winner, whose `next` is left as it is.
+#[inline]
+fn link<S: HeapStore + ?Sized>(store: &S, a: u32, b: u32) -> u32 {
+    let (na, nb) = (store.heap_node(a), store.heap_node(b));
+    let (winner, wn, loser, ln) = if before(na, nb) { (a, na, b, nb) } else { (b, nb, a, na) };
+    let child = wn.child.load(Relaxed);
+    ln.next.store(child, Relaxed);
+    ln.prev.store(winner, Relaxed);
+    if child != NIL {
+        store.heap_node(child).prev.store(loser, Relaxed);
+    }
+    wn.child.store(loser, Relaxed);
+    winner
+}
+
+/// Melds a list of siblings into one root, in pairs from the left and then from the right.
+#[inline]
+fn meld_children<S: HeapStore + ?Sized>(store: &S, first: u32) -> u32 {
+    if first == NIL {
+        return NIL;
+    }
+    // Pass 1: winners of pairs, stacked through `next`, the rightmost on top.
+    let (mut pairs, mut cur) = (NIL, first);
+    while cur != NIL {
+        let second = store.heap_node(cur).next.load(Relaxed);
+        let (winner, after) = if second == NIL {
+            (cur, NIL)
+        } else {
+            let after = store.heap_node(second).next.load(Relaxed);
+            (link(store, cur, second), after)
+        };
+        store.heap_node(winner).next.store(pairs, Relaxed);
+        pairs = winner;
+        cur = after;
+    }
+    // Pass 2.
+    let mut root = pairs;
+    let mut rest = store.heap_node(root).next.load(Relaxed);
+    while rest != NIL {
+        let after = store.heap_node(rest).next.load(Relaxed);
+        root = link(store, root, rest);
+        rest = after;
+    }
+    let node = store.heap_node(root);
+    node.next.store(NIL, Relaxed);
+    node.prev.store(NIL, Relaxed);
+    root
+}

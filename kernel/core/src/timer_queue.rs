@@ -1,1 +1,78 @@
-//! timer_queue
+//! One CPU's queue of timers, earliest deadline first.
+//!
+//! Called by the CPU's timer code under its lock, interrupts off. The tick is one entry among others.
+//! Invariants: those of the pairing heap; the hardware timer is to be programmed for
+//! [`TimerQueue::next_deadline`], and every change of that is told by the return value that caused it.
+//! Timers with equal deadlines fire in the order in which they were armed.
+
+use crate::pairing_heap::{HeapStore, PairingHeap};
+
+/// The queue. Deadlines are TSC values.
+#[derive(Debug)]
+pub struct TimerQueue {
+    heap: PairingHeap,
+}
+
+impl TimerQueue {
+    /// No timers.
+    pub const fn new() -> Self {
+        TimerQueue { heap: PairingHeap::new() }
+    }
+
+    /// Arms timer `id`, or moves it if it is armed. True: the earliest deadline has changed, reprogram.
+    #[inline]
+    pub fn arm<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32, deadline_tsc: u64) -> bool {
+        let before = self.next_deadline(store);
+        if self.heap.contains(store, id) {
+            self.heap.remove(store, id);
+        }
+        self.heap.insert(store, id, deadline_tsc);
+        self.next_deadline(store) != before
+    }
+
+    /// Disarms timer `id`; one that is not armed is left alone. True: the earliest deadline has changed.
+    #[inline]
+    pub fn cancel<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32) -> bool {
+        let before = self.next_deadline(store);
+        self.heap.remove(store, id) && self.next_deadline(store) != before
+    }
+
+    /// Takes one timer whose deadline has come; call until None, then reprogram.
+    #[inline]
+    pub fn expire<S: HeapStore + ?Sized>(&mut self, store: &S, now_tsc: u64) -> Option<u32> {
+        match self.heap.peek(store) {
+            Some((_, deadline_tsc)) if deadline_tsc <= now_tsc => self.heap.pop(store).map(|(id, _)| id),
+            _ => None,
+        }
+    }
+
+    /// The earliest deadline.
+    #[inline]
+    pub fn next_deadline<S: HeapStore + ?Sized>(&self, store: &S) -> Option<u64> {
+        self.heap.peek(store).map(|(_, deadline_tsc)| deadline_tsc)
+    }
+
+    /// Whether timer `id` is armed (on the queue its owner knows).
+    #[inline]
+    pub fn is_armed<S: HeapStore + ?Sized>(&self, store: &S, id: u32) -> bool {
+        self.heap.contains(store, id)
+    }
+
+    /// Number of armed timers.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether no timer is armed.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+}
+
+impl Default for TimerQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
