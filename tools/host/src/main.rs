@@ -1,2 +1,57 @@
-//! host
-fn main() {}
+//! `host`: the commands behind make. See `DESIGN.md` section 4 for their exit codes.
+
+use clap::{Parser, Subcommand};
+use host::failure::Failure;
+use host::tree::Tree;
+use host::{check_elf, image, run, symbolize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Host commands of the Quiesce tree
+#[derive(Parser, Debug)]
+#[command(name = "host", disable_help_subcommand = true)]
+struct Arguments {
+    /// The source tree [default: the one that holds the current directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Build everything and write the boot archive
+    Image(image::Options),
+    /// Build and boot; settings come from the environment (see `make help`)
+    Run(run::Options),
+    /// Resolve the addresses of a kernel panic to source lines
+    #[command(alias = "backtrace")]
+    Symbolize(symbolize::Options),
+    /// Check properties of the kernel's ELF file
+    CheckElf(check_elf::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match command(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let name = match arguments.command {
+                Command::Run(_) => "run-smp",
+                _ => "host",
+            };
+            eprintln!("{name}: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let tree = Tree::find(arguments.root.as_deref())?;
+    match &arguments.command {
+        Command::Image(options) => image::main(&tree, options),
+        Command::Run(options) => run::main(&tree, options),
+        Command::Symbolize(options) => symbolize::main(&tree, options),
+        Command::CheckElf(options) => check_elf::main(&tree, options),
+    }
+}

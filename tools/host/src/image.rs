@@ -1,0 +1,144 @@
+//! `host image`: the boot archive that the loader reads, and the root file system in it. Used by `run` and the scenarios.
+
+use crate::archive::Archive;
+use crate::failure::{self, Failure};
+use crate::tree::{Profile, Tree};
+use std::path::{Path, PathBuf};
+
+/// Command-line options of `host image`.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Where the boot archive goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Also write the root file system alone
+    #[arg(long, value_name = "FILE")]
+    initrd_out: Option<PathBuf>,
+    /// Use this root file system (cpio or cpio.gz) in place of our own
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Take the kernel's debug build
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Builds everything and writes the archive.
+pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
+    let profile = if options.debug { Profile::Debug } else { Profile::Release };
+    tree.build(profile)?;
+    let root = match &options.initrd {
+        Some(path) => initrd_file(path)?,
+        None => root_file_system(tree)?,
+    };
+    if let Some(path) = &options.initrd_out {
+        failure::write(path, &root)?;
+    }
+    failure::write(&options.out, &boot_archive(tree, profile, &root)?)
+}
+
+/// The boot archive: `limine.cfg`, `boot/quiesce`, `boot/initrd.cpio`.
+pub fn boot_archive(tree: &Tree, profile: Profile, initrd: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut archive = Archive::default();
+    archive.file("limine.cfg", &failure::read(&tree.root.join("limine.cfg"))?);
+    archive.directory("boot");
+    archive.program("boot/quiesce", &loadable_part(&tree.kernel(profile))?);
+    archive.file("boot/initrd.cpio", initrd);
+    Ok(archive.finish())
+}
+
+/// Our root file system: `/init`, the other guest programs in `/bin`, and the empty directories that are mounted over.
+pub fn root_file_system(tree: &Tree) -> Result<Vec<u8>, Failure> {
+    let mut archive = Archive::default();
+    for directory in ["bin", "dev", "proc", "sys", "tmp"] {
+        archive.directory(directory);
+    }
+    for (name, path) in tree.guests()? {
+        let place = if name == "init" { name } else { format!("bin/{name}") };
+        archive.program(&place, &loadable_part(&path)?);
+    }
+    Ok(archive.finish())
+}
+
+/// A root file system given by the user; passed on as it is, after a look at its first bytes.
+pub fn initrd_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = failure::read(path).map_err(|e| Failure::Usage(format!("INITRD={e}")))?;
+    if bytes.starts_with(b"070701") || bytes.starts_with(b"070702") || bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    Err(Failure::Usage(format!("INITRD={}: neither a newc cpio nor a gzip file", path.display())))
+}
+
+/// An ELF file without what follows its last segment: symbols and line tables stay on the host.
+fn loadable_part(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut elf = failure::read(path)?;
+    trim(&mut elf).ok_or_else(|| Failure::Usage(format!("{}: not a 64-bit little-endian ELF file", path.display())))?;
+    Ok(elf)
+}
+
+/// Cuts a 64-bit ELF file after its last segment and drops the section table. None if it is no such file.
+/// Source: System V gABI, "ELF Header" and "Program Header".
+fn trim(elf: &mut Vec<u8>) -> Option<()> {
+    let word = |elf: &[u8], at: usize| Some(u64::from_le_bytes(elf.get(at..at.checked_add(8)?)?.try_into().ok()?));
+    let half = |elf: &[u8], at: usize| Some(u16::from_le_bytes(elf.get(at..at.checked_add(2)?)?.try_into().ok()?));
+    const CLASS_64_LITTLE_ENDIAN: &[u8] = &[0x7f, b'E', b'L', b'F', 2, 1];
+    if !elf.starts_with(CLASS_64_LITTLE_ENDIAN) {
+        return None;
+    }
+    let table = usize::try_from(word(elf, 32)?).ok()?;
+    let entry_len = usize::from(half(elf, 54)?);
+    let count = usize::from(half(elf, 56)?);
+    let mut end = table.checked_add(entry_len.checked_mul(count)?)?.max(64);
+    for i in 0..count {
+        let at = table + i * entry_len;
+        let segment_end = word(elf, at + 8)?.checked_add(word(elf, at + 32)?)?;
+        end = end.max(usize::try_from(segment_end).ok()?);
+    }
+    if end > elf.len() {
+        return None;
+    }
+    elf.truncate(end);
+    elf[40..48].fill(0); // e_shoff
+    elf[60..64].fill(0); // e_shnum, e_shstrndx
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elf_with_tail() -> Vec<u8> {
+        let mut elf = vec![0u8; 256];
+        elf[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+        elf[32] = 64; // e_phoff
+        elf[40] = 200; // e_shoff
+        elf[54] = 56; // e_phentsize
+        elf[56] = 1; // e_phnum
+        elf[60] = 3; // e_shnum
+        elf[64 + 8] = 120; // p_offset
+        elf[64 + 32] = 40; // p_filesz
+        elf
+    }
+
+    #[test]
+    fn trim_keeps_segments_and_drops_sections() {
+        let mut elf = elf_with_tail();
+        assert_eq!(trim(&mut elf), Some(()));
+        assert_eq!(elf.len(), 160);
+        assert_eq!(elf[40], 0);
+        assert_eq!(elf[60], 0);
+    }
+
+    #[test]
+    fn trim_refuses_broken_files() {
+        assert_eq!(trim(&mut b"#!/bin/sh\n".to_vec()), None);
+        let mut past_end = elf_with_tail();
+        past_end[64 + 33] = 1; // p_filesz 296
+        assert_eq!(trim(&mut past_end), None);
+        let mut huge = elf_with_tail();
+        huge[64 + 8..64 + 16].fill(0xff);
+        assert_eq!(trim(&mut huge), None);
+        let mut short = elf_with_tail();
+        short.truncate(50);
+        assert_eq!(trim(&mut short), None);
+    }
+}

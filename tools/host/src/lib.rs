@@ -1,0 +1,14 @@
+//! The host commands behind make, one file a command, and what the scenarios need to boot a guest.
+
+pub mod accelerator;
+pub mod archive;
+pub mod check_elf;
+pub mod failure;
+pub mod image;
+pub mod qemu;
+pub mod run;
+pub mod settings;
+pub mod slot;
+pub mod symbolize;
+pub mod terminal;
+pub mod tree;

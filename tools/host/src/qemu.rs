@@ -1,0 +1,211 @@
+//! One QEMU: its command line, its start, its console stream and its end. Used by `run` and the scenarios.
+//!
+//! The console is a socket pair, so the end of our standard input is never seen by the guest, input waits until the
+//! UART has room, and no file is left behind. The boot archive is an unnamed memory file. QEMU dies with the thread
+//! that started it (PR_SET_PDEATHSIG), so nothing is left running even after SIGKILL.
+
+use crate::accelerator::Chosen;
+use crate::failure::Failure;
+use crate::settings::{Settings, XAPIC_CPUS};
+use crate::slot::{self, Slot};
+use crate::tree::Tree;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The emulator.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// QEMU's exit status after the guest wrote 0x10 to the debug-exit port: a clean power-off.
+const CLEAN: i32 = 33;
+/// The same for 0x11: a panic, or a loader failure.
+const PANIC: i32 = 35;
+
+/// How a guest ended, by QEMU's exit status.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// The guest powered off.
+    Clean,
+    /// The guest said that it failed.
+    Panic,
+    /// QEMU ended without a word from the guest: a reset (triple fault), or QEMU's own quit.
+    Reset,
+    /// QEMU's own error status.
+    QemuError(i32),
+    /// QEMU was ended by this signal.
+    Killed(i32),
+}
+
+impl End {
+    /// Reads QEMU's exit status.
+    pub fn of(status: ExitStatus) -> End {
+        match (status.code(), status.signal()) {
+            (Some(CLEAN), _) => End::Clean,
+            (Some(PANIC), _) => End::Panic,
+            (Some(0), _) => End::Reset,
+            (Some(code), _) => End::QemuError(code),
+            (None, signal) => End::Killed(signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// A running QEMU.
+pub struct Qemu {
+    /// The process.
+    pub child: Child,
+    /// The guest's serial console: reads give its output, writes are typed into it.
+    pub console: UnixStream,
+    /// Held while QEMU runs.
+    pub slot: Slot,
+}
+
+/// Starts QEMU with `archive` as the loader's boot archive, after waiting for a free slot.
+pub fn start(
+    tree: &Tree,
+    settings: &Settings,
+    accel: Chosen,
+    archive: &[u8],
+    say: impl FnOnce(&str),
+) -> Result<Qemu, Failure> {
+    let slot = slot::take(|| say("waiting: two QEMUs run already"))?;
+    let io = |what: &'static str| move |e: std::io::Error| Failure::Usage(format!("{what}: {e}"));
+    let archive = memory_file(archive).map_err(io("boot archive"))?;
+    let (console, guest_side) = UnixStream::pair().map_err(io("console socket"))?;
+    let arguments = arguments(tree, settings, accel, archive.as_raw_fd(), guest_side.as_raw_fd());
+    let mut command = Command::new(QEMU);
+    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
+    let passed = [archive.as_raw_fd(), guest_side.as_raw_fd()];
+    let parent = nix::unistd::getpid();
+    // SAFETY: 1. the closure runs in the child between fork and exec and makes async-signal-safe system calls only
+    // (fcntl, prctl, getppid); 2. it allocates nothing; 3. the descriptors stay open until `spawn` has returned.
+    unsafe {
+        command.pre_exec(move || {
+            for fd in passed {
+                keep_across_exec(fd)?;
+            }
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if nix::unistd::getppid() != parent {
+                return Err(std::io::ErrorKind::Interrupted.into()); // the parent died before the request above
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::Usage(format!("{QEMU}: not found; `make setup` installs it")),
+        _ => Failure::Usage(format!("{QEMU}: {e}")),
+    })?;
+    Ok(Qemu { child, console, slot })
+}
+
+fn keep_across_exec(fd: RawFd) -> std::io::Result<()> {
+    // SAFETY: 1. called by the child only, on descriptors that `start` holds open in the parent.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let fd = memfd_create(c"quiesce-archive", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
+/// QEMU's arguments. `archive` and `console` are descriptors that QEMU inherits.
+fn arguments(tree: &Tree, settings: &Settings, accel: Chosen, archive: RawFd, console: RawFd) -> Vec<String> {
+    let many = settings.smp > XAPIC_CPUS;
+    let machine = if many && accel == Chosen::Kvm { "q35,kernel-irqchip=split" } else { "q35" };
+    let model = match (accel, &settings.cpu) {
+        (_, Some(model)) => model.clone(),
+        (Chosen::Tcg, None) => "max".into(),
+        (Chosen::Kvm, None) => "host".into(),
+    };
+    let no_x2apic = model.split(',').any(|w| matches!(w, "-x2apic" | "x2apic=off"));
+    let model = if settings.icount && !no_x2apic { format!("{model},-x2apic") } else { model };
+    let accel = match accel {
+        Chosen::Kvm => "kvm",
+        Chosen::Tcg if settings.icount => "tcg,thread=single",
+        Chosen::Tcg => "tcg,thread=multi",
+    };
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |list: &[&str]| words.extend(list.iter().map(|w| w.to_string()));
+    add(&["-M", machine, "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot"]);
+    add(&["-accel", accel, "-cpu", &model, "-smp", &settings.smp.to_string(), "-m", &settings.mem]);
+    if settings.icount {
+        add(&["-icount", "shift=0,sleep=off", "-rtc", "base=2024-01-01,clock=vm", "-seed", "1"]);
+    }
+    if many {
+        add(&["-device", "intel-iommu,intremap=on,eim=on"]);
+    }
+    add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    add(&["-chardev", &format!("socket,id=console,fd={console}"), "-serial", "chardev:console"]);
+    if let Some(path) = &settings.trace {
+        let path = path.display().to_string().replace(',', ",,");
+        add(&["-chardev", &format!("file,id=trace,path={path}"), "-serial", "chardev:trace"]);
+    }
+    add(&["-bios", "qboot.rom", "-kernel", &tree.loader().display().to_string()]);
+    add(&["-initrd", &format!("/proc/self/fd/{archive}"), "-append", &settings.cmdline]);
+    words.extend(settings.qemu_args.iter().cloned());
+    words
+}
+
+/// QEMU's version as (major, minor), or None if it is missing or says nothing that can be read.
+pub fn version() -> Option<(u32, u32)> {
+    let output = Command::new(QEMU).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split("version ").nth(1)?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(settings: &Settings, accel: Chosen) -> String {
+        let tree = Tree { root: "/r".into(), target: "/t".into() };
+        arguments(&tree, settings, accel, 7, 8).join(" ")
+    }
+
+    #[test]
+    fn icount_turns_x2apic_off() {
+        let mut settings = Settings { icount: true, ..Settings::default() };
+        let words = line(&settings, Chosen::Tcg);
+        assert!(words.contains("-accel tcg,thread=single -cpu max,-x2apic "), "{words}");
+        assert!(words.contains("-icount shift=0,sleep=off -rtc base=2024-01-01,clock=vm -seed 1"), "{words}");
+        settings.cpu = Some("qemu64,-x2apic".into());
+        assert!(line(&settings, Chosen::Tcg).contains("-cpu qemu64,-x2apic "));
+    }
+
+    #[test]
+    fn many_cpus_get_an_interrupt_remapper() {
+        let settings = Settings { smp: 256, ..Settings::default() };
+        assert!(line(&settings, Chosen::Tcg).contains("-device intel-iommu,intremap=on,eim=on"));
+        assert!(line(&settings, Chosen::Kvm).contains("kernel-irqchip=split"));
+        assert!(!line(&Settings::default(), Chosen::Tcg).contains("iommu"));
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("QEMU emulator version 10.0.2 (Debian 1:10)"), Some((10, 0)));
+        assert_eq!(parse_version("QEMU emulator version 7.2.17"), Some((7, 2)));
+        assert_eq!(parse_version("bash: not found"), None);
+    }
+
+    #[test]
+    fn ends() {
+        let end = |raw: i32| End::of(ExitStatus::from_raw(raw));
+        assert_eq!(end(33 << 8), End::Clean);
+        assert_eq!(end(35 << 8), End::Panic);
+        assert_eq!(end(0), End::Reset);
+        assert_eq!(end(1 << 8), End::QemuError(1));
+        assert_eq!(end(9), End::Killed(9));
+    }
+}

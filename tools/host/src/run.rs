@@ -1,0 +1,211 @@
+//! `host run`: what `tools/run-smp` and `make run-smp` do. Builds, boots, and connects the guest's serial console with
+//! this process: guest output alone goes to stdout, our own lines go to stderr.
+
+use crate::accelerator;
+use crate::failure::Failure;
+use crate::image;
+use crate::qemu::{self, End};
+use crate::settings::Settings;
+use crate::symbolize;
+use crate::terminal::{Keys, RawTerminal, Typed};
+use crate::tree::Tree;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// How long QEMU may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(3);
+/// How much of the guest's last output is kept for the backtrace, in bytes.
+const TAIL_LEN: usize = 256 * 1024;
+
+/// Command-line options of `host run`: none, all settings come from the environment.
+#[derive(clap::Args, Debug)]
+pub struct Options {}
+
+enum Event {
+    Ended(std::io::Result<ExitStatus>),
+    Signal(i32),
+    CtrlAX,
+    OutputLost(std::io::Error),
+}
+
+/// Runs one guest to its end.
+pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
+    let settings = Settings::read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))?;
+    let say = |text: &str| eprintln!("run-smp: {text}");
+    if settings.loader_is_auto {
+        say("LOADER=auto: taking the direct loader (this version has no other)");
+    }
+    let initrd = settings.initrd.as_deref().map(image::initrd_file).transpose()?;
+    if qemu::version().is_none() {
+        return Err(Failure::Usage(format!("{}: not found; `make setup` installs it", qemu::QEMU)));
+    }
+    let accel = accelerator::choose(settings.accel, settings.icount, say)?;
+    tree.build(settings.profile)?;
+    let initrd = match initrd {
+        Some(bytes) => bytes,
+        None => image::root_file_system(tree)?,
+    };
+    let archive = image::boot_archive(tree, settings.profile, &initrd)?;
+    let (tail, end) = boot(tree, &settings, accel, &archive, say)?;
+    match end {
+        End::Clean => Ok(()),
+        bad => {
+            let addresses = symbolize::epitaph(&tail);
+            if !addresses.is_empty() {
+                match symbolize::resolve(&tree.kernel(settings.profile), &tree.root, &addresses) {
+                    Ok(text) => eprint!("run-smp: backtrace\n{text}"),
+                    Err(e) => say(&format!("backtrace: {e}")),
+                }
+            }
+            Err(Failure::Bad(describe(bad)))
+        }
+    }
+}
+
+fn describe(end: End) -> String {
+    match end {
+        End::Clean => "the guest powered off".into(),
+        End::Panic => "the guest ended with a failure (see its last lines)".into(),
+        End::Reset => "QEMU ended without a word from the guest (a triple fault resets it)".into(),
+        End::QemuError(code) => format!("{} ended with status {code}", qemu::QEMU),
+        End::Killed(signal) => format!("{} was ended by signal {signal}", qemu::QEMU),
+    }
+}
+
+/// Starts QEMU and serves its console until it ends. Returns the end of the output, and how it ended.
+fn boot(
+    tree: &Tree,
+    settings: &Settings,
+    accel: accelerator::Chosen,
+    archive: &[u8],
+    say: impl Fn(&str) + Copy,
+) -> Result<(Vec<u8>, End), Failure> {
+    let (events, inbox) = mpsc::channel();
+    watch_signals(events.clone())?;
+    let qemu::Qemu { mut child, console, slot } = qemu::start(tree, settings, accel, archive, say)?;
+    let deadline = settings.timeout.map(|limit| Instant::now() + limit);
+    let pid = Pid::from_raw(child.id() as i32);
+    let terminal = RawTerminal::enter()?;
+    if terminal.is_some() {
+        say("Ctrl-C goes to the guest; Ctrl-A X ends QEMU");
+    }
+    let input = console.try_clone().map_err(|e| Failure::Usage(format!("console: {e}")))?;
+    let on_terminal = terminal.is_some();
+    let to_guest = events.clone();
+    std::thread::spawn(move || copy_input(input, on_terminal, &to_guest));
+    let (finished, tail) = mpsc::channel();
+    let from_guest = events.clone();
+    std::thread::spawn(move || finished.send(copy_output(console, &from_guest)));
+    std::thread::spawn(move || events.send(Event::Ended(child.wait())));
+
+    let mut why: Option<Failure> = None;
+    let mut kill_at: Option<Instant> = None;
+    let status = loop {
+        let next = [deadline.filter(|_| why.is_none()), kill_at].into_iter().flatten().min();
+        let event = match next {
+            Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let reason = match event {
+            Ok(Event::Ended(status)) => break status.map_err(|e| Failure::Usage(format!("{}: {e}", qemu::QEMU)))?,
+            Ok(Event::Signal(number)) => Failure::Bad(format!("ended by signal {number}")),
+            Ok(Event::CtrlAX) => Failure::Bad("ended by Ctrl-A X".into()),
+            Ok(Event::OutputLost(e)) => Failure::Bad(format!("standard output: {e}")),
+            Err(_) if why.is_some() => {
+                let _ = kill(pid, Signal::SIGKILL); // it may have ended meanwhile
+                kill_at = None;
+                continue;
+            }
+            Err(_) => {
+                let limit = settings.timeout.unwrap_or_default();
+                Failure::TimedOut(format!("TIMEOUT={} passed", limit.as_secs_f64()))
+            }
+        };
+        if why.is_none() {
+            let _ = kill(pid, Signal::SIGTERM); // it may have ended meanwhile
+            why = Some(reason);
+            kill_at = Some(Instant::now() + GRACE);
+        }
+    };
+    drop(slot);
+    // All output is in the socket now; only a reader of ours that does not read can delay this.
+    let tail = tail.recv_timeout(GRACE).unwrap_or_default();
+    drop(terminal);
+    match why {
+        Some(failure) => Err(failure),
+        None => Ok((tail, End::of(status))),
+    }
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Failure::Usage(format!("signal handlers: {e}")))?;
+    std::thread::spawn(move || {
+        for number in signals.forever() {
+            if events.send(Event::Signal(number)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Copies standard input to the guest. Its end is not passed on.
+fn copy_input(mut guest: UnixStream, on_terminal: bool, events: &Sender<Event>) {
+    let mut keys = Keys::default();
+    let mut buffer = [0u8; 4096];
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let count = match stdin.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        let typed = match on_terminal {
+            true => keys.take(&buffer[..count]),
+            false => Typed::Send(buffer[..count].to_vec()),
+        };
+        let (bytes, quit) = match typed {
+            Typed::Send(bytes) => (bytes, false),
+            Typed::Quit(bytes) => (bytes, true),
+        };
+        if quit {
+            let _ = events.send(Event::CtrlAX);
+            return;
+        }
+        if guest.write_all(&bytes).is_err() {
+            return; // QEMU has ended
+        }
+    }
+}
+
+/// Copies the guest's output to standard output and returns its last part.
+fn copy_output(mut guest: UnixStream, events: &Sender<Event>) -> Vec<u8> {
+    let mut tail = Vec::new();
+    let mut buffer = [0u8; 16 * 1024];
+    let mut stdout = std::io::stdout().lock();
+    let mut lost = false;
+    loop {
+        let count = match guest.read(&mut buffer) {
+            Ok(0) => return tail,
+            Ok(count) => count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return tail,
+        };
+        if !lost && let Err(e) = stdout.write_all(&buffer[..count]).and_then(|()| stdout.flush()) {
+            lost = true;
+            let _ = events.send(Event::OutputLost(e));
+        }
+        tail.extend_from_slice(&buffer[..count]);
+        if tail.len() > 2 * TAIL_LEN {
+            tail.drain(..tail.len() - TAIL_LEN);
+        }
+    }
+}
