@@ -1,1 +1,230 @@
-//! trace_ring
+//! One CPU's trace ring: the CPU writes and never waits, one reader elsewhere follows and counts what it lost.
+//!
+//! Producer: the owning CPU, in any context, NMIs nested in NMIs included; there is one per ring, so no
+//! atomic is shared between the producers of two CPUs. Consumer: one [`Cursor`] at a time per reader, any CPU.
+//! Invariants:
+//! 1. Slot `n % SLOTS` holds record `n`. Its sequence is `2n + 1` while record n is written, `2n + 2` after.
+//! 2. `head` counts reserved records. A record is overwritten only when `head` says so.
+//! 3. `open` is 0, or 1 + a number not above the oldest record in the making. A nested producer drops its
+//!    record rather than lap that one, so two producers never write one slot at once; drops are counted.
+//! 4. What a reader was given plus what it was told as lost is what was pushed, less what is still unread.
+//!
+//! SLOTS is a power of two.
+
+use crate::atomics::{AtomicU64, Ordering, fence};
+
+#[derive(Debug)]
+struct Slot<const WORDS: usize> {
+    seq: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+/// The ring: `SLOTS` records of `WORDS` words.
+#[derive(Debug)]
+pub struct TraceRing<const WORDS: usize, const SLOTS: usize> {
+    head: AtomicU64,
+    open: AtomicU64,
+    dropped: AtomicU64,
+    slots: [Slot<WORDS>; SLOTS],
+}
+
+/// A place in `push` at which an NMI may nest; for tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PushStep {
+    /// Nothing done yet.
+    Start,
+    /// The oldest record in the making is announced.
+    Opened,
+    /// The record has its number.
+    Reserved,
+    /// The announcement is exact.
+    Announced,
+    /// The slot is marked as being written.
+    Marked,
+    /// This many words are written.
+    Words(usize),
+    /// The record can be read.
+    Committed,
+    /// The announcement is withdrawn.
+    Closed,
+}
+
+impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
+    const SHAPE: () = assert!(WORDS > 0 && SLOTS.is_power_of_two());
+
+    /// An empty ring.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        let () = Self::SHAPE;
+        TraceRing {
+            head: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            slots: [const { Slot { seq: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] } }; SLOTS],
+        }
+    }
+
+    /// An empty ring.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        use core::array::from_fn;
+        let () = Self::SHAPE;
+        TraceRing {
+            head: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            slots: from_fn(|_| Slot { seq: AtomicU64::new(0), words: from_fn(|_| AtomicU64::new(0)) }),
+        }
+    }
+
+    /// Writes a record over the oldest one. Own CPU, any context. False: dropped (and counted), because SLOTS
+    /// records nested in one in the making.
+    #[inline]
+    pub fn push(&self, words: [u64; WORDS]) -> bool {
+        self.push_stepped(words, |_| {})
+    }
+
+    /// [`push`](Self::push) with `at` called between its steps, where tests nest other pushes.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn push_stepped(&self, words: [u64; WORDS], mut at: impl FnMut(PushStep)) -> bool {
+        at(PushStep::Start);
+        let outermost = self.open.load(Ordering::Relaxed) == 0;
+        if outermost {
+            self.open.store(self.head.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        at(PushStep::Opened);
+        // The compare fails only when an NMI pushed in between: at most once for each of those.
+        let mut n = self.head.load(Ordering::Relaxed);
+        loop {
+            if self.laps_open(n, outermost) {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => n = now,
+            }
+        }
+        at(PushStep::Reserved);
+        if outermost {
+            self.open.store(n + 1, Ordering::Relaxed);
+        }
+        at(PushStep::Announced);
+        let slot = &self.slots[n as usize & (SLOTS - 1)];
+        let (writing, written) =
+            if cfg!(mutant = "ring_commit_first") { (2 * n + 2, 2 * n + 2) } else { (2 * n + 1, 2 * n + 2) };
+        // Release: who sees the mark sees the head that allowed it.
+        slot.seq.store(writing, Ordering::Release);
+        #[cfg(not(mutant = "ring_mark_fence_dropped"))]
+        fence(Ordering::Release);
+        at(PushStep::Marked);
+        for (i, word) in words.into_iter().enumerate() {
+            slot.words[i].store(word, Ordering::Relaxed);
+            at(PushStep::Words(i + 1));
+        }
+        slot.seq.store(written, Ordering::Release);
+        at(PushStep::Committed);
+        if outermost {
+            self.open.store(0, Ordering::Relaxed);
+        }
+        at(PushStep::Closed);
+        true
+    }
+
+    /// Whether record `n` of a nested producer would take the slot of one in the making.
+    #[inline]
+    fn laps_open(&self, n: u64, outermost: bool) -> bool {
+        if outermost || cfg!(mutant = "ring_nested_laps") {
+            return false;
+        }
+        n + 1 - self.open.load(Ordering::Relaxed) >= SLOTS as u64
+    }
+
+    /// Records written or being written since boot.
+    #[inline]
+    pub fn pushed(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(not(loom))]
+impl<const WORDS: usize, const SLOTS: usize> Default for TraceRing<WORDS, SLOTS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a reader gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a record is given once"]
+pub enum Next<const WORDS: usize> {
+    /// The next record.
+    Record([u64; WORDS]),
+    /// None is there yet.
+    Empty,
+    /// So many were overwritten or dropped before they could be read.
+    Lost(u64),
+}
+
+/// A reader's place in a ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    next: u64,
+    dropped: u64,
+}
+
+impl Cursor {
+    /// From the oldest record since boot: what is gone by then is told as lost.
+    pub const fn new() -> Self {
+        Cursor { next: 0, dropped: 0 }
+    }
+
+    /// From what is pushed after now.
+    pub fn at_end<const WORDS: usize, const SLOTS: usize>(ring: &TraceRing<WORDS, SLOTS>) -> Self {
+        Cursor { next: ring.head.load(Ordering::Acquire), dropped: ring.dropped.load(Ordering::Relaxed) }
+    }
+
+    /// The next record, or what happened to it.
+    pub fn next<const WORDS: usize, const SLOTS: usize>(&mut self, ring: &TraceRing<WORDS, SLOTS>) -> Next<WORDS> {
+        let dropped = ring.dropped.load(Ordering::Relaxed);
+        if dropped != self.dropped {
+            let lost = dropped.wrapping_sub(self.dropped);
+            self.dropped = dropped;
+            return Next::Lost(lost);
+        }
+        let head = ring.head.load(Ordering::Acquire);
+        if self.next >= head {
+            return Next::Empty;
+        }
+        if head - self.next > SLOTS as u64 {
+            return self.lapped(head - SLOTS as u64 - self.next);
+        }
+        let slot = &ring.slots[self.next as usize & (SLOTS - 1)];
+        let written = 2 * self.next + 2;
+        let before = slot.seq.load(Ordering::Acquire);
+        if before < written {
+            return Next::Empty;
+        }
+        let words = core::array::from_fn(|i| slot.words[i].load(Ordering::Relaxed));
+        #[cfg(not(mutant = "ring_read_fence_dropped"))]
+        fence(Ordering::Acquire);
+        let after = slot.seq.load(Ordering::Relaxed);
+        if before != written || (after != written && !cfg!(mutant = "ring_no_recheck")) {
+            return self.lapped(1);
+        }
+        self.next += 1;
+        Next::Record(words)
+    }
+
+    fn lapped<const WORDS: usize>(&mut self, lost: u64) -> Next<WORDS> {
+        self.next += lost;
+        Next::Lost(lost)
+    }
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
