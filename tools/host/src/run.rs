@@ -59,6 +59,7 @@ pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
             let addresses = symbolize::epitaph(&tail);
             if !addresses.is_empty() {
                 match symbolize::resolve(&tree.kernel(settings.profile), &tree.root, &addresses) {
+                    Ok(text) if text.is_empty() => say("backtrace: no address lies in the kernel's text"),
                     Ok(text) => eprint!("run-smp: backtrace\n{text}"),
                     Err(e) => say(&format!("backtrace: {e}")),
                 }
@@ -172,14 +173,10 @@ fn copy_input(mut guest: UnixStream, on_terminal: bool, events: &Sender<Event>) 
             true => keys.take(&buffer[..count]),
             false => Typed::Send(buffer[..count].to_vec()),
         };
-        let (bytes, quit) = match typed {
-            Typed::Send(bytes) => (bytes, false),
-            Typed::Quit(bytes) => (bytes, true),
-        };
-        if quit {
+        let Typed::Send(bytes) = typed else {
             let _ = events.send(Event::CtrlAX);
             return;
-        }
+        };
         if guest.write_all(&bytes).is_err() {
             return; // QEMU has ended
         }

@@ -44,8 +44,8 @@ impl Drop for RawTerminal {
 pub enum Typed {
     /// Send these bytes to the guest.
     Send(Vec<u8>),
-    /// Send these bytes, then end QEMU: Ctrl-A X was typed.
-    Quit(Vec<u8>),
+    /// End QEMU: Ctrl-A X was typed.
+    Quit,
 }
 
 /// Finds Ctrl-A commands in the typed bytes.
@@ -62,7 +62,7 @@ impl Keys {
         for &byte in bytes {
             match (std::mem::take(&mut self.escaped), byte) {
                 (false, ESCAPE) => self.escaped = true,
-                (true, b'x' | b'X') => return Typed::Quit(send),
+                (true, b'x' | b'X') => return Typed::Quit,
                 (true, ESCAPE) | (false, _) => send.push(byte),
                 (true, _) => send.extend([ESCAPE, byte]),
             }
@@ -83,6 +83,6 @@ mod tests {
         assert_eq!(keys.take(b"\x01c"), Typed::Send(b"\x01c".to_vec()));
         assert_eq!(keys.take(b"q\x01"), Typed::Send(b"q".to_vec()));
         assert_eq!(keys.take(b"zx"), Typed::Send(b"\x01zx".to_vec()));
-        assert_eq!(keys.take(b"q\x01Xmore"), Typed::Quit(b"q".to_vec()));
+        assert_eq!(keys.take(b"q\x01Xmore"), Typed::Quit);
     }
 }

@@ -1,0 +1,76 @@
+# Every task of the tree is one target here; `make help` lists targets and variables.
+# Called by people and by .ci/run. Recipes are short: the work is done by tools/run-smp, tools/setup and the crate host.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+# A user's RUSTFLAGS would replace the ones in .cargo/config.toml.
+unexport RUSTFLAGS
+unexport CARGO_ENCODED_RUSTFLAGS
+
+NIGHTLY := nightly-2026-05-20
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HOST := cargo run -q -p host --bin host --
+NONE := --target x86_64-unknown-none
+MUSL := --target x86_64-unknown-linux-musl
+
+# Variables that a user may give on the command line. A misspelt one is named, never ignored.
+RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
+OTHER_VARIABLES := CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS
+given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
+ifneq ($(strip $(unknown)),)
+$(error unknown variable $(strip $(unknown)): `make help` lists the variables)
+endif
+
+.PHONY: help
+help:
+	@cat tools/help.txt
+
+.PHONY: setup
+setup:
+	@tools/setup
+
+.PHONY: run-smp
+run-smp:
+	@tools/run-smp
+
+.PHONY: test
+test: check test-host test-loom test-miri test-qemu
+
+.PHONY: test-host
+test-host:
+	@cargo test -q -p kcore -p host
+
+.PHONY: test-loom
+test-loom:
+	@RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),2) CARGO_TARGET_DIR=$(TARGET_DIR)/loom \
+		cargo test -q -p kcore --release --test 'loom_*'
+
+.PHONY: test-miri
+test-miri:
+	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=$(or $(PROPTEST_CASES),4) CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
+		cargo +$(NIGHTLY) miri test -q -p kcore --lib
+
+.PHONY: test-qemu
+test-qemu: build
+	@cargo test -q -p scenarios --no-fail-fast -- --test-threads=2 $(TESTS)
+
+.PHONY: build
+build:
+	@$(HOST) image --out $(TARGET_DIR)/image/quiesce.cpio --initrd-out $(TARGET_DIR)/image/initrd.cpio
+
+.PHONY: check
+check:
+	@cargo fmt --all --check
+	@cargo clippy -q -p kcore -p host -p scenarios --all-targets -- -D warnings
+	@cargo clippy -q $(NONE) -p kernel -p boot -- -D warnings
+	@cargo clippy -q $(MUSL) -p guest -- -D warnings
+	@cargo build -q --release $(NONE) -p kernel -p boot
+	@$(HOST) check-elf
+
+not_yet := test-long soak bench compare trace iso mutants
+.PHONY: $(not_yet)
+$(not_yet):
+	@echo "make $@: not in this version yet" >&2; exit 2
