@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod atomics;
+pub mod boot_memory_map;
 pub mod cmdline;
 pub mod context_tracking;
 pub mod cpio;
