@@ -1,2 +1,4 @@
-//! init
-fn main() {}
+//! init: see `guest::program::init`.
+#![no_main]
+
+guest::program!(guest::program::init::main);

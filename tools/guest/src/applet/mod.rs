@@ -1,0 +1,73 @@
+//! box: small programs in one file. The name that it is called by says which one; `box NAME …` works too.
+//!
+//! The image has /bin/NAME as a symbolic link to box for every name of `box --list`.
+
+mod cat;
+mod dmesg;
+mod echo;
+mod free;
+mod ls;
+mod power;
+mod ps;
+mod sleep;
+mod uname;
+
+use crate::entry::{Args, Failure, Main, Outcome, run_words};
+use crate::output;
+
+/// The programs by name, in alphabetical order.
+pub const APPLETS: [(&str, Main); 14] = [
+    ("burn", sleep::burn),
+    ("cat", cat::main),
+    ("dmesg", dmesg::main),
+    ("echo", echo::main),
+    ("false", echo::no),
+    ("free", free::main),
+    ("ls", ls::main),
+    ("poweroff", power::power_off),
+    ("ps", ps::main),
+    ("reboot", power::restart),
+    ("sleep", sleep::main),
+    ("true", echo::yes),
+    ("uname", uname::main),
+    ("uptime", power::uptime),
+];
+
+/// Runs the program that the name says; `box --list` writes the names.
+pub fn main(args: &Args) -> Outcome {
+    if let Some(applet) = find(args.name()) {
+        return applet(args);
+    }
+    match args.rest().first().map(String::as_str) {
+        Some("--list") => {
+            let names: String = APPLETS.iter().map(|(name, _)| format!("{name}\n")).collect();
+            output::write_out(names.as_bytes());
+            Ok(0)
+        }
+        Some(name) => match find(name) {
+            Some(applet) => Ok(run_words(args.shifted(), applet)),
+            None => Err(Failure { status: 127, text: format!("no program {name} (box --list shows them)") }),
+        },
+        None => Err(Failure::usage("usage: box --list | box NAME [ARGUMENT…]")),
+    }
+}
+
+fn find(name: &str) -> Option<Main> {
+    APPLETS.iter().find(|(applet, _)| *applet == name).map(|(_, main)| *main)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_order_and_differ() {
+        assert!(APPLETS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error() {
+        let args = Args::new(vec!["box".into(), "nonsense".into()]);
+        assert!(main(&args).unwrap_err().text.contains("nonsense"));
+    }
+}

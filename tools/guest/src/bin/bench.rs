@@ -1,0 +1,4 @@
+//! bench: see `guest::program::bench`.
+#![no_main]
+
+guest::program!(guest::program::bench::main);

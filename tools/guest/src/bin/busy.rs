@@ -1,0 +1,4 @@
+//! busy: see `guest::program::busy`.
+#![no_main]
+
+guest::program!(guest::program::busy::main);

@@ -1,0 +1,4 @@
+//! cpus: see `guest::program::cpus`.
+#![no_main]
+
+guest::program!(guest::program::cpus::main);

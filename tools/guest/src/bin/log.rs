@@ -1,0 +1,4 @@
+//! log: see `guest::program::log`.
+#![no_main]
+
+guest::program!(guest::program::log::main);

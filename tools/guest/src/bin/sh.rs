@@ -1,0 +1,4 @@
+//! sh: see `guest::shell`.
+#![no_main]
+
+guest::program!(guest::shell::main);

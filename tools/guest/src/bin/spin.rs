@@ -1,0 +1,4 @@
+//! spin: see `guest::program::spin`.
+#![no_main]
+
+guest::program!(guest::program::spin::main);

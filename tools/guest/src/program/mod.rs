@@ -1,0 +1,11 @@
+//! The programs with files of their own in `src/bin`, a module each.
+
+pub mod bench;
+pub mod busy;
+pub mod cpus;
+pub mod init;
+pub mod log;
+pub mod noise;
+pub mod run;
+pub mod spin;
+pub mod why;
