@@ -5,6 +5,7 @@ pub mod archive;
 pub mod check_elf;
 pub mod failure;
 pub mod image;
+pub mod plugin;
 pub mod qemu;
 pub mod run;
 pub mod settings;

@@ -1,0 +1,348 @@
+//! A guest under test: boots in QEMU by the direct loader under TCG, is typed to, and is waited for. Used by the
+//! scenarios only. What was built beforehand (`make build`) is booted; nothing is built here but the counting plugin.
+//!
+//! Waiting is for text or for the end. The one use of wall-clock time is a limit on the whole guest, after which the
+//! scenario fails as timed out. A guest must stay with the thread that spawned it: QEMU is killed when that ends.
+
+use host::accelerator::Chosen;
+use host::failure::Failure;
+use host::plugin::{self, Report};
+use host::qemu::{self, End, Qemu};
+use host::settings::{Accel, Settings};
+use host::tree::{Profile, Tree};
+use host::{image, symbolize};
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Safety net for one guest, in seconds. Loaded hosts are slow; a scenario that needs more says so by `limit`.
+const LIMIT_S: u64 = 120;
+/// What the shell prints when it waits for a line.
+pub const PROMPT: &str = "quiesce# ";
+
+/// Why a scenario failed. Prints as plain lines, also through `Debug`, so that `?` in a test reads well.
+pub struct Failed(pub String);
+
+impl fmt::Debug for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Failed {
+        Failed(failure.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Failed {
+        Failed(error.to_string())
+    }
+}
+
+/// A guest that is not started yet.
+#[must_use = "a Vm does nothing until `spawn`"]
+pub struct Vm {
+    settings: Settings,
+    archive: Option<Vec<u8>>,
+    initrd: Option<Vec<u8>>,
+    count: bool,
+    limit: Duration,
+}
+
+impl Default for Vm {
+    fn default() -> Vm {
+        Vm::new()
+    }
+}
+
+impl Vm {
+    /// Four CPUs, 512 MiB, TCG with a thread for each CPU, the kernel's release build, or the debug build if the
+    /// environment says `PROFILE=debug`.
+    pub fn new() -> Vm {
+        let profile = match std::env::var("PROFILE").as_deref() {
+            Ok("debug") => Profile::Debug,
+            _ => Profile::Release,
+        };
+        let settings = Settings { accel: Accel::Tcg, loader_is_auto: false, profile, ..Settings::default() };
+        Vm { settings, archive: None, initrd: None, count: false, limit: Duration::from_secs(LIMIT_S) }
+    }
+
+    /// Number of CPUs.
+    pub fn smp(mut self, cpus: u32) -> Vm {
+        self.settings.smp = cpus;
+        self
+    }
+
+    /// Memory, in QEMU's syntax.
+    pub fn mem(mut self, size: &str) -> Vm {
+        self.settings.mem = size.into();
+        self
+    }
+
+    /// Kernel parameters behind those of `limine.cfg`.
+    pub fn cmdline(mut self, words: &str) -> Vm {
+        self.settings.cmdline = words.into();
+        self
+    }
+
+    /// QEMU's CPU model.
+    pub fn cpu(mut self, model: &str) -> Vm {
+        self.settings.cpu = Some(model.into());
+        self
+    }
+
+    /// Virtual time counts instructions; the CPUs run in turns, without x2APIC.
+    pub fn icount(mut self) -> Vm {
+        self.settings.icount = true;
+        self
+    }
+
+    /// Loads the counting plugin, with `icount`. Ask `host::plugin::why_not` first, and skip if it gives a reason.
+    pub fn count(mut self) -> Vm {
+        self.count = true;
+        self.icount()
+    }
+
+    /// A root file system in place of our own.
+    pub fn initrd(mut self, cpio: Vec<u8>) -> Vm {
+        self.initrd = Some(cpio);
+        self
+    }
+
+    /// A whole boot archive in place of the usual one.
+    pub fn archive(mut self, cpio: Vec<u8>) -> Vm {
+        self.archive = Some(cpio);
+        self
+    }
+
+    /// Further arguments for QEMU.
+    pub fn qemu_args(mut self, words: &[&str]) -> Vm {
+        self.settings.qemu_args.extend(words.iter().map(|w| w.to_string()));
+        self
+    }
+
+    /// The safety net for the whole guest, in seconds of the host.
+    pub fn limit(mut self, seconds: u64) -> Vm {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Starts the guest.
+    pub fn spawn(mut self) -> Result<Running, Failed> {
+        let tree = Tree::find(None)?;
+        self.settings.check()?;
+        let archive = match (self.archive, self.initrd) {
+            (Some(archive), _) => archive,
+            (None, Some(initrd)) => image::boot_archive(&tree, self.settings.profile, &initrd)?,
+            (None, None) => image::boot_archive(&tree, self.settings.profile, &image::root_file_system(&tree)?)?,
+        };
+        let counts = match self.count {
+            false => None,
+            true => {
+                let out = std::env::temp_dir().join(format!("quiesce-count-{}-{}", std::process::id(), unique()));
+                self.settings.qemu_args.extend(plugin::arguments(&plugin::build(&tree)?, &out));
+                Some(out)
+            }
+        };
+        let Qemu { child, console, slot } = qemu::start(&tree, &self.settings, Chosen::Tcg, &archive, |_| {})?;
+        let heard = Arc::new(Heard::default());
+        let reader = console.try_clone()?;
+        let shared = heard.clone();
+        std::thread::spawn(move || shared.listen(reader));
+        let kernel = tree.kernel(self.settings.profile);
+        let deadline = Instant::now() + self.limit;
+        Ok(Running { child, console, _slot: slot, heard, seen: 0, deadline, limit: self.limit, counts, tree, kernel })
+    }
+}
+
+fn unique() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// The guest's output as it arrives.
+#[derive(Default)]
+struct Heard {
+    state: Mutex<Output>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    closed: bool,
+}
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn listen(&self, mut guest: UnixStream) {
+        let mut buffer = [0u8; 16 * 1024];
+        loop {
+            let count = guest.read(&mut buffer).unwrap_or(0);
+            let mut output = self.lock();
+            output.bytes.extend_from_slice(&buffer[..count]);
+            output.closed = count == 0;
+            self.changed.notify_all();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// A running guest. Dropping it ends QEMU.
+pub struct Running {
+    child: Child,
+    console: UnixStream,
+    _slot: host::slot::Slot,
+    heard: Arc<Heard>,
+    seen: usize,
+    deadline: Instant,
+    limit: Duration,
+    counts: Option<PathBuf>,
+    tree: Tree,
+    kernel: PathBuf,
+}
+
+/// How a guest ended, and all that it printed.
+#[derive(Debug)]
+pub struct Finished {
+    /// True after a power-off by the guest.
+    pub clean: bool,
+    /// The end in detail.
+    pub end: End,
+    /// All serial output, without carriage returns.
+    pub output: String,
+    /// What the counting plugin reported; empty without it.
+    pub counts: Report,
+}
+
+impl Running {
+    /// Waits until `text` appears in output not seen before, and returns that output up to and including it, without
+    /// carriage returns.
+    pub fn expect(&mut self, text: &str) -> Result<String, Failed> {
+        let mut output = self.heard.lock();
+        loop {
+            let fresh = &output.bytes[self.seen..];
+            if let Some(at) = find(fresh, text.as_bytes()) {
+                let end = at + text.len();
+                let found = plain(&fresh[..end]);
+                self.seen += end;
+                return Ok(found);
+            }
+            if output.closed {
+                drop(output);
+                return Err(self.failed(&format!("the guest ended before it printed {text:?}")));
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(output);
+                return Err(self.failed(&format!("timed out after {} s, waiting for {text:?}", self.limit.as_secs())));
+            }
+            output = self.heard.changed.wait_timeout(output, left).unwrap_or_else(|p| p.into_inner()).0;
+        }
+    }
+
+    /// Waits for the shell's prompt; returns what came before it.
+    pub fn prompt(&mut self) -> Result<String, Failed> {
+        let text = self.expect(PROMPT)?;
+        Ok(text.trim_end_matches(PROMPT).to_string())
+    }
+
+    /// Types `text`; waits while the guest has no room for it.
+    pub fn send(&mut self, text: &str) -> Result<(), Failed> {
+        let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.console.set_write_timeout(Some(left))?;
+        self.console.write_all(text.as_bytes()).map_err(|e| self.failed(&format!("typing {text:?}: {e}")))
+    }
+
+    /// Types one line at the prompt and returns what the shell printed until its next prompt, without the echo.
+    pub fn command(&mut self, line: &str) -> Result<String, Failed> {
+        self.send(&format!("{line}\n"))?;
+        let text = self.prompt()?;
+        Ok(text.strip_prefix(line).map(|rest| rest.trim_start_matches('\n').to_string()).unwrap_or(text))
+    }
+
+    /// Types `poweroff` and waits for the end.
+    pub fn power_off(mut self) -> Result<Finished, Failed> {
+        self.send("poweroff\n")?;
+        self.finish()
+    }
+
+    /// Waits for the guest's end.
+    pub fn finish(mut self) -> Result<Finished, Failed> {
+        let mut output = self.heard.lock();
+        while !output.closed {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(output);
+                let text = format!("timed out after {} s, waiting for the guest's end", self.limit.as_secs());
+                return Err(self.failed(&text));
+            }
+            output = self.heard.changed.wait_timeout(output, left).unwrap_or_else(|p| p.into_inner()).0;
+        }
+        let text = plain(&output.bytes);
+        drop(output);
+        let end = End::of(self.child.wait()?);
+        let counts = match &self.counts {
+            None => Report::default(),
+            Some(path) => plugin::parse(&plain(&host::failure::read(path)?))?,
+        };
+        Ok(Finished { clean: end == End::Clean, end, output: text, counts })
+    }
+
+    /// The QEMU process, for scenarios that look at it from outside.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn failed(&self, what: &str) -> Failed {
+        let output = self.heard.lock();
+        let text = plain(&output.bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(60)..].join("\n  | ");
+        let mut message = format!("{what}\n  the guest's last lines:\n  | {last}");
+        let addresses = symbolize::epitaph(&output.bytes);
+        if !addresses.is_empty()
+            && let Ok(backtrace) = symbolize::resolve(&self.kernel, &self.tree.root, &addresses)
+        {
+            message.push_str(&format!("\n  backtrace:\n{backtrace}"));
+        }
+        Failed(message)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(path) = &self.counts {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Finished {
+    /// Fails unless the guest powered off.
+    pub fn assert_clean(&self) {
+        assert!(self.clean, "the guest ended by {:?}, not by a power-off:\n{}", self.end, self.output);
+    }
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn plain(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\r', "")
+}

@@ -1,0 +1,25 @@
+//! Scenario: the kernel boots to the shell's prompt on few and many CPUs, and powers off cleanly.
+
+use scenarios::{Outcome, Vm};
+
+fn boots_and_powers_off(vm: Vm) -> Outcome {
+    let mut guest = vm.spawn()?;
+    guest.prompt()?;
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+#[test]
+fn four_cpus() -> Outcome {
+    boots_and_powers_off(Vm::new())
+}
+
+#[test]
+fn one_cpu_in_128_mib() -> Outcome {
+    boots_and_powers_off(Vm::new().smp(1).mem("128M"))
+}
+
+#[test]
+fn two_cpus_by_instruction_count_without_x2apic() -> Outcome {
+    boots_and_powers_off(Vm::new().smp(2).icount())
+}

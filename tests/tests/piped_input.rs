@@ -1,0 +1,30 @@
+//! Scenario: lines piped into `tools/run-smp` all reach the shell, though they are typed before the guest boots, and
+//! the end of the pipe does not end the guest.
+
+use scenarios::{Outcome, run_smp::run_smp};
+
+const COMMON: [(&str, &str); 3] = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "120")];
+
+#[test]
+fn lines_typed_before_boot_are_run() -> Outcome {
+    let run = run_smp(&COMMON, "cpus\npoweroff\n")?;
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let lines: Vec<&str> = run.stdout.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).collect();
+    assert_eq!(lines.len(), 4, "`cpus` prints a line per CPU:\n{}", run.stdout);
+    assert!(!run.stdout.contains("run-smp:"), "the runner's own lines go to stderr:\n{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_long_input_loses_nothing() -> Outcome {
+    let mut input = String::new();
+    for i in 0..200 {
+        input.push_str(&format!("echo line-{i}-of-piped-input\n"));
+    }
+    input.push_str("poweroff\n");
+    let run = run_smp(&COMMON, &input)?;
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let found = (0..200).filter(|i| run.stdout.lines().any(|l| l == format!("line-{i}-of-piped-input"))).count();
+    assert_eq!(found, 200, "{}", run.stdout);
+    Ok(())
+}
