@@ -31,5 +31,8 @@ macro_rules! fail {
 
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
-    fail(format_args!("internal error: {information}"))
+    match information.location() {
+        Some(place) => fail!("internal error: {} at {}:{}", information.message(), place.file(), place.line()),
+        None => fail!("internal error: {}", information.message()),
+    }
 }

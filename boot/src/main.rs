@@ -12,6 +12,7 @@ mod apic;
 mod archive;
 mod boot_info;
 mod entry;
+mod exception;
 mod fail;
 mod handoff;
 mod heap;
@@ -45,6 +46,7 @@ use rsdp::Madt;
 extern "C" fn boot_main(magic: u32, information: u32) -> ! {
     // 1. A voice, a quiet machine.
     serial::initialise();
+    exception::arm();
     apic::mask_pics();
     let features = handoff::prepare_cpu();
 
@@ -152,6 +154,18 @@ extern "C" fn boot_main(magic: u32, information: u32) -> ! {
 /// Firmware's map without what is in use: the loader, the boot information, the archive.
 fn memory_map(boot: &BootInfo, archive: (u64, u64)) -> BootMemoryMap {
     let map = BootMemoryMap::from_firmware(boot.memory.iter().copied()).and_then(|mut map| {
+        let (image, length) = loader_image();
+        if !map
+            .regions()
+            .iter()
+            .any(|region| region.kind == Kind::Usable && region.base <= image && image + length <= region.end())
+        {
+            fail!(
+                "too little memory: {} KiB are usable, but not {image:#x}-{:#x} where the loader is",
+                map.usable_below(u64::MAX) >> 10,
+                image + length
+            );
+        }
         for &(base, length) in boot.occupied.iter().chain([&loader_image(), &archive]) {
             map.carve(base, length, Kind::BootloaderReclaimable)?;
         }
@@ -182,12 +196,14 @@ fn processors(madt: &Madt, apic: &LocalApic) -> &'static [MpInfo] {
         goto_address: 0.into(),
         extra_argument: 0,
     };
-    for cpu in &madt.cpus {
-        if apic.is_x2apic || cpu.apic_id <= LAST_XAPIC_ID {
-            cpus.push(information(cpu.uid, cpu.apic_id));
-        } else {
-            fail::say(format_args!("CPU with APIC id {} left out: it needs x2APIC mode, which is off", cpu.apic_id));
-        }
+    let reachable = |cpu: &&rsdp::Cpu| apic.is_x2apic || cpu.apic_id <= LAST_XAPIC_ID;
+    cpus.extend(madt.cpus.iter().filter(reachable).map(|cpu| information(cpu.uid, cpu.apic_id)));
+    let left_out = madt.cpus.len() - cpus.len();
+    if left_out != 0 {
+        fail::say(format_args!(
+            "{left_out} of {} CPUs are left out: an APIC id above {LAST_XAPIC_ID} needs x2APIC mode, which is off",
+            madt.cpus.len()
+        ));
     }
     if cpus.iter().all(|cpu| cpu.lapic_id != own_id) {
         cpus.insert(0, information(0, own_id));

@@ -62,7 +62,8 @@ pub fn madt(rsdp: u64) -> Madt {
     let Some(root) = table(root) else {
         fail!("the ACPI root table at {root:#x} cannot be read, it is needed to find the CPUs");
     };
-    let mut tables = root[HEADER_LENGTH as usize..].chunks_exact(width).filter_map(|entry| table(number(entry, 0, width)));
+    let mut tables =
+        root[HEADER_LENGTH as usize..].chunks_exact(width).filter_map(|entry| table(number(entry, 0, width)));
     let Some(bytes) = tables.find(|table| table.starts_with(b"APIC")) else { return madt };
 
     let mut rest = bytes.get(44..).unwrap_or(&[]);

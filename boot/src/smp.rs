@@ -189,6 +189,17 @@ ap_entry64:
     and rax, -4096
     mov eax, dword ptr [rax + rbx + 0x20]
     shr eax, 24
+    mov r8d, eax
+    xor eax, eax
+    cpuid
+    cmp eax, 0xb
+    jb 10f
+    mov eax, 0xb                        /* EDX = the whole id, of which xAPIC mode keeps 8 bits: */
+    xor ecx, ecx
+    cpuid
+    cmp edx, 0xff                       /* a start-up for CPU 1 reaches CPU 257 too */
+    ja 7f
+10: mov eax, r8d
 4:  mov rsi, [rip + boot_park + {slots}]        /* 3: EAX = APIC id */
     mov rcx, [rip + boot_park + {count}]
 5:  cmp dword ptr [rsi + {apic_id}], eax
