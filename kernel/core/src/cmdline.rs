@@ -5,9 +5,16 @@
 //! Source: Linux Documentation/admin-guide/kernel-parameters.rst and .txt (meaning of each parameter, "cpu lists"),
 //! bootparam(7) (what goes to init). Ours alone: `hz=`, `quiesce.defer=`.
 
-use crate::cpu_set::{CpuSet, ListError, MAX_CPUS, parse_list_clipped};
+mod complaint;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use complaint::{Complaint, What};
+pub use words::{Param, Params, params};
+
+use crate::cpu_set::{CpuSet, MAX_CPUS, parse_list_clipped};
 use alloc::vec::Vec;
-use core::fmt;
 
 /// Ticks per second where `hz=` does not say otherwise.
 pub const DEFAULT_HZ: u32 = 250;
@@ -28,210 +35,6 @@ pub const MAX_TRACE_EVENTS: usize = 32;
 
 const MIN_HZ: u32 = 10;
 const MAX_HZ: u32 = 10_000;
-
-/// One word of a command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Param<'a> {
-    /// The name: all before the first `=`.
-    pub name: &'a str,
-    /// What is after the `=`, without quotes around it; `None` if there is no `=`.
-    pub value: Option<&'a str>,
-}
-
-impl Param<'_> {
-    /// True if the names are equal, `-` and `_` being the same, as in Linux.
-    pub fn is(&self, name: &str) -> bool {
-        same_name(self.name, name)
-    }
-}
-
-impl fmt::Display for Param<'_> {
-    /// `name=value` or `name`, as init gets it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)?;
-        self.value.map_or(Ok(()), |value| write!(f, "={value}"))
-    }
-}
-
-/// The words of a command line; made by [`params`].
-#[derive(Clone, Debug)]
-pub struct Params<'a> {
-    rest: &'a str,
-}
-
-/// The words of `line`. Blanks separate; within quotes they do not. Quotes around a value (`a="b c"`) or a whole
-/// word (`"a=b c"`) are removed, others stay.
-pub const fn params(line: &str) -> Params<'_> {
-    Params { rest: line }
-}
-
-impl<'a> Params<'a> {
-    /// What is not yet read.
-    pub const fn rest(&self) -> &'a str {
-        self.rest
-    }
-}
-
-impl<'a> Iterator for Params<'a> {
-    type Item = Param<'a>;
-
-    fn next(&mut self) -> Option<Param<'a>> {
-        let line = self.rest.trim_start_matches(is_blank);
-        if line.is_empty() {
-            self.rest = "";
-            return None;
-        }
-        let mut in_quotes = false;
-        let end = line.find(|c| {
-            in_quotes ^= c == '"';
-            !in_quotes && is_blank(c)
-        });
-        let (word, rest) = line.split_at(end.unwrap_or(line.len()));
-        self.rest = rest;
-        let word = match word.strip_prefix('"') {
-            Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
-            None => word,
-        };
-        // An `=` in the first place belongs to the name.
-        let equals = word.char_indices().skip(1).find(|&(_, c)| c == '=').map(|(at, _)| at);
-        Some(match equals {
-            None => Param { name: word, value: None },
-            Some(at) => {
-                let value = &word[at + 1..];
-                let value = match value.strip_prefix('"') {
-                    Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
-                    None => value,
-                };
-                Param { name: &word[..at], value: Some(value) }
-            }
-        })
-    }
-}
-
-fn is_blank(c: char) -> bool {
-    c.is_ascii_whitespace() || c == '\u{b}' || c == '\0'
-}
-
-fn same_name(a: &str, b: &str) -> bool {
-    let plain = |byte: u8| if byte == b'-' { b'_' } else { byte };
-    a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
-}
-
-/// What was wrong with a parameter and what was done instead. Prints as one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Complaint<'a> {
-    /// The parameter's name.
-    pub name: &'a str,
-    /// Its value.
-    pub value: Option<&'a str>,
-    /// What was wrong, what was done.
-    pub what: What<'a>,
-}
-
-/// What was wrong with a parameter and what was done instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What<'a> {
-    /// Given again later; the later one counts.
-    Repeated,
-    /// Has no value, or an empty one, and needs one; ignored.
-    NoValue,
-    /// Has a value and takes none; the value is ignored.
-    NeedlessValue,
-    /// Not a number, or outside its limits; this is used instead.
-    BadNumber {
-        /// The least it may be.
-        min: i64,
-        /// The most it may be.
-        max: i64,
-        /// What is used.
-        used: i64,
-    },
-    /// Neither `on` nor `off` (nor 1, 0, y, n); `on` or `off` is used.
-    BadSwitch {
-        /// What is used.
-        used: bool,
-    },
-    /// A CPU list that cannot be read; ignored.
-    BadList(ListError),
-    /// The list names CPUs that do not exist; these are left out.
-    NoSuchCpu(ListError),
-    /// A list that names no CPU.
-    EmptyList,
-    /// A flag of `isolcpus=` that is not known; skipped.
-    UnknownFlag(&'a str),
-    /// The boot CPU cannot be isolated; it stays a housekeeping CPU.
-    BootCpuKept {
-        /// The boot CPU.
-        cpu: u32,
-        /// Without it no CPU would be left to do the housekeeping.
-        all: bool,
-    },
-    /// `irqaffinity=` without the boot CPU; it is added.
-    BootCpuAdded {
-        /// The boot CPU.
-        cpu: u32,
-    },
-    /// `irqaffinity=` names isolated CPUs; done as asked.
-    IrqsOnIsolated {
-        /// The first such CPU.
-        cpu: u32,
-    },
-    /// More words, or names in a list, than this; the rest is left out.
-    TooMany(usize),
-    /// `init=` came after words for init; as in Linux these are dropped.
-    WordsBeforeInit,
-    /// Has the form of a parameter of ours, and there is none of that name; ignored.
-    Unknown,
-    /// A Linux parameter that has no meaning here; ignored.
-    Ignored,
-}
-
-impl fmt::Display for Complaint<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Short(self.name))?;
-        if let Some(value) = self.value {
-            write!(f, "={}", Short(value))?;
-        }
-        match self.what {
-            What::Repeated => write!(f, ": given more than once, the last one counts"),
-            What::NoValue => write!(f, ": needs a value, ignored"),
-            What::NeedlessValue => write!(f, ": takes no value, value ignored"),
-            What::BadNumber { min, max, used } => write!(f, ": not a number from {min} to {max}, using {used}"),
-            What::BadSwitch { used } => write!(f, ": neither on nor off, using {}", if used { "on" } else { "off" }),
-            What::BadList(error) => write!(f, ": {error}; parameter ignored"),
-            What::NoSuchCpu(error) => write!(f, ": {error}; CPUs that do not exist left out"),
-            What::EmptyList => write!(f, ": names no CPU"),
-            What::UnknownFlag(flag) => write!(f, ": unknown flag {} skipped", Short(flag)),
-            What::BootCpuKept { cpu, all: false } => write!(f, ": boot CPU {cpu} kept as housekeeping CPU"),
-            What::BootCpuKept { cpu, all: true } => {
-                write!(f, ": no housekeeping CPU left, boot CPU {cpu} kept as housekeeping CPU")
-            }
-            What::BootCpuAdded { cpu } => write!(f, ": boot CPU {cpu} added"),
-            What::IrqsOnIsolated { cpu } => write!(f, ": CPU {cpu} is isolated and will get interrupts as asked"),
-            What::TooMany(limit) => write!(f, ": more than {limit}, the rest left out"),
-            What::WordsBeforeInit => write!(f, ": arguments for init before it dropped"),
-            What::Unknown => write!(f, ": unknown parameter, ignored"),
-            What::Ignored => write!(f, ": has no meaning here, ignored"),
-        }
-    }
-}
-
-/// Prints text on one line and not too long.
-struct Short<'a>(&'a str);
-
-impl fmt::Display for Short<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        const MOST: usize = 80;
-        for (at, c) in self.0.chars().enumerate() {
-            if at == MOST {
-                return f.write_str("...");
-            }
-            f.write_char(if c.is_control() { '?' } else { c })?;
-        }
-        Ok(())
-    }
-}
 
 /// What the command line asks for, with everything wrong replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ pub mod cpu_set;
 pub mod elf;
 pub mod interruption;
 pub mod limine_cfg;
+pub mod line_discipline;
 pub mod pairing_heap;
 pub mod rcu;
 pub mod run_queue;
