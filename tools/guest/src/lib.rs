@@ -16,6 +16,7 @@ pub mod interruption;
 pub mod json;
 pub mod kernel_file;
 pub mod linux;
+pub mod noise_report;
 pub mod output;
 pub mod program;
 pub mod shell;

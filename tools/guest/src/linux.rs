@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::io::{Error, Result};
+use std::sync::atomic::AtomicU64;
 
 /// A process id as Linux counts it.
 pub type Pid = libc::pid_t;
@@ -337,6 +338,28 @@ pub fn monotonic_ns() -> u64 {
         return 0;
     }
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+}
+
+/// A page of memory that a forked child shares with its parent; zero at first, never given back.
+pub fn shared_page() -> Result<&'static SharedPage> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: (1) a new mapping at an address of the kernel's choice touches no memory that exists.
+    let page = unsafe { libc::mmap(core::ptr::null_mut(), size_of::<SharedPage>(), protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: (1) the mapping is as large as the type, page-aligned, zeroed and never unmapped, (2) zero is a value of an atomic.
+    Ok(unsafe { &*page.cast::<SharedPage>() })
+}
+
+/// What [`shared_page`] gives.
+pub type SharedPage = [AtomicU64; 512];
+
+/// Lets the kernel kill the caller when its parent ends. Where the kernel lacks that, nothing happens.
+pub fn die_with_parent() {
+    // SAFETY: (1) PR_SET_PDEATHSIG takes an integer.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// How the machine is to end.

@@ -17,9 +17,10 @@ use lines::{Line, Lines};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// What the shell writes when it waits for a line.
-pub const PROMPT: &str = "quiesce# ";
+pub const PROMPT: &str = NEW_PROMPT.split_at(1).1;
 
-const NEW_PROMPT: &[u8] = b"\nquiesce# ";
+/// The same on a line of its own.
+const NEW_PROMPT: &str = "\nquiesce# ";
 
 /// Ctrl-C came in since this was last looked at.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -38,7 +39,7 @@ extern "C" fn on_interrupt(signal: i32) {
         let _ = linux::kill(-group, signal);
     } else if AT_PROMPT.load(Ordering::SeqCst) {
         // Written here and not after the read, which a signal that comes just before it would not end. write is async-signal-safe.
-        let _ = linux::write_all(1, NEW_PROMPT);
+        let _ = linux::write_all(1, NEW_PROMPT.as_bytes());
     }
 }
 
