@@ -22,7 +22,6 @@ use kcore::boot_memory_map::{Kind, PAGE_SIZE};
 const LIMIT_US: u64 = 20_000_000;
 const INIT_WAIT_US: u64 = 10_000;
 const STARTUP_WAIT_US: u64 = 200;
-const PARK_STEP_US: u64 = 1_000;
 /// Start-up vectors are pages below 1 MiB; the last KiBs there belong to firmware.
 const TRAMPOLINE_END: u64 = 0xa_0000;
 
@@ -89,10 +88,7 @@ pub fn start(apic: &LocalApic, memory: &mut PhysicalMemory, cpus: &'static [MpIn
         }
         pit::wait_us(STARTUP_WAIT_US, || missing().next().is_none());
     }
-    let mut waited_us = 0;
-    while waited_us < LIMIT_US && !pit::wait_us(PARK_STEP_US, || missing().next().is_none()) {
-        waited_us += PARK_STEP_US;
-    }
+    pit::wait_us(LIMIT_US, || missing().next().is_none());
     if let Some(slot) = missing().next() {
         let up = slots.len() + 1 - missing().count();
         fail!(
