@@ -6,6 +6,7 @@
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
+const SYMBOLIC_LINK: u32 = 0o120_777;
 
 /// A newc archive under construction.
 #[derive(Default)]
@@ -28,6 +29,11 @@ impl Archive {
     /// Adds an executable file.
     pub fn program(&mut self, path: &str, data: &[u8]) {
         self.entry(path, PROGRAM, 1, data);
+    }
+
+    /// Adds a symbolic link at `path` that leads to `to`.
+    pub fn symbolic_link(&mut self, path: &str, to: &str) {
+        self.entry(path, SYMBOLIC_LINK, 1, to.as_bytes());
     }
 
     /// Ends the archive and returns its bytes.
@@ -68,6 +74,7 @@ mod tests {
         a.directory("bin");
         a.program("init", b"hello");
         a.file("etc", b"");
+        a.symbolic_link("sh", "init");
         a.finish()
     }
 
@@ -102,6 +109,7 @@ mod tests {
             ("bin".to_string(), 0o040_755, vec![]),
             ("init".to_string(), 0o100_755, b"hello".to_vec()),
             ("etc".to_string(), 0o100_644, vec![]),
+            ("sh".to_string(), 0o120_777, b"init".to_vec()),
         ];
         assert_eq!(seen, expected);
     }

@@ -4,6 +4,10 @@ use crate::archive::Archive;
 use crate::failure::{self, Failure};
 use crate::tree::{Profile, Tree};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The guest program that is many small ones, by the name it is called by.
+const BOX: &str = "bin/box";
 
 /// Command-line options of `host image`.
 #[derive(clap::Args, Debug)]
@@ -46,7 +50,8 @@ pub fn boot_archive(tree: &Tree, profile: Profile, initrd: &[u8]) -> Result<Vec<
     Ok(archive.finish())
 }
 
-/// Our root file system: `/init`, the other guest programs in `/bin`, and the empty directories that are mounted over.
+/// Our root file system: `/init`, the other guest programs and the names of `box` in `/bin`, and the empty directories
+/// that are mounted over.
 pub fn root_file_system(tree: &Tree) -> Result<Vec<u8>, Failure> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
@@ -55,8 +60,23 @@ pub fn root_file_system(tree: &Tree) -> Result<Vec<u8>, Failure> {
     for (name, path) in tree.guests()? {
         let place = if name == "init" { name } else { format!("bin/{name}") };
         archive.program(&place, &loadable_part(&path)?);
+        if place == BOX {
+            for applet in applets(&path)? {
+                archive.symbolic_link(&format!("bin/{applet}"), "box");
+            }
+        }
     }
     Ok(archive.finish())
+}
+
+/// The names that `box` answers to. It is a static Linux program, so it can say so itself, here.
+fn applets(path: &Path) -> Result<Vec<String>, Failure> {
+    let fail = |why: String| Failure::Usage(format!("{} --list: {why}", path.display()));
+    let output = Command::new(path).arg("--list").output().map_err(|e| fail(e.to_string()))?;
+    if !output.status.success() {
+        return Err(fail(output.status.to_string()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect())
 }
 
 /// A root file system given by the user; passed on as it is, after a look at its first bytes.

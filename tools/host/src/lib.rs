@@ -2,7 +2,11 @@
 
 pub mod accelerator;
 pub mod archive;
+pub mod bench;
+pub mod budgets;
+pub mod check_arrows;
 pub mod check_elf;
+pub mod check_files;
 pub mod failure;
 pub mod image;
 pub mod plugin;

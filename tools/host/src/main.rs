@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{check_elf, image, run, symbolize};
+use host::{bench, budgets, check_arrows, check_elf, check_files, image, run, symbolize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +29,14 @@ enum Command {
     Symbolize(symbolize::Options),
     /// Check properties of the kernel's ELF file
     CheckElf(check_elf::Options),
+    /// Check which part of the kernel uses which
+    CheckArrows(check_arrows::Options),
+    /// Check the length and form of every source file
+    CheckFiles(check_files::Options),
+    /// Compare `metric` lines on standard input with budgets.toml
+    Budgets(budgets::Options),
+    /// Measure in the guest, and compare with budgets.toml
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +61,9 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::Run(options) => run::main(&tree, options),
         Command::Symbolize(options) => symbolize::main(&tree, options),
         Command::CheckElf(options) => check_elf::main(&tree, options),
+        Command::CheckArrows(options) => check_arrows::main(&tree, options),
+        Command::CheckFiles(options) => check_files::main(&tree, options),
+        Command::Budgets(options) => budgets::main(&tree, options),
+        Command::Bench(options) => bench::main(&tree, options),
     }
 }
