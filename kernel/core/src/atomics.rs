@@ -49,3 +49,15 @@ macro_rules! const_unless_loom {
     };
 }
 pub(crate) use const_unless_loom;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_add_returns_the_old_value_and_wraps() {
+        let a = AtomicU64::new(u64::MAX);
+        assert_eq!(rmw_full_add(&a, 3), u64::MAX);
+        assert_eq!(a.load(Ordering::Relaxed), 2);
+    }
+}

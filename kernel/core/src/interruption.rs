@@ -196,3 +196,19 @@ impl Interruption {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_own_code_and_name() {
+        let all: Vec<_> = Cause::INTERRUPTS.into_iter().chain([Cause::Exception { vector: 14 }]).collect();
+        for (code, cause) in all.iter().enumerate() {
+            assert_eq!(cause.code() as usize, code);
+            assert_eq!(Cause::from_code(code as u8, 14), Some(*cause));
+            assert_eq!(all.iter().filter(|other| other.name() == cause.name()).count(), 1);
+        }
+        assert_eq!((Cause::from_code(13, 0), Cause::from_u8(12)), (None, None));
+    }
+}

@@ -233,3 +233,40 @@ fn meld_children<S: HeapStore + ?Sized>(store: &S, first: u32) -> u32 {
     node.prev.store(NIL, Relaxed);
     root
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl HeapStore for [HeapNode] {
+        fn heap_node(&self, id: u32) -> &HeapNode {
+            &self[id as usize]
+        }
+    }
+
+    #[test]
+    fn sorts_and_keeps_order_among_equals() {
+        let nodes: [HeapNode; 8] = [const { HeapNode::new() }; 8];
+        let store = &nodes[..];
+        let mut heap = PairingHeap::new();
+        for (id, key) in [5, 3, 5, 1, 3, 9, 5, 1].into_iter().enumerate() {
+            assert!(heap.insert(store, id as u32, key));
+        }
+        assert!(!heap.insert(store, 0, 0), "queued already");
+        assert!(heap.remove(store, 4) && !heap.remove(store, 4));
+        let order: Vec<_> = core::iter::from_fn(|| heap.pop(store)).collect();
+        assert_eq!(order, [(3, 1), (7, 1), (1, 3), (0, 5), (2, 5), (6, 5), (5, 9)]);
+        assert!(heap.is_empty() && heap.len() == 0);
+    }
+
+    #[test]
+    fn order_among_equals_survives_the_wrap_of_the_insertion_count() {
+        let nodes: [HeapNode; 3] = [const { HeapNode::new() }; 3];
+        let store = &nodes[..];
+        let mut heap = PairingHeap { seq: u32::MAX, ..PairingHeap::new() };
+        for id in 0..3 {
+            heap.insert(store, id, 7);
+        }
+        assert_eq!([heap.pop(store), heap.pop(store), heap.pop(store)], [Some((0, 7)), Some((1, 7)), Some((2, 7))]);
+    }
+}

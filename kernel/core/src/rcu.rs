@@ -266,3 +266,44 @@ impl Default for CallbackSegments {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_grace_period_is_not_enough() {
+        let idle = GpSeq::new();
+        let running = idle.started();
+        assert!(running.in_progress() && running.ended().done(idle.snap()));
+        assert!(!running.ended().done(running.snap()));
+        assert!(running.ended().started().ended().done(running.snap()));
+        assert_eq!((running.started(), idle.ended()), (running, idle));
+    }
+
+    #[test]
+    fn segments_run_dry_in_order() {
+        let mut segments = CallbackSegments::new();
+        segments.enqueue(GpSeq(4));
+        segments.enqueue(GpSeq(8));
+        segments.enqueue(GpSeq(8));
+        assert_eq!((segments.advance(GpSeq(3)), segments.advance(GpSeq(4)), segments.advance(GpSeq(9))), (0, 1, 2));
+        assert_eq!((segments.take_ready(2), segments.take_ready(2), segments.is_empty()), (2, 1, true));
+    }
+
+    #[test]
+    fn unwatched_cpus_hold_nothing() {
+        use crate::context_tracking::WATCH;
+        let mut period = GracePeriod::new();
+        let online: CpuSet = [0, 1].into_iter().collect();
+        let word = |cpu| CpuSnapshot { word: if cpu == 0 { WATCH } else { 0 }, qs: 0 };
+        period.start(&online, word);
+        assert!(period.holdouts().contains(0) && !period.holdouts().contains(1));
+        for scan in 1..=KICK_EVERY {
+            let result = period.scan(word);
+            assert_eq!((result.holdouts, result.kick.contains(0)), (1, scan == KICK_EVERY));
+        }
+        period.report(0);
+        assert!(period.is_done() && period.scan(word).done);
+    }
+}

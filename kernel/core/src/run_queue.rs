@@ -501,3 +501,58 @@ pub const fn slice_ns(nr: usize) -> u64 {
     let slice = LATENCY_NS / nr as u64;
     if slice < SLICE_MIN_NS { SLICE_MIN_NS } else { slice }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Tasks([RunNode; 4]);
+
+    impl RunStore for Tasks {
+        fn run_node(&self, id: u32) -> &RunNode {
+            &self.0[id as usize]
+        }
+    }
+
+    /// 0 and 1 are FIFO 10, 2 and 3 fair.
+    fn tasks() -> Tasks {
+        let fifo = || RunNode::new(Class::Fifo(10));
+        Tasks([fifo(), fifo(), RunNode::new(Class::Fair), RunNode::new(Class::Fair)])
+    }
+
+    #[test]
+    fn fifo_before_fair_and_no_tick_for_who_waits_behind() {
+        let (tasks, mut queue) = (tasks(), RunQueue::new());
+        for id in [2, 3, 0, 1] {
+            let _ = queue.enqueue(&tasks, id, Why::New);
+        }
+        assert_eq!(queue.pick(&tasks), Some(0));
+        assert!(!queue.tick_needed(Class::Fifo(10)));
+        queue.put_prev(&tasks, 0, Prev::Preempted);
+        assert_eq!(queue.pick(&tasks), Some(0), "a preempted FIFO task keeps its place");
+        queue.put_prev(&tasks, 0, Prev::Yielded);
+        assert_eq!(queue.pick(&tasks), Some(1));
+        assert!(queue.dequeue(&tasks, 0));
+        assert_eq!(queue.pick(&tasks), Some(2));
+        assert!(queue.tick_needed(Class::Fair));
+        assert!(queue.enqueue(&tasks, 0, Why::Wakeup).preempts);
+        assert!(!queue.tick_needed(Class::Fair), "a FIFO task preempts at once, without a tick");
+    }
+
+    #[test]
+    fn sleeper_preempts_a_spinner_but_gets_no_more_than_its_bonus() {
+        let (tasks, mut queue) = (tasks(), RunQueue::new());
+        let _ = queue.enqueue(&tasks, 2, Why::New);
+        assert_eq!(queue.pick(&tasks), Some(2));
+        queue.charge(tasks.run_node(2), 1_000_000_000);
+        assert!(queue.enqueue(&tasks, 3, Why::Wakeup).preempts);
+        assert_eq!(tasks.run_node(3).vruntime_ns(), 1_000_000_000 - SLEEPER_BONUS_NS);
+    }
+
+    #[test]
+    fn weights_are_powers_of_five_quarters() {
+        assert_eq!([nice_weight(-20), nice_weight(-1), nice_weight(0), nice_weight(5)], [88818, 1280, 1024, 336]);
+        assert_eq!((nice_weight(-128), nice_weight(127)), (nice_weight(-20), nice_weight(19)));
+        assert_eq!((slice_ns(1), slice_ns(2), slice_ns(100)), (6_000_000, 3_000_000, 750_000));
+    }
+}

@@ -110,3 +110,19 @@ pub fn plan(entry: &JumpEntry, current: &[u8; 5], enable: bool) -> Result<[u8; 5
         Err(PatchError::UnexpectedBytes { code: entry.code, found: *current, expected: old })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumps_forward_and_back() {
+        let entry = JumpEntry { code: 0xffff_ffff_8000_1000, target: 0xffff_ffff_8000_0ffb, key: 0 };
+        assert_eq!(nop_or_jmp(&entry, true), Ok([0xe9, 0xf6, 0xff, 0xff, 0xff]));
+        assert_eq!(plan(&entry, &NOP5, true), nop_or_jmp(&entry, true));
+        let error = plan(&entry, &[0xcc, 0x1f, 0x44, 0, 0], true).expect_err("int3 is there");
+        assert!(error.to_string().contains("0xffffffff80001000"));
+        let far = JumpEntry { target: 0xffff_8000_0000_0000, ..entry };
+        assert!(matches!(nop_or_jmp(&far, true), Err(PatchError::OutOfRange { .. })));
+    }
+}

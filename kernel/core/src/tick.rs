@@ -316,3 +316,25 @@ impl<S: Copy> Default for TickLog<S> {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_only_without_any_dependency() {
+        assert_eq!(decide(0, 0, 0, 0), Decision::Stop);
+        let sched = Decision::Keep { dep: TickDep::Sched, scope: Scope::Cpu };
+        assert_eq!(decide(0, TickDep::Sched.bit(), TickDep::PosixTimer.bit(), 0), sched);
+        assert!(matches!(decide(0, 0, 0, 1 << 31), Decision::Keep { .. }), "an unknown bit keeps the tick");
+    }
+
+    #[test]
+    fn first_set_kicks_later_ones_do_not() {
+        let mask = TickMask::new();
+        assert!(mask.set(TickDep::Sched));
+        assert!(!mask.set(TickDep::Sched) && !mask.set(TickDep::Rcu));
+        assert!(mask.clear(TickDep::Sched) && !mask.clear(TickDep::Sched));
+        assert_eq!(mask.load(), TickDep::Rcu.bit());
+    }
+}

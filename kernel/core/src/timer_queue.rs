@@ -76,3 +76,31 @@ impl Default for TimerQueue {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pairing_heap::HeapNode;
+
+    struct Timers([HeapNode; 3]);
+
+    impl HeapStore for Timers {
+        fn heap_node(&self, id: u32) -> &HeapNode {
+            &self.0[id as usize]
+        }
+    }
+
+    #[test]
+    fn tells_when_to_reprogram() {
+        let store = Timers([const { HeapNode::new() }; 3]);
+        let mut timers = TimerQueue::new();
+        assert!(timers.arm(&store, 0, 100));
+        assert!(!timers.arm(&store, 1, 200));
+        assert!(timers.arm(&store, 1, 50), "moved to the front");
+        assert!(timers.arm(&store, 1, 300), "the front moved away");
+        assert!(!timers.cancel(&store, 1) && !timers.cancel(&store, 1));
+        assert_eq!(timers.expire(&store, 99), None);
+        assert_eq!(timers.expire(&store, 100), Some(0));
+        assert_eq!(timers.next_deadline(&store), None);
+    }
+}

@@ -228,3 +228,61 @@ impl Default for Cursor {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wraps_and_counts() {
+        let ring: TraceRing<2, 4> = TraceRing::new();
+        let mut cursor = Cursor::new();
+        assert_eq!(cursor.next(&ring), Next::Empty);
+        for n in 0..6 {
+            assert!(ring.push([n, n]));
+        }
+        assert_eq!(cursor.next(&ring), Next::Lost(2));
+        for n in 2..6 {
+            assert_eq!(cursor.next(&ring), Next::Record([n, n]));
+        }
+        assert_eq!((cursor.next(&ring), ring.pushed()), (Next::Empty, 6));
+    }
+
+    #[test]
+    fn nested_producer_drops_rather_than_laps() {
+        let ring: TraceRing<2, 2> = TraceRing::new();
+        let mut nested = Vec::new();
+        ring.push_stepped([1, 1], |step| {
+            if step == PushStep::Words(1) {
+                nested = (2..5).map(|n| ring.push([n, n])).collect();
+            }
+        });
+        assert_eq!(nested, [true, false, false]);
+        let mut cursor = Cursor::new();
+        assert_eq!(cursor.next(&ring), Next::Lost(2));
+        assert_eq!(cursor.next(&ring), Next::Record([1, 1]));
+        assert_eq!(cursor.next(&ring), Next::Record([2, 2]));
+        assert_eq!(cursor.next(&ring), Next::Empty);
+    }
+
+    #[test]
+    fn reader_on_another_thread_sees_whole_records() {
+        let pushes = if cfg!(miri) { 40 } else { 20_000 };
+        let ring: TraceRing<2, 4> = TraceRing::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=pushes).for_each(|n| assert!(ring.push([n, !n]))));
+            let (mut cursor, mut seen) = (Cursor::new(), 0);
+            while seen < pushes {
+                match cursor.next(&ring) {
+                    Next::Record([n, check]) => {
+                        seen += 1;
+                        assert_eq!((n, check), (seen, !n));
+                    }
+                    Next::Lost(lost) => seen += lost,
+                    Next::Empty => std::thread::yield_now(),
+                }
+            }
+            assert_eq!(cursor.next(&ring), Next::Empty);
+        });
+    }
+}
