@@ -59,7 +59,7 @@ impl Archive {
 /// Describes the file `bytes` to the kernel. The protocol wants it on a page boundary: where it is not on one in the
 /// archive, it is copied.
 pub fn describe(memory: &mut PhysicalMemory, uri: &str, command_line: &str, bytes: &'static [u8]) -> File {
-    let aligned = bytes.as_ptr().addr() as u64 % PAGE_SIZE == 0 && !bytes.is_empty();
+    let aligned = (bytes.as_ptr().addr() as u64).is_multiple_of(PAGE_SIZE) && !bytes.is_empty();
     let address = if aligned {
         memory.retype(bytes.as_ptr().addr() as u64, bytes.len() as u64, Kind::ExecutableAndModules);
         direct_map_of(bytes)

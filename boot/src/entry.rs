@@ -4,6 +4,7 @@
 //! apart (multiboot2 puts its magic there, under PVH it is undefined). Steps:
 //! 1. Interrupts off, own stack. 2. Boot page tables: the first 4 GiB at 0 and at the direct map, 2 MiB pages.
 //! 3. PAE, EFER.LME, paging. 4. The protocol's GDT, a 64-bit code segment. 5. `boot_main(eax, ebx)`.
+//!
 //! The multiboot1 header is left out on purpose: QEMU would prefer it to PVH and refuse an ELF64.
 //! Source: Xen docs/misc/pvh.pandoc; Multiboot2 Specification 3.1 and 3.3; Intel SDM 3A "Initializing IA-32e Mode".
 

@@ -5,6 +5,7 @@
 //! 2. execution moves to the direct map; PAT; x2APIC mode if wanted; 3. its slot is found by APIC id;
 //! 4. the kernel's page tables, the stack; the slot says "up"; 5. it spins with PAUSE on goto_address;
 //! 6. RDI = its MP information, all else zero, jump.
+//!
 //! Source: Intel SDM 3A "MP Initialization Protocol Algorithm"; Limine protocol "MP (multiprocessor) Feature".
 
 use crate::apic::{INIT, LocalApic, STARTUP};

@@ -150,8 +150,7 @@ impl BootMemoryMap {
             return Ok(());
         }
         let start = base & !(PAGE_SIZE - 1);
-        let end =
-            base.saturating_add(length).checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX & !(PAGE_SIZE - 1));
+        let end = base.saturating_add(length).checked_next_multiple_of(PAGE_SIZE).unwrap_or(!(PAGE_SIZE - 1));
         let old = core::mem::take(&mut self.regions);
         for region in old {
             let (from_here, to_here) = (start.max(region.base), end.min(region.end()));
