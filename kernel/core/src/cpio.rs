@@ -6,6 +6,9 @@
 //! truncated archive reads as a short one; it has no offsets, checks no sum and does not know concatenated archives.
 //! Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 use core::iter::FusedIterator;
 

@@ -5,6 +5,9 @@
 //! Source of both syntaxes: Linux Documentation/admin-guide/kernel-parameters.rst, "cpu lists", and the
 //! files `cpulist`/`cpumask` under /sys.
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 
 /// The most CPUs that a set, and so the kernel, can name.

@@ -5,6 +5,9 @@
 //! and within one half of the address space, no two share a byte, and the entry is in an executable one.
 //! Source: System V ABI, "Program Header"; System V ABI AMD64 supplement; Linux fs/binfmt_elf.c for what is lenient.
 
+#[cfg(test)]
+mod tests;
+
 use arrayvec::ArrayVec;
 use core::fmt;
 use core::ops::Range;
@@ -64,7 +67,7 @@ impl Segment {
     }
 }
 
-/// PT_TLS: the template of thread-local storage.
+/// PT_TLS: the template of thread-local storage. Only its alignment is checked; the program uses it itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// Address of the template.
@@ -332,6 +335,9 @@ fn plan_in(file: &[u8], half: Half) -> Result<LoadPlan, ElfError> {
             abi::PT_INTERP => plan.interp = Some(interp(file, &phdr)?),
             abi::PT_GNU_STACK => plan.stack_exec = phdr.p_flags & abi::PF_X != 0,
             abi::PT_TLS => {
+                if phdr.p_align != 0 && !phdr.p_align.is_power_of_two() {
+                    return Err(ElfError::BadAlign { index });
+                }
                 let (vaddr, filesz, memsz) = (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz);
                 plan.tls = Some(Tls { vaddr, filesz, memsz, align: phdr.p_align.max(1) });
             }

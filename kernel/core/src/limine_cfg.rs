@@ -5,6 +5,9 @@
 //! Source: Limine's CONFIG.md, "Structure of the config file", of both versions. Macros and sub-entries are refused
 //! by name where they would matter; keys that only concern menu and graphics are skipped.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::fmt;

@@ -413,11 +413,11 @@ impl LineDiscipline {
     }
 
     fn kill(&mut self, out: &mut EchoBuffer) {
-        let unfinished = self.len - self.finished;
         let termios = self.termios;
         let wipe = termios.local(ECHO) && termios.local(ECHOE) && termios.local(ECHOK) && termios.local(ECHOKE);
-        // Wiping takes up to 8 columns of 3 bytes for a byte; a line too long for that is crossed out instead.
-        if wipe && unfinished <= ECHO_SIZE / 24 {
+        // Wiping takes up to 3 bytes for a column; a line too long for that is crossed out instead.
+        let columns = self.line_end_column().saturating_sub(self.line_column) as usize;
+        if wipe && columns <= out.remaining_capacity() / 3 {
             while self.len > self.finished {
                 self.erase_char(out);
             }
