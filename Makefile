@@ -67,10 +67,16 @@ check:
 	@cargo clippy -q -p kcore -p host -p scenarios --all-targets -- -D warnings
 	@cargo clippy -q $(NONE) -p kernel -p boot -- -D warnings
 	@cargo clippy -q $(MUSL) -p guest -- -D warnings
+	@$(HOST) check-files
+	@$(HOST) check-arrows
 	@cargo build -q --release $(NONE) -p kernel -p boot
 	@$(HOST) check-elf
 
-not_yet := test-long soak bench compare trace iso mutants
+.PHONY: bench
+bench:
+	@$(HOST) bench
+
+not_yet := test-long soak compare trace iso mutants
 .PHONY: $(not_yet)
 $(not_yet):
 	@echo "make $@: not in this version yet" >&2; exit 2
