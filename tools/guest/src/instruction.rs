@@ -49,6 +49,70 @@ pub unsafe fn call6(number: i64, arguments: [i64; 6]) -> i64 {
     value
 }
 
+/// One asm block: a reading of the counter, the given instructions, a second reading; gives the difference. The lines between may use
+/// RAX, RDX, RCX, R11 and the given operands; what stands between two blocks never gets between the readings.
+macro_rules! timed {
+    ([$($line:literal),*] $(, $($operand:tt)*)?) => {{
+        let ticks: u64;
+        asm!(
+            "rdtsc",
+            "shl rdx, 32",
+            "or rax, rdx",
+            "mov r8, rax",
+            $($line,)*
+            "rdtsc",
+            "shl rdx, 32",
+            "or rax, rdx",
+            "sub rax, r8",
+            out("rax") ticks,
+            out("rdx") _,
+            out("rcx") _,
+            out("r8") _,
+            out("r11") _,
+            $($($operand)*,)?
+            options(nostack)
+        );
+        ticks
+    }};
+}
+
+/// Ticks between two readings with nothing between them: what all the others have too much.
+#[inline(always)]
+pub fn timed_nothing() -> u64 {
+    // SAFETY: (1) reads the counter only.
+    unsafe { timed!([]) }
+}
+
+/// Ticks of a system call with up to two arguments: two instructions, the load of the number and SYSCALL, and what the kernel does.
+///
+/// # Safety
+/// As for [`call6`].
+#[inline(always)]
+pub unsafe fn timed_call(number: i64, first: i64, second: i64) -> u64 {
+    // SAFETY: (1) the caller vouches for the call; (2) SYSCALL changes RAX, RCX and R11 only.
+    unsafe { timed!(["mov rax, r9", "syscall"], in("r9") number, in("rdi") first, in("rsi") second) }
+}
+
+/// Ticks of a write of one byte.
+///
+/// # Safety
+/// `address` must be writable, and nobody may hold a reference to it.
+#[inline(always)]
+pub unsafe fn timed_write(address: *mut u8) -> u64 {
+    // SAFETY: (1) the caller vouches for the address.
+    unsafe { timed!(["mov byte ptr [r9], 1"], in("r9") address) }
+}
+
+/// Ticks of a read of one byte.
+///
+/// # Safety
+/// `address` must be readable.
+#[inline(always)]
+pub unsafe fn timed_read(address: *const u8) -> u64 {
+    // SAFETY: (1) the caller vouches for the address.
+    unsafe { timed!(["mov al, byte ptr [r9]"], in("r9") address) }
+}
+
 /// Region numbers of the plugin's marks; the same as in the C measuring program that the Linux figures come from.
 pub mod region {
     /// From the loader to the first instruction of a program; only its end is marked here.

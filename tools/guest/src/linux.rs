@@ -316,6 +316,13 @@ pub fn set_fifo(priority: c_int) -> Result<()> {
     if value < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Gives the caller policy SCHED_OTHER again. Cannot fail for the caller itself.
+pub fn set_fair() {
+    let parameter: c_int = 0;
+    // SAFETY: (1) as in set_fifo.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &parameter) };
+}
+
 /// Sleeps `ns` nanoseconds; goes on sleeping after EINTR.
 pub fn sleep_ns(ns: u64) {
     let mut left =
@@ -355,6 +362,21 @@ pub fn shared_page() -> Result<&'static SharedPage> {
 
 /// What [`shared_page`] gives.
 pub type SharedPage = [AtomicU64; 512];
+
+/// Maps `bytes` of new private memory, hands it to `work` and unmaps it.
+pub fn with_new_memory(bytes: usize, work: impl FnOnce(&mut [u8])) -> Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: (1) a new mapping at an address of the kernel's choice touches no memory that exists.
+    let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: (1) the mapping is `bytes` long, zeroed, and nobody else knows it.
+    work(unsafe { core::slice::from_raw_parts_mut(start.cast(), bytes) });
+    // SAFETY: (1) the mapping is ours, and the only reference to it has ended.
+    check(unsafe { libc::munmap(start, bytes) }).map(|_| ())
+}
 
 /// Lets the kernel kill the caller when its parent ends. Where the kernel lacks that, nothing happens.
 pub fn die_with_parent() {

@@ -51,7 +51,7 @@ pub fn main(args: &Args) -> Outcome {
 }
 
 /// Descriptors 0, 1 and 2 lead to the console if the kernel has not opened them.
-fn open_console() {
+pub fn open_console() {
     while !(0..=2).all(linux::is_open) {
         let console = linux::open("/dev/console", libc::O_RDWR | libc::O_NOCTTY, 0);
         let opened = console.or_else(|_| linux::open("/dev/null", libc::O_RDWR, 0));

@@ -1,6 +1,0 @@
-//! bench
-use crate::entry::{Args, Outcome};
-/// bench
-pub fn main(_: &Args) -> Outcome {
-    Ok(0)
-}
