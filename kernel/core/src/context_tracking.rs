@@ -80,7 +80,8 @@ const _: () = assert!((USER_EXPECTED + USER_EXIT_DELTA) & LOW_MASK == KERNEL_EXP
 const _: () = assert!((KERNEL_EXPECTED + IDLE_ENTER_DELTA) & LOW_MASK == IDLE_EXPECTED);
 const _: () = assert!((IDLE_EXPECTED + IDLE_EXIT_DELTA) & LOW_MASK == KERNEL_EXPECTED);
 const _: () = assert!((USER_EXPECTED + NMI_DELTA) & LOW_MASK == USER_EXPECTED | WATCH);
-const _: () = assert!(USER_ENTER_DELTA <= i32::MAX as u64 && IDLE_ENTER_DELTA <= i32::MAX as u64);
+const _: () = assert!(USER_ENTER_DELTA <= i32::MAX as u64);
+const _: () = assert!(IDLE_ENTER_DELTA <= i32::MAX as u64);
 const _: () = assert!(Deferred::ALL as u64 <= DEFERRED_MASK >> DEFERRED_SHIFT);
 
 /// What the CPU is doing.

@@ -153,7 +153,7 @@ impl PairingHeap {
             store.heap_node(next).prev.store(prev, Relaxed);
         }
         let orphans = meld_children(store, node.child.load(Relaxed));
-        if orphans != NIL {
+        if orphans != NIL && !cfg!(mutant = "heap_remove_drops_children") {
             self.root = link(store, self.root, orphans);
         }
         self.forget(node);
@@ -181,6 +181,9 @@ fn before(a: &HeapNode, b: &HeapNode) -> bool {
     let (ka, kb) = (a.key(), b.key());
     if ka != kb {
         return ka < kb;
+    }
+    if cfg!(mutant = "heap_ties_unordered") {
+        return true;
     }
     (a.seq.load(Relaxed).wrapping_sub(b.seq.load(Relaxed)) as i32) < 0
 }

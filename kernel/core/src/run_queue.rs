@@ -365,7 +365,7 @@ impl RunQueue {
             // Level with the next one and inserted later: behind it.
             node.set_vruntime_ns(node.vruntime_ns().max(first));
         }
-        self.insert(store, id, node, prev == Prev::Preempted);
+        self.insert(store, id, node, prev == Prev::Preempted && !cfg!(mutant = "fifo_preempted_to_tail"));
     }
 
     /// Charges `delta_ns` of running time to a task that is not waiting.
@@ -488,6 +488,7 @@ pub fn should_preempt(current: (Class, u64), candidate: (Class, u64)) -> bool {
 pub fn tick_needed(current_class: Class, queue: &RunQueue) -> bool {
     match current_class {
         Class::Fair => queue.nr_fifo() == 0 && queue.nr_fair() > 0,
+        Class::Fifo(_) if cfg!(mutant = "tick_for_lower_class") => queue.nr_fair() > 0,
         Class::Fifo(_) | Class::Idle => false,
     }
 }
