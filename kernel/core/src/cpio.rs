@@ -206,6 +206,7 @@ impl<'a> Entries<'a> {
 
     fn fail(&mut self, offset: usize, what: CpioErrorKind) -> Option<Result<Entry<'a>, CpioError>> {
         self.failed = what.is_fatal();
+        let offset = offset.min(self.archive.len());
         Some(Err(CpioError { offset, what }))
     }
 }
