@@ -259,7 +259,8 @@ mod tests {
         assert!(heap.remove(store, 4) && !heap.remove(store, 4));
         let order: Vec<_> = core::iter::from_fn(|| heap.pop(store)).collect();
         assert_eq!(order, [(3, 1), (7, 1), (1, 3), (0, 5), (2, 5), (6, 5), (5, 9)]);
-        assert!(heap.is_empty() && heap.len() == 0);
+        assert!(heap.is_empty());
+        assert_eq!(heap.len, 0);
     }
 
     #[test]
