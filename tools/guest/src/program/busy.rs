@@ -21,7 +21,8 @@ pub fn main(args: &Args) -> Outcome {
         ("reads", read_files, 0, None),
         ("maps", map_touch, 0, None),
     ];
-    while linux::monotonic_ns().saturating_sub(start_ns) < ns {
+    // One round at least.
+    loop {
         let mut worked = false;
         for (_, work, done, failed) in &mut kinds {
             if failed.is_none() {
@@ -32,7 +33,7 @@ pub fn main(args: &Args) -> Outcome {
                 worked = true;
             }
         }
-        if !worked {
+        if !worked || linux::monotonic_ns().saturating_sub(start_ns) >= ns {
             break;
         }
     }
@@ -44,7 +45,7 @@ pub fn main(args: &Args) -> Outcome {
     let counts: Vec<_> = kinds.iter().map(|(name, _, done, _)| format!("{name} {done}")).collect();
     let total: u64 = kinds.iter().map(|(_, _, done, _)| done).sum();
     write_out(format!("busy: {total} operations: {}\n", counts.join(", ")).as_bytes());
-    if total == 0 && ns > 0 { Err(Failure::new("nothing could be done")) } else { Ok(0) }
+    if total == 0 { Err(Failure::new("nothing could be done")) } else { Ok(0) }
 }
 
 type Work = fn() -> Result<(), String>;

@@ -35,8 +35,10 @@ extern "C" fn on_interrupt(signal: i32) {
     INTERRUPTED.store(true, Ordering::SeqCst);
     let group = FOREGROUND.load(Ordering::SeqCst);
     if group > 0 {
-        // Failure means that the job has ended meanwhile.
-        let _ = linux::kill(-group, signal);
+        // Without process groups the job's first process is what can be reached; failure of that means that it has ended.
+        if linux::kill(-group, signal).is_err() {
+            let _ = linux::kill(group, signal);
+        }
     } else if AT_PROMPT.load(Ordering::SeqCst) {
         // Written here and not after the read, which a signal that comes just before it would not end. write is async-signal-safe.
         let _ = linux::write_all(1, NEW_PROMPT.as_bytes());
