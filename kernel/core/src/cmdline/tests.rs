@@ -194,6 +194,7 @@ fn ignored_words_are_said_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long input; the other tests run the same code on short input")]
 fn limits_hold() {
     let many = "w ".repeat(MAX_INIT_WORDS + 5);
     let params = resolve(&many, 4, 0);

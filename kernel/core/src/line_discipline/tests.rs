@@ -67,6 +67,7 @@ fn editing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long input; the other tests run the same code on short input")]
 fn a_long_line_is_killed_within_the_echo_buffer() {
     let mut tty = LineDiscipline::new();
     type_in(&mut tty, &[b'\t'; 500]);
@@ -140,6 +141,7 @@ fn changing_the_mode_keeps_what_was_typed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long input; the other tests run the same code on short input")]
 fn too_much_input_is_counted_and_a_line_can_still_end() {
     let mut tty = LineDiscipline::new();
     let (_, events) = type_in(&mut tty, &[b'x'; INPUT_SIZE + 4]);
