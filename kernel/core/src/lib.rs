@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod atomics;
+pub mod buddy;
 pub mod boot_memory_map;
 pub mod cmdline;
 pub mod context_tracking;
@@ -20,6 +21,7 @@ pub mod pairing_heap;
 pub mod rcu;
 pub mod run_queue;
 pub mod static_key;
+pub mod task_state;
 pub mod tick;
 pub mod timer_queue;
 pub mod trace_ring;

@@ -1,0 +1,101 @@
+//! What this CPU has, and the control registers that follow from it. Decided by CPUID, never by trying an MSR.
+
+use raw_cpuid::CpuId;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+
+/// Features that the kernel's paths depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Features {
+    /// Supervisor-mode execution prevention
+    pub smep: bool,
+    /// Supervisor-mode access prevention
+    pub smap: bool,
+    /// User-mode instruction prevention
+    pub umip: bool,
+    /// RDGSBASE and friends; the kernel needs it
+    pub fsgsbase: bool,
+    /// Fast `rep stosb`
+    pub erms: bool,
+    /// XSAVE area and XCR0
+    pub xsave: bool,
+    /// XSAVEOPT
+    pub xsaveopt: bool,
+    /// x2APIC mode
+    pub x2apic: bool,
+    /// TSC-deadline mode of the APIC timer
+    pub tsc_deadline: bool,
+    /// The TSC runs at one rate in every power state
+    pub invariant_tsc: bool,
+    /// 1 GiB pages
+    pub gib_pages: bool,
+    /// RDRAND
+    pub rdrand: bool,
+    /// Executable bit in page tables can be denied
+    pub nx: bool,
+}
+
+impl Features {
+    /// Ask CPUID.
+    pub fn detect() -> Self {
+        let c = CpuId::new();
+        let f = c.get_feature_info();
+        let e = c.get_extended_feature_info();
+        let x = c.get_extended_processor_and_feature_identifiers();
+        Self {
+            smep: e.as_ref().is_some_and(|e| e.has_smep()),
+            smap: e.as_ref().is_some_and(|e| e.has_smap()),
+            umip: e.as_ref().is_some_and(|e| e.has_umip()),
+            fsgsbase: e.as_ref().is_some_and(|e| e.has_fsgsbase()),
+            erms: e.as_ref().is_some_and(|e| e.has_rep_movsb_stosb()),
+            xsave: f.as_ref().is_some_and(|f| f.has_xsave()),
+            xsaveopt: c.get_extended_state_info().is_some_and(|s| s.has_xsaveopt()),
+            x2apic: f.as_ref().is_some_and(|f| f.has_x2apic()),
+            tsc_deadline: f.as_ref().is_some_and(|f| f.has_tsc_deadline()),
+            invariant_tsc: c.get_advanced_power_mgmt_info().is_some_and(|a| a.has_invariant_tsc()),
+            gib_pages: x.as_ref().is_some_and(|x| x.has_1gib_pages()),
+            rdrand: f.as_ref().is_some_and(|f| f.has_rdrand()),
+            nx: x.as_ref().is_some_and(|x| x.has_execute_disable()),
+        }
+    }
+
+    /// What is missing that the kernel cannot do without.
+    pub fn missing(&self) -> Option<&'static str> {
+        (!self.fsgsbase)
+            .then_some("FSGSBASE (entry code could not trust GS)")
+            .or_else(|| (!self.nx).then_some("NX (no W^X without it)"))
+    }
+
+    /// Set CR0, CR4 and EFER of the running CPU. XCR0 is `fpu`'s work.
+    ///
+    /// # Safety
+    /// 1. The page tables are the kernel's own, with NX bits; 2. GS base is the kernel's.
+    pub unsafe fn apply(&self) {
+        let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
+            | Cr4Flags::PAGE_GLOBAL
+            | Cr4Flags::OSFXSR
+            | Cr4Flags::OSXMMEXCPT_ENABLE
+            | Cr4Flags::MACHINE_CHECK_EXCEPTION
+            | Cr4Flags::FSGSBASE;
+        for (has, flag) in [
+            (self.smep, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+            (self.smap, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+            (self.umip, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+            (self.xsave, Cr4Flags::OSXSAVE),
+        ] {
+            cr4.set(flag, has);
+        }
+        // SAFETY: 1. each flag is set only where CPUID has it; 2. the caller's conditions.
+        unsafe {
+            Efer::update(|e| e.insert(EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE));
+            Cr0::write(
+                Cr0Flags::PROTECTED_MODE_ENABLE
+                    | Cr0Flags::MONITOR_COPROCESSOR
+                    | Cr0Flags::EXTENSION_TYPE
+                    | Cr0Flags::NUMERIC_ERROR
+                    | Cr0Flags::WRITE_PROTECT
+                    | Cr0Flags::PAGING,
+            );
+            Cr4::write(cr4);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Floating-point and SIMD state: one XSAVE (or FXSAVE) area a task. The kernel itself uses no SIMD.
+//!
+//! `save` and `restore` run with interrupts off at a task switch. Source: SDM vol. 1, "Managing State Using the XSAVE
+//! Feature Set".
+
+use core::alloc::Layout;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of one area. 512 without XSAVE.
+static AREA_SIZE: AtomicU32 = AtomicU32::new(512);
+/// XCR0 as set; 0 = FXSAVE only.
+static XCR0: AtomicU64 = AtomicU64::new(0);
+
+/// x87, SSE, AVX, AVX-512 (three parts), PKRU left out: the kernel has no protection keys.
+const WANTED: u64 = 0b1110_0111;
+
+/// Switch the unit on for the running CPU. `boot` on the boot CPU decides the area's size for all.
+///
+/// # Safety
+/// CR4.OSXSAVE is set if and only if `xsave`.
+pub unsafe fn init_cpu(xsave: bool) {
+    if !xsave {
+        return;
+    }
+    let supported = core::arch::x86_64::__cpuid_count(0xd, 0);
+    let mask = (supported.eax as u64 | (supported.edx as u64) << 32) & WANTED;
+    // SAFETY: 1. OSXSAVE is set; 2. the mask holds only what CPUID offers, and x87 always.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nomem, nostack));
+    }
+    XCR0.store(mask, Ordering::Relaxed);
+    AREA_SIZE.store(core::arch::x86_64::__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+}
+
+/// Size of a save area in bytes.
+pub fn area_size() -> usize {
+    AREA_SIZE.load(Ordering::Relaxed) as usize
+}
+
+/// One task's state. Owned by its task; touched only while that task switches or is stopped.
+pub struct FpuState(*mut u8);
+// SAFETY: plain memory with one owner.
+unsafe impl Send for FpuState {}
+// SAFETY: all access goes through `unsafe` functions whose callers exclude each other.
+unsafe impl Sync for FpuState {}
+
+impl FpuState {
+    fn layout() -> Layout {
+        Layout::from_size_align(area_size(), 64).expect("64 is a power of two")
+    }
+
+    /// The initial state (FCW 0x37f, MXCSR 0x1f80), or `None` without memory.
+    pub fn new() -> Option<Self> {
+        // SAFETY: the layout is not empty.
+        let p = unsafe { alloc::alloc::alloc_zeroed(Self::layout()) };
+        if p.is_null() {
+            return None;
+        }
+        // SAFETY: 1. the area has at least 512 bytes; 2. offsets of FCW and MXCSR in the legacy region.
+        unsafe {
+            p.cast::<u16>().write(0x37f);
+            p.add(24).cast::<u32>().write(0x1f80);
+        }
+        Some(Self(p))
+    }
+
+    /// The area's bytes, for a signal frame.
+    ///
+    /// # Safety
+    /// The task that owns the state is the current one with the state saved, or does not run.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn bytes(&self) -> &mut [u8] {
+        // SAFETY: the area is ours; the caller excludes others.
+        unsafe { core::slice::from_raw_parts_mut(self.0, area_size()) }
+    }
+
+    /// Copy of another task's saved state (fork).
+    ///
+    /// # Safety
+    /// Neither state is being saved or restored meanwhile.
+    pub unsafe fn copy_from(&self, other: &FpuState) {
+        // SAFETY: both areas have `area_size` bytes and do not overlap.
+        unsafe { core::ptr::copy_nonoverlapping(other.0, self.0, area_size()) }
+    }
+
+    /// Store the CPU's state here.
+    ///
+    /// # Safety
+    /// 1. Interrupts are off; 2. the CPU holds this task's state.
+    #[inline]
+    pub unsafe fn save(&self) {
+        // SAFETY: the area is large enough and 64-byte aligned; XCR0 decides between the two forms.
+        unsafe {
+            if XCR0.load(Ordering::Relaxed) != 0 {
+                asm!("xsave64 [{}]", in(reg) self.0, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+            } else {
+                asm!("fxsave64 [{}]", in(reg) self.0, options(nostack));
+            }
+        }
+    }
+
+    /// Load the CPU's state from here.
+    ///
+    /// # Safety
+    /// 1. Interrupts are off; 2. the area was filled by `new`, `save` or `copy_from` (or checked by signal return).
+    #[inline]
+    pub unsafe fn restore(&self) {
+        // SAFETY: as `save`; a well-formed area cannot fault.
+        unsafe {
+            if XCR0.load(Ordering::Relaxed) != 0 {
+                asm!("xrstor64 [{}]", in(reg) self.0, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+            } else {
+                asm!("fxrstor64 [{}]", in(reg) self.0, options(nostack));
+            }
+        }
+    }
+}
+
+impl Drop for FpuState {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout: the size is decided before the first task.
+        unsafe { alloc::alloc::dealloc(self.0, Self::layout()) }
+    }
+}

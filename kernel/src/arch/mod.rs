@@ -1,0 +1,16 @@
+//! Hardware, one file a device or register group. Imports nothing of the kernel but what is beside it.
+
+pub mod acpi;
+pub mod apic;
+pub mod cpu_features;
+pub mod cpu_head;
+pub mod fpu;
+pub mod gdt;
+pub mod idt;
+pub mod ioapic;
+pub mod irq_flag;
+pub mod page_table;
+pub mod pit;
+pub mod power;
+pub mod serial;
+pub mod tsc;

@@ -1,0 +1,82 @@
+//! The two 16550 serial ports. COM1 is the console, COM2 the binary trace.
+//!
+//! Output polls the transmitter (any context, no lock: `console` serialises). Input raises IRQ 4; `tty` reads it.
+//! Set-up leaves the FIFO's content alone: what was typed before the kernel ran is not lost.
+//! Source: PC16550D data sheet, "Registers".
+
+use x86_64::instructions::port::Port;
+
+/// I/O base of COM1.
+pub const COM1: u16 = 0x3f8;
+/// I/O base of COM2.
+pub const COM2: u16 = 0x2f8;
+/// ISA interrupt of COM1.
+pub const COM1_IRQ: u8 = 4;
+
+const LSR_DATA_READY: u8 = 1;
+const LSR_THR_EMPTY: u8 = 1 << 5;
+const LSR_IDLE: u8 = 1 << 6;
+
+/// One port by its I/O base. Copying it is harmless: the hardware is the only state.
+#[derive(Clone, Copy)]
+pub struct SerialPort(u16);
+
+impl SerialPort {
+    /// The port at `base`; only COM1 and COM2 exist.
+    pub const fn new(base: u16) -> Self {
+        Self(base)
+    }
+
+    fn read(self, register: u16) -> u8 {
+        // SAFETY: 1. the port range belongs to a 16550 (or to nothing, which reads as 0xff); 2. no memory is touched.
+        unsafe { Port::new(self.0 + register).read() }
+    }
+
+    fn write(self, register: u16, value: u8) {
+        // SAFETY: 1. the port range belongs to a 16550 (or to nothing); 2. no memory is touched.
+        unsafe { Port::new(self.0 + register).write(value) }
+    }
+
+    /// Whether there is a UART: an absent one reads all ones.
+    pub fn present(self) -> bool {
+        self.read(5) != 0xff
+    }
+
+    /// 115200 baud, 8n1, FIFOs on without clearing them, interrupts off.
+    pub fn init(self) {
+        self.write(1, 0);
+        self.write(3, 0x80);
+        self.write(0, 1);
+        self.write(1, 0);
+        self.write(3, 0x03);
+        self.write(2, 0x01);
+        self.write(4, 0x0b);
+    }
+
+    /// Let received bytes raise the interrupt.
+    pub fn enable_receive_interrupt(self) {
+        self.write(1, 0x01);
+    }
+
+    /// Send one byte, waiting for room.
+    pub fn put(self, byte: u8) {
+        while self.read(5) & LSR_THR_EMPTY == 0 {
+            core::hint::spin_loop();
+        }
+        self.write(0, byte);
+    }
+
+    /// The next received byte, if there is one.
+    pub fn take(self) -> Option<u8> {
+        (self.present() && self.read(5) & LSR_DATA_READY != 0).then(|| self.read(0))
+    }
+
+    /// Wait until the last byte has left the wire (before a power-off).
+    pub fn drain(self) {
+        if self.present() {
+            while self.read(5) & LSR_IDLE == 0 {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}

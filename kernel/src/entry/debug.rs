@@ -1,0 +1,70 @@
+//! #DB and the debug registers.
+//!
+//! DR7 is cleared before anything that could be watched is touched, so a watchpoint cannot recurse. Source: SDM vol. 3B,
+//! "Debug Registers".
+
+use super::frame::{Frame, RFLAGS_IF};
+use core::arch::asm;
+
+const RFLAGS_TF: u64 = 0x100;
+/// DR7 with nothing enabled (bit 10 reads as one).
+const DR7_OFF: u64 = 0x400;
+
+/// DR7 as it was, to be given back to `resume`.
+pub struct Suspended(u64);
+
+/// Turn all breakpoints and watchpoints off.
+#[inline(always)]
+pub fn suspend() -> Suspended {
+    let dr7: u64;
+    // SAFETY: DR7 decides only when #DB fires.
+    unsafe {
+        asm!("mov {}, dr7", out(reg) dr7, options(nomem, nostack, preserves_flags));
+        if dr7 & 0xff != 0 {
+            asm!("mov dr7, {}", in(reg) DR7_OFF, options(nomem, nostack, preserves_flags));
+        }
+    }
+    Suspended(dr7)
+}
+
+/// Back to what `suspend` found.
+#[inline(always)]
+pub fn resume(old: Suspended) {
+    if old.0 & 0xff != 0 {
+        // SAFETY: as in `suspend`.
+        unsafe { asm!("mov dr7, {}", in(reg) old.0, options(nomem, nostack, preserves_flags)) }
+    }
+}
+
+fn take_dr6() -> u64 {
+    let dr6: u64;
+    // SAFETY: DR6 is status only; hardware never clears it, so we do.
+    unsafe {
+        asm!("mov {}, dr6", out(reg) dr6, options(nomem, nostack, preserves_flags));
+        asm!("mov dr6, {}", in(reg) 0xffff_0ff0u64, options(nomem, nostack, preserves_flags));
+    }
+    dr6
+}
+
+/// #DB in user mode, already on the task stack: SIGTRAP. Returns with interrupts off.
+pub extern "C" fn from_user(frame: &mut Frame) {
+    let guard = suspend();
+    let dr6 = take_dr6();
+    crate::context_tracking::user_exit_if_tracked();
+    crate::percpu::count_exception();
+    resume(guard);
+    frame.orig_rax = u64::MAX;
+    debug_assert!(frame.rflags & RFLAGS_IF != 0);
+    x86_64::instructions::interrupts::enable();
+    crate::process::fault::user_debug(frame, dr6);
+    x86_64::instructions::interrupts::disable();
+}
+
+/// #DB in kernel mode: a single step that came in with SYSENTER-like tricks is dropped by clearing TF; a watchpoint is counted.
+pub extern "C" fn from_kernel(frame: &mut Frame) {
+    let guard = suspend();
+    take_dr6();
+    crate::context_tracking::in_nmi(crate::percpu::count_exception);
+    frame.rflags &= !RFLAGS_TF;
+    resume(guard);
+}

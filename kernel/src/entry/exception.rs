@@ -1,0 +1,164 @@
+//! Exceptions that arrive on the running stack: all but NMI, #DB, #DF and #MC.
+//!
+//! From user mode they go by the rules of interrupts (user_exit, handle, exit work, user_enter); from kernel mode they are
+//! fixed up by the exception table or end the kernel. They always build the full frame: signals and messages need it.
+
+use super::exit_work::full_exit_to_user;
+use super::frame::{FULL, Frame};
+use super::irq::clac_site;
+use super::tracking::user_exit_slow;
+use crate::arch::cpu_head::offset;
+use core::arch::naked_asm;
+use core::mem::offset_of;
+use kcore::context_tracking as word;
+
+/// Vectors whose exceptions push an error code: #DF #TS #NP #SS #GP #PF #AC #CP.
+pub const WITH_ERROR_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21;
+
+/// Page fault.
+pub const PAGE_FAULT: u64 = 14;
+/// General protection.
+pub const GENERAL_PROTECTION: u64 = 13;
+/// Breakpoint.
+pub const BREAKPOINT: u64 = 3;
+
+/// 32 stubs of 16 bytes each: error code or 0, rdi, the vector, then the common path.
+///
+/// # Safety
+/// Only hardware jumps here.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn exception_stubs() {
+    naked_asm!(
+        ".balign 16",
+        ".set vec, 0",
+        ".rept 32",
+        ".if (({codes} >> vec) & 1) == 0",
+        "push 0",
+        ".endif",
+        "push rdi",
+        "mov edi, vec",
+        "jmp {common}",
+        ".balign 16, 0xcc",
+        ".set vec, vec + 1",
+        ".endr",
+        codes = const WITH_ERROR_CODE,
+        common = sym exception_common,
+    )
+}
+
+/// # Safety
+/// Reached by jump from `exception_stubs` only.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+unsafe extern "C" fn exception_common() {
+    naked_asm!(
+        "cld",
+        clac_site!(),
+        "push rsi",
+        "push rdx",
+        "push r10",
+        "push r8",
+        "push r9",
+        "push rax",
+        "push rcx",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push 0",
+        "mov esi, edi",
+        "mov rdi, rsp",
+        "test byte ptr [rsp + {cs}], 3",
+        "jz 70f",
+        "swapgs",
+        tracking_site!("21", "31"),
+        "20:",
+        "inc qword ptr gs:[{exceptions}]",
+        "call {from_user}",
+        "jmp {exit}",
+        tracking_user_exit!("31", "20b", "35f", "36", ""),
+        "35: mov ebx, esi",
+        "call {user_exit_slow}",
+        "mov rdi, rsp",
+        "mov esi, ebx",
+        "jmp 36b",
+        "70: call {from_kernel}",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "pop r11",
+        "pop rcx",
+        "pop rax",
+        "pop r9",
+        "pop r8",
+        "pop r10",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "add rsp, 8",
+        "iretq",
+        cs = const offset_of!(Frame, cs),
+        exceptions = const offset::EXCEPTIONS,
+        active = const offset::ACTIVE,
+        context = const offset::CONTEXT,
+        since = const offset::SINCE_TSC,
+        user_ticks = const offset::USER_TICKS,
+        exit_delta = const word::USER_EXIT_DELTA,
+        low_mask = const word::LOW_MASK,
+        user_expected = const word::USER_EXPECTED,
+        key = sym crate::static_key::TRACKING,
+        user_exit_slow = sym user_exit_slow,
+        from_user = sym from_user,
+        from_kernel = sym from_kernel,
+        exit = sym full_exit_to_user,
+    )
+}
+
+const _: () = assert!(FULL % 16 == 0, "hardware aligns RSP before it pushes, so the frame keeps it aligned");
+
+/// An exception in user mode: interrupts go on while it is handled; returns with interrupts off.
+extern "C" fn from_user(frame: &mut Frame, vector: u64) {
+    let address = x86_64::registers::control::Cr2::read_raw();
+    let code = core::mem::replace(&mut frame.orig_rax, u64::MAX);
+    x86_64::instructions::interrupts::enable();
+    if vector == PAGE_FAULT {
+        crate::process::fault::user_page_fault(frame, address, code);
+    } else {
+        crate::process::fault::user_exception(frame, vector, code);
+    }
+    x86_64::instructions::interrupts::disable();
+}
+
+/// An exception in kernel mode: a user access that faults, a fixup, or the end.
+extern "C" fn from_kernel(frame: &mut Frame, vector: u64) {
+    let address = x86_64::registers::control::Cr2::read_raw();
+    if vector == PAGE_FAULT
+        && crate::mm::user_copy::is_user_access(frame.rip)
+        && address < crate::arch::page_table::USER_END
+    {
+        // A user copy: the page may only have to be brought in.
+        let code = frame.orig_rax;
+        let irqs_were_on = frame.rflags & super::frame::RFLAGS_IF != 0;
+        if irqs_were_on {
+            x86_64::instructions::interrupts::enable();
+        }
+        let resolved = irqs_were_on && crate::process::fault::kernel_user_access(address, code);
+        x86_64::instructions::interrupts::disable();
+        if resolved {
+            return;
+        }
+    }
+    if let Some(fixup) = crate::mm::user_copy::fixup(frame.rip) {
+        frame.rip = fixup;
+        return;
+    }
+    crate::panic::exception_in_kernel(frame, vector, address);
+}

@@ -1,0 +1,110 @@
+//! The one exit-work loop: what must be done before user mode, in a known state, interrupts off at the last check.
+
+use super::frame::Frame;
+use super::tracking::user_enter_slow;
+use crate::arch::cpu_head::offset;
+use crate::arch::irq_flag::IrqOff;
+use crate::percpu;
+use core::arch::naked_asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+use kcore::context_tracking as word;
+
+/// Another task should run here.
+pub const RESCHED: u32 = 1;
+/// The running task has a signal to handle (or must die).
+pub const SIGNAL: u32 = 2;
+
+/// Full frame on the stack, RSP at its start, interrupts off, state KERNEL: run exit work and return to user
+/// mode by IRET. Reached by jump.
+///
+/// # Safety
+/// As said; the frame is the last thing on the task's kernel stack.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn full_exit_to_user() {
+    naked_asm!(
+        "cmp dword ptr gs:[{exit_work}], 0",
+        "je 20f",
+        "mov rdi, rsp",
+        "call {run}",
+        "20:",
+        tracking_site!("23", "33"),
+        "22:",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "pop r11",
+        "pop rcx",
+        "pop rax",
+        "pop r9",
+        "pop r8",
+        "pop r10",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "add rsp, 8",
+        "swapgs",
+        "iretq",
+        tracking_user_enter!("33", "22b", "37f", "", ""),
+        "37: call {user_enter_slow}",
+        "jmp 22b",
+        exit_work = const offset::EXIT_WORK,
+        active = const offset::ACTIVE,
+        context = const offset::CONTEXT,
+        since = const offset::SINCE_TSC,
+        kernel_ticks = const offset::KERNEL_TICKS,
+        enter_delta = const word::USER_ENTER_DELTA,
+        low_mask = const word::LOW_MASK,
+        kernel_expected = const word::KERNEL_EXPECTED,
+        key = sym crate::static_key::TRACKING,
+        user_enter_slow = sym user_enter_slow,
+        run = sym run,
+    )
+}
+
+/// From an interrupt's partial frame (RSP at rbx) with work pending: complete it and go the full way out.
+///
+/// # Safety
+/// Reached by jump from the interrupt path only.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn irq_full_exit() {
+    naked_asm!(
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push 0",
+        "mov qword ptr [rsp + {orig}], -1",
+        "jmp {exit}",
+        orig = const offset_of!(Frame, orig_rax),
+        exit = sym full_exit_to_user,
+    )
+}
+
+/// The loop. Called with interrupts off, returns with interrupts off and `exit_work` zero at the last look.
+extern "C" fn run(frame: &mut Frame) {
+    loop {
+        // SAFETY: the caller turned interrupts off; each round ends with them off.
+        let irq_off = unsafe { IrqOff::assume() };
+        let work = percpu::this(&irq_off).head.exit_work.load(Ordering::Relaxed);
+        if work == 0 {
+            return;
+        }
+        drop(irq_off);
+        x86_64::instructions::interrupts::enable();
+        if work & RESCHED != 0 {
+            crate::sched::schedule();
+        }
+        if work & SIGNAL != 0 {
+            crate::process::signal::deliver_pending(frame);
+        }
+        x86_64::instructions::interrupts::disable();
+    }
+}

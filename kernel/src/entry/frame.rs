@@ -1,0 +1,69 @@
+//! What the entry paths leave on the kernel stack: the interrupted registers, one layout for all paths.
+//!
+//! ```text
+//!   low   align                                    full frame only   (FULL)
+//!         r15 r14 r13 r12 rbp                      full frame only
+//!         rbx                                      interrupts and full
+//!         r11 rcx rax                              interrupts and full
+//!         r9 r8 r10 rdx rsi rdi                    all                (SYSCALL: RSP after entry is at r9)
+//!         orig_rax | vector | error code           all
+//!   high  rip cs rflags rsp ss                     pushed by hardware; by the entry path for SYSCALL
+//! ```
+//! A system call's fast path leaves rax, rcx and r11 out (rcx and r11 are rip and rflags) and the registers that the C
+//! ABI makes callees preserve; the slow path completes the frame. RSP is 16-byte aligned at each of the three ends.
+
+use core::mem::offset_of;
+
+/// All registers of the interrupted context.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "register names")]
+pub struct Frame {
+    pub align: u64,
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub rcx: u64,
+    pub rax: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub r10: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    /// System call number; interrupt vector; error code of an exception.
+    pub orig_rax: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+impl Frame {
+    /// Whether the context is user mode.
+    #[inline]
+    pub fn from_user(&self) -> bool {
+        self.cs & 3 == 3
+    }
+}
+
+/// Bytes of a full frame.
+pub const FULL: usize = size_of::<Frame>();
+/// Where RSP is after the system-call fast path built its part.
+pub const SYSCALL_START: usize = offset_of!(Frame, r9);
+/// Where RSP is after the interrupt path built its part.
+pub const IRQ_START: usize = offset_of!(Frame, rbx);
+
+const _: () = assert!(FULL == 176 && FULL % 16 == 0);
+const _: () = assert!((FULL - SYSCALL_START) % 16 == 0 && (FULL - IRQ_START) % 16 == 0);
+const _: () = assert!(offset_of!(Frame, ss) == FULL - 8 && offset_of!(Frame, rip) == FULL - 40);
+
+/// RFLAGS that user mode may set: CF PF AF ZF SF TF DF OF RF AC ID. NT and IOPL are left out.
+pub const USER_RFLAGS: u64 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x200000;
+/// Interrupt flag.
+pub const RFLAGS_IF: u64 = 0x200;

@@ -1,0 +1,187 @@
+//! Interrupts. From user mode: swapgs, user_exit, handle, exit work, user_enter, swapgs, iret. From kernel mode: handle,
+//! check for preemption, iret. From idle: a full IDLE to KERNEL transition first.
+//!
+//! Order of steps, from user mode; interrupts stay off throughout:
+//!  1. cld, clac: the ABI's direction flag; no user access by accident
+//!  2. from user? swapgs
+//!  3. save the registers that C may clobber
+//!  4. [tracking site] user_exit
+//!  5. handle (`from_user`)
+//!  6. exit work? then complete the frame and take the full way out
+//!  7. [tracking site] user_enter
+//!  8. restore, swapgs, iret
+
+use super::exit_work::irq_full_exit;
+use super::frame::Frame;
+use super::tracking::{idle_exit_slow, user_enter_slow, user_exit_slow};
+use crate::arch::cpu_head::offset;
+use crate::arch::irq_flag::IrqOff;
+use crate::percpu;
+use core::arch::naked_asm;
+use core::sync::atomic::Ordering;
+use kcore::context_tracking as word;
+
+/// First vector that is an interrupt.
+pub const FIRST_VECTOR: usize = 32;
+
+macro_rules! clac_site {
+    () => {
+        // Three bytes that become CLAC where the CPU has SMAP (`text_patch::apply_clac`).
+        concat!("88: .byte 0x0f, 0x1f, 0x00\n", ".pushsection __clac_sites, \"a\"\n", ".quad 88b\n", ".popsection\n")
+    };
+}
+pub(crate) use clac_site;
+
+/// 224 stubs of 16 bytes each: push the vector, go to the common path.
+///
+/// # Safety
+/// Only hardware jumps here.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn irq_stubs() {
+    naked_asm!(
+        ".balign 16",
+        ".set vec, 32",
+        ".rept 224",
+        "push vec",
+        "jmp {common}",
+        ".balign 16, 0xcc",
+        ".set vec, vec + 1",
+        ".endr",
+        common = sym irq_common,
+    )
+}
+
+/// Bytes from one stub to the next.
+pub const STUB_SIZE: usize = 16;
+
+/// # Safety
+/// Reached by jump from `irq_stubs` only.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+unsafe extern "C" fn irq_common() {
+    naked_asm!(
+        "cld",                                  // 1
+        clac_site!(),
+        "test byte ptr [rsp + 16], 3",          // 2
+        "jz 70f",
+        "swapgs",
+        "push rdi",                             // 3
+        "push rsi",
+        "push rdx",
+        "push r10",
+        "push r8",
+        "push r9",
+        "push rax",
+        "push rcx",
+        "push r11",
+        "push rbx",
+        tracking_site!("21", "31"),             // 4
+        "20:",
+        "mov edi, [rsp + {vector}]",            // 5
+        "mov rsi, rsp",
+        "call {from_user}",
+        "cmp dword ptr gs:[{exit_work}], 0",    // 6
+        "jne {irq_full_exit}",
+        tracking_site!("23", "33"),             // 7
+        "22:",
+        "pop rbx",                              // 8
+        "pop r11",
+        "pop rcx",
+        "pop rax",
+        "pop r9",
+        "pop r8",
+        "pop r10",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "add rsp, 8",
+        "swapgs",
+        "iretq",
+        // ---- off the straight line ----
+        tracking_user_exit!("31", "20b", "35f", "36", ""),
+        "35: call {user_exit_slow}",
+        "jmp 36b",
+        tracking_user_enter!("33", "22b", "37f", "", ""),
+        "37: call {user_enter_slow}",
+        "jmp 22b",
+        // ---- from kernel mode ----
+        "70: push rdi",
+        "push rsi",
+        "push rdx",
+        "push r10",
+        "push r8",
+        "push r9",
+        "push rax",
+        "push rcx",
+        "push r11",
+        "push rbx",
+        "test byte ptr gs:[{watch_byte}], 1",   // watched: not idle
+        "jz 75f",
+        "74: mov edi, [rsp + {vector}]",
+        "mov rsi, rsp",
+        "call {from_kernel}",
+        "pop rbx",
+        "pop r11",
+        "pop rcx",
+        "pop rax",
+        "pop r9",
+        "pop r8",
+        "pop r10",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "add rsp, 8",
+        "iretq",
+        // ---- from idle: the same transition as user_exit ----
+        "75: mov ecx, {idle_delta}",
+        "lock xadd qword ptr gs:[{context}], rcx",
+        "and ecx, {low_mask}",
+        "cmp ecx, {idle_expected}",
+        "je 74b",
+        "call {idle_exit_slow}",
+        "jmp 74b",
+        vector = const core::mem::offset_of!(Frame, orig_rax) - super::frame::IRQ_START,
+        exit_work = const offset::EXIT_WORK,
+        active = const offset::ACTIVE,
+        context = const offset::CONTEXT,
+        watch_byte = const offset::CONTEXT_WATCH_BYTE,
+        since = const offset::SINCE_TSC,
+        user_ticks = const offset::USER_TICKS,
+        kernel_ticks = const offset::KERNEL_TICKS,
+        exit_delta = const word::USER_EXIT_DELTA,
+        enter_delta = const word::USER_ENTER_DELTA,
+        idle_delta = const word::IDLE_EXIT_DELTA,
+        low_mask = const word::LOW_MASK,
+        user_expected = const word::USER_EXPECTED,
+        kernel_expected = const word::KERNEL_EXPECTED,
+        idle_expected = const word::IDLE_EXPECTED,
+        key = sym crate::static_key::TRACKING,
+        user_exit_slow = sym user_exit_slow,
+        user_enter_slow = sym user_enter_slow,
+        idle_exit_slow = sym idle_exit_slow,
+        from_user = sym from_user,
+        from_kernel = sym from_kernel,
+        irq_full_exit = sym irq_full_exit,
+    )
+}
+
+/// Handle the interrupt `vector` that arrived in user mode.
+extern "C" fn from_user(vector: u32, partial: *const u64) {
+    // SAFETY: interrupt gates turn interrupts off, and nothing on this path turns them on.
+    let irq_off = unsafe { IrqOff::assume() };
+    crate::smp::interrupt::handle(vector as u8, partial, &irq_off);
+}
+
+/// Handle the interrupt `vector` that arrived in kernel mode, then preempt if that is due and allowed.
+extern "C" fn from_kernel(vector: u32, partial: *const u64) {
+    // SAFETY: as in `from_user`.
+    let irq_off = unsafe { IrqOff::assume() };
+    let head = &percpu::this(&irq_off).head;
+    crate::smp::interrupt::handle(vector as u8, partial, &irq_off);
+    if head.preempt_count.load(Ordering::Relaxed) == 0
+        && head.exit_work.load(Ordering::Relaxed) & super::exit_work::RESCHED != 0
+    {
+        crate::sched::preempt_from_irq(&irq_off);
+    }
+}

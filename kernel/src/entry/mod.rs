@@ -1,0 +1,15 @@
+//! Every crossing between user mode, interrupts and the kernel: assembly and Rust side by side.
+//!
+//! Entry text is the section `.entry.text`. Nothing in it is patchable at run time but the tracking key's sites, and
+//! it calls only what is listed in the ELF check. Only hardware vectors call this module.
+
+#[macro_use]
+pub mod tracking;
+
+pub mod debug;
+pub mod exception;
+pub mod exit_work;
+pub mod frame;
+pub mod irq;
+pub mod nmi;
+pub mod syscall;

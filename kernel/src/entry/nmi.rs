@@ -1,0 +1,224 @@
+//! NMI, and the paranoid paths that may arrive at any instruction: #DB, #DF, #MC.
+//!
+//! None of them trusts CS or the sign of GSBASE: users may set GSBASE with WRGSBASE. Each IST stack has its CPU's per-CPU address
+//! stored at its top; kernel-mode arrivals save GSBASE, load that, and restore the saved one on exit.
+//! No key site, no lock, no allocation, no user access in here.
+//!
+//! An NMI from user mode moves to the task stack at once and is handled there. From kernel mode it stays on its IST
+//! stack, where any IRET inside it (after #MC, #GP of a failed MSR read) unmasks NMIs: a second one would start at the
+//! top of the same stack. So the first copies its return frame out of reach of the hardware and marks the stack busy; a nested one
+//! only says "again" and returns; the first repeats until nobody said it.
+//! ```text
+//! NMI IST stack   P      per-CPU address
+//!                 P-40   frame pushed by hardware (a nested NMI overwrites it)
+//!                 P-48   rdx of the arriving NMI
+//!                 P-56   busy: 0 free, 1 running, 2 again
+//!                 P-64   (keeps 16-byte alignment)
+//!                 P-104  return frame of the first NMI
+//!                 P-240  saved registers: a full Frame starts here
+//! ```
+
+use super::frame::{FULL, Frame};
+use super::irq::clac_site;
+use crate::arch::cpu_head::offset;
+use core::arch::naked_asm;
+use core::mem::offset_of;
+
+const PER_CPU_FROM_FRAME: usize = 240;
+const BUSY_FROM_RETURN_FRAME: usize = 48;
+const _: () = assert!(FULL + 64 == PER_CPU_FROM_FRAME);
+
+/// Push every register but rip, cs, rflags, rsp, ss and orig_rax; RSP ends at the start of a full frame.
+macro_rules! push_all {
+    () => {
+        "push rdi\npush rsi\npush rdx\npush r10\npush r8\npush r9\npush rax\npush rcx\npush r11\npush rbx\npush rbp\n\
+         push r12\npush r13\npush r14\npush r15\npush 0"
+    };
+}
+/// Undo `push_all` and drop orig_rax.
+macro_rules! pop_all {
+    () => {
+        "add rsp, 8\npop r15\npop r14\npop r13\npop r12\npop rbp\npop rbx\npop r11\npop rcx\npop rax\npop r9\npop r8\n\
+         pop r10\npop rdx\npop rsi\npop rdi\nadd rsp, 8"
+    };
+}
+
+/// # Safety
+/// Only hardware jumps here, on the NMI IST stack.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn nmi_entry() {
+    naked_asm!(
+        "cld",
+        clac_site!(),
+        "test byte ptr [rsp + 8], 3",
+        "jz 70f",
+        // ---- from user mode: on to the task stack ----
+        "swapgs",
+        "push rdx",
+        "mov rdx, rsp",
+        "mov rsp, gs:[{stack_top}]",
+        "push [rdx + 40]",                  // ss rsp rflags cs rip
+        "push [rdx + 32]",
+        "push [rdx + 24]",
+        "push [rdx + 16]",
+        "push [rdx + 8]",
+        "push -1",
+        "mov rdx, [rdx]",
+        push_all!(),
+        "mov rdi, rsp",
+        "call {handle}",
+        pop_all!(),
+        "swapgs",
+        "iretq",
+        // ---- from kernel mode ----
+        "70: push rdx",
+        "cmp qword ptr [rsp - 8], 0",       // busy?
+        "je 71f",
+        // Nested: tell the first one, and go back to it.
+        "mov qword ptr [rsp - 8], 2",
+        "pop rdx",
+        "iretq",
+        "71: lea rdx, [rip + 78f]",         // between the first one's release and its IRET? Then its return frame
+        "cmp [rsp + 8], rdx",               // is still needed, and this NMI runs on its behalf
+        "je 72f",
+        "lea rdx, [rip + 79f]",
+        "cmp [rsp + 8], rdx",
+        "je 72f",
+        "mov qword ptr [rsp - 8], 1",
+        "mov rdx, [rsp]",
+        "sub rsp, 16",                      // below busy and the alignment word
+        "push [rsp + 16 + 40]",             // copy the hardware's frame
+        "push [rsp + 24 + 32]",
+        "push [rsp + 32 + 24]",
+        "push [rsp + 40 + 16]",
+        "push [rsp + 48 + 8]",
+        "jmp 73f",
+        "72: mov qword ptr [rsp - 8], 1",
+        "pop rdx",
+        "sub rsp, 64",                      // the return frame that is there already
+        "73: push -1",
+        push_all!(),
+        "rdgsbase rbx",
+        "mov rcx, [rsp + {per_cpu}]",
+        "wrgsbase rcx",
+        "mov rdi, rsp",
+        "call {handle}",
+        "wrgsbase rbx",
+        pop_all!(),
+        "dec qword ptr [rsp + {busy}]",
+        "78: jnz 73b",
+        "79: iretq",
+        stack_top = const offset::KERNEL_STACK_TOP,
+        per_cpu = const PER_CPU_FROM_FRAME,
+        busy = const BUSY_FROM_RETURN_FRAME,
+        handle = sym handle,
+    )
+}
+
+/// Paranoid entry for `$handler(frame)`, on an IST stack whose top word is the per-CPU address. From user mode it moves to
+/// the task stack and leaves through `$user_exit` (a jump target that takes a full frame).
+macro_rules! paranoid_entry {
+    ($(#[$doc:meta])* $name:ident, $error_code:literal, $from_user:path, $from_kernel:path) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// Only hardware jumps here.
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".entry.text")]
+        pub unsafe extern "C" fn $name() {
+            naked_asm!(
+                $error_code,
+                "cld",
+                clac_site!(),
+                "test byte ptr [rsp + 16], 3",
+                "jz 70f",
+                "swapgs",
+                "push rdx",
+                "mov rdx, rsp",
+                "mov rsp, gs:[{stack_top}]",
+                "push [rdx + 48]",
+                "push [rdx + 40]",
+                "push [rdx + 32]",
+                "push [rdx + 24]",
+                "push [rdx + 16]",
+                "push [rdx + 8]",
+                "mov rdx, [rdx]",
+                push_all!(),
+                "mov rdi, rsp",
+                "call {from_user}",
+                "jmp {exit}",
+                "70:",
+                push_all!(),
+                "rdgsbase rbx",
+                "mov rcx, [rsp + {per_cpu}]",
+                "wrgsbase rcx",
+                "mov rdi, rsp",
+                "call {from_kernel}",
+                "wrgsbase rbx",
+                pop_all!(),
+                "iretq",
+                stack_top = const offset::KERNEL_STACK_TOP,
+                per_cpu = const FULL,
+                from_user = sym $from_user,
+                from_kernel = sym $from_kernel,
+                exit = sym super::exit_work::full_exit_to_user,
+            )
+        }
+    };
+}
+
+paranoid_entry!(
+    /// Debug exception.
+    debug_entry,
+    "push 0",
+    super::debug::from_user,
+    super::debug::from_kernel
+);
+paranoid_entry!(
+    /// Double fault: the end, told from a good stack.
+    double_fault_entry,
+    "",
+    double_fault,
+    double_fault
+);
+paranoid_entry!(
+    /// Machine check: the end, unless the machine says that it can go on.
+    machine_check_entry,
+    "push 0",
+    machine_check,
+    machine_check
+);
+
+const _: () = assert!(offset_of!(Frame, align) == 0);
+
+/// The NMI itself: saves CR2 and DR7, counts, takes part in a panic's stop.
+extern "C" fn handle(frame: &mut Frame) {
+    let guard = super::debug::suspend();
+    let cr2 = x86_64::registers::control::Cr2::read_raw();
+    crate::context_tracking::in_nmi(|| crate::smp::interrupt::handle_nmi(frame));
+    x86_64::registers::control::Cr2::write_raw_checked(cr2);
+    super::debug::resume(guard);
+}
+
+extern "C" fn double_fault(frame: &mut Frame) {
+    let address = x86_64::registers::control::Cr2::read_raw();
+    crate::panic::exception_in_kernel(frame, 8, address);
+}
+
+extern "C" fn machine_check(frame: &mut Frame) {
+    crate::panic::exception_in_kernel(frame, 18, 0);
+}
+
+/// CR2 back to what the interrupted page fault may not have read yet.
+trait WriteRaw {
+    fn write_raw_checked(value: u64);
+}
+impl WriteRaw for x86_64::registers::control::Cr2 {
+    fn write_raw_checked(value: u64) {
+        if x86_64::registers::control::Cr2::read_raw() != value {
+            // SAFETY: CR2 only holds the last fault's address.
+            unsafe { core::arch::asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Page frames: the buddy allocator of `kcore::buddy` behind a lock, with a user count per frame.
+//!
+//! Process context and page faults; interrupts off while the lock is held, so that interrupt-time frees are allowed.
+
+use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
+use crate::limine::{self, BootInfo};
+use crate::spin_lock::{SpinLock, rank};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use kcore::buddy::{Buddy, FrameInfo};
+
+static BUDDY: SpinLock<Buddy, { rank::FRAME }> = SpinLock::new(Buddy::new());
+static INFO: AtomicPtr<FrameInfo> = AtomicPtr::new(core::ptr::null_mut());
+static INFO_LEN: AtomicUsize = AtomicUsize::new(0);
+static RAM_BYTES: AtomicU64 = AtomicU64::new(0);
+
+#[inline]
+fn info() -> &'static [FrameInfo] {
+    // SAFETY: set once by `init` to an array that lives for ever; before that the length is 0.
+    unsafe {
+        let p = INFO.load(Ordering::Relaxed);
+        if p.is_null() { &[] } else { core::slice::from_raw_parts(p, INFO_LEN.load(Ordering::Relaxed)) }
+    }
+}
+
+/// Take over all usable RAM. Boot CPU, once. The frame table itself is cut from the largest usable range.
+pub fn init(boot: &BootInfo) -> Result<(), &'static str> {
+    let usable = || boot.memory_map.iter().filter(|e| limine::is_usable(e));
+    let end = usable().map(|e| e.base + e.length).max().ok_or("the memory map has no usable RAM")?;
+    let frames = (end / PAGE_SIZE) as usize;
+    let table_bytes = (frames * size_of::<FrameInfo>()).next_multiple_of(PAGE_SIZE as usize) as u64;
+    let largest = usable().max_by_key(|e| e.length).ok_or("the memory map has no usable RAM")?;
+    if largest.length < table_bytes + (4 << 20) {
+        return Err("too little memory: the largest range does not hold the frame table and 4 MiB more");
+    }
+    let table_phys = (largest.base + largest.length - table_bytes) & !(PAGE_SIZE - 1);
+    let table = phys_to_virt(table_phys) as *mut FrameInfo;
+    for i in 0..frames {
+        // SAFETY: the range is usable RAM, mapped by the loader's direct map, and nobody else's.
+        unsafe { table.add(i).write(FrameInfo::new()) };
+    }
+    INFO.store(table, Ordering::Relaxed);
+    INFO_LEN.store(frames, Ordering::Relaxed);
+    let mut buddy = BUDDY.lock_irq();
+    for e in usable() {
+        // Frame 0 stays unused: a physical address of 0 means "none".
+        let start = e.base.div_ceil(PAGE_SIZE).max(1);
+        let end = (e.base + e.length).min(if e.base == largest.base { table_phys } else { u64::MAX }) / PAGE_SIZE;
+        if start < end {
+            buddy.add_range(info(), start as u32, end as u32);
+        }
+    }
+    let ram = boot.memory_map.iter().filter(|e| limine::is_ram(e)).map(|e| e.length).sum();
+    RAM_BYTES.store(ram, Ordering::Relaxed);
+    Ok(())
+}
+
+/// RAM that the loader gave us, in bytes.
+pub fn ram_bytes() -> u64 {
+    RAM_BYTES.load(Ordering::Relaxed)
+}
+
+/// Free bytes.
+pub fn free_bytes() -> u64 {
+    BUDDY.lock_irq().free_frames() * PAGE_SIZE
+}
+
+/// One frame with one user, content undefined.
+#[inline]
+pub fn alloc() -> Option<u64> {
+    alloc_order(0)
+}
+
+/// 2^order contiguous frames with one user, content undefined.
+#[inline]
+pub fn alloc_order(order: u32) -> Option<u64> {
+    BUDDY.lock_irq().alloc(info(), order).map(|f| f as u64 * PAGE_SIZE)
+}
+
+/// One frame full of zeros.
+#[inline]
+pub fn alloc_zeroed() -> Option<u64> {
+    let phys = alloc()?;
+    clear(phys);
+    Some(phys)
+}
+
+/// Fill a frame with zeros.
+#[inline]
+pub fn clear(phys: u64) {
+    // SAFETY: the caller owns the frame; `rep stosq` writes exactly one page of the direct map.
+    unsafe {
+        core::arch::asm!(
+            "rep stosq",
+            inout("rdi") phys_to_virt(phys) => _, inout("rcx") PAGE_SIZE / 8 => _, in("rax") 0u64,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Take back what `alloc_order` gave, whatever its user count.
+#[inline]
+pub fn free_order(phys: u64, order: u32) {
+    BUDDY.lock_irq().free(info(), (phys / PAGE_SIZE) as u32, order);
+}
+
+/// One more user of a frame.
+#[inline]
+pub fn share(phys: u64) {
+    info()[(phys / PAGE_SIZE) as usize].share();
+}
+
+/// One user less; the last one frees the frame.
+#[inline]
+pub fn release(phys: u64) {
+    if info()[(phys / PAGE_SIZE) as usize].unshare() {
+        free_order(phys, 0);
+    }
+}
+
+/// Users of a frame. 1: it is the caller's alone.
+#[inline]
+pub fn users(phys: u64) -> u32 {
+    info()[(phys / PAGE_SIZE) as usize].users()
+}

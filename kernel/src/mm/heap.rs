@@ -1,0 +1,55 @@
+//! The kernel heap: the talc allocator over chunks of page frames in the direct map. Chunks are never given back.
+//!
+//! Process context only: nothing that an interrupt reaches allocates.
+
+use super::frame;
+use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
+use crate::spin_lock::{Guard, PreemptOff, SpinLock, rank};
+use core::alloc::{GlobalAlloc, Layout};
+use talc::TalcCell;
+use talc::source::Manual;
+
+/// Order of a chunk: 64 KiB, or more if one allocation needs it.
+const CHUNK_ORDER: u32 = 4;
+
+struct Heap(SpinLock<TalcCell<Manual>, { rank::HEAP }>);
+
+#[global_allocator]
+static HEAP: Heap = Heap(SpinLock::new(TalcCell::new(Manual)));
+
+type Locked<'a> = Guard<'a, TalcCell<Manual>, { rank::HEAP }, PreemptOff>;
+
+/// Give the heap another chunk that holds `layout`. False without memory.
+fn grow(heap: &Locked, layout: Layout) -> bool {
+    let bytes = (layout.size() + layout.align() + 1024).next_power_of_two() as u64;
+    let order = CHUNK_ORDER.max((bytes / PAGE_SIZE).max(1).trailing_zeros());
+    if order > kcore::buddy::MAX_ORDER {
+        return false;
+    }
+    match frame::alloc_order(order) {
+        // SAFETY: the chunk is ours for ever and mapped writable.
+        Some(phys) => unsafe { heap.claim(phys_to_virt(phys) as *mut u8, (PAGE_SIZE << order) as usize).is_some() },
+        None => false,
+    }
+}
+
+// SAFETY: talc hands out disjoint blocks of the layout asked for; the lock serialises it.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let heap = self.0.lock();
+        // SAFETY: the caller's contract (layout not empty) is talc's.
+        unsafe {
+            let p = GlobalAlloc::alloc(&*heap, layout);
+            if !p.is_null() || !grow(&heap, layout) {
+                return p;
+            }
+            GlobalAlloc::alloc(&*heap, layout)
+        }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        let heap = self.0.lock();
+        // SAFETY: the caller's contract is talc's.
+        unsafe { GlobalAlloc::dealloc(&*heap, ptr, layout) }
+    }
+}

@@ -1,0 +1,8 @@
+//! Memory: page frames, the kernel's own map, heap, kernel stacks, address spaces, copies from and to user memory.
+
+pub mod address_space;
+pub mod frame;
+pub mod heap;
+pub mod kernel_map;
+pub mod stack;
+pub mod user_copy;

@@ -1,0 +1,173 @@
+//! The end: stop the other CPUs, say why in an epitaph that the host tool can resolve, and leave with the failure code.
+//!
+//! Any context, NMI included; a second panic inside ends at once. Uses `arch` and the serial line only.
+
+use crate::arch::apic;
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::power::{End, end};
+use crate::console::print_dying;
+use crate::entry::frame::Frame;
+use crate::percpu;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// CPU number + 1 of the CPU that panics.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the kernel is dying.
+pub fn in_progress() -> bool {
+    OWNER.load(Ordering::Relaxed) != 0
+}
+
+macro_rules! say {
+    ($($arg:tt)*) => { print_dying(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    begin();
+    match info.location() {
+        Some(at) => say!("kernel panic at {}:{}: {}", at.file(), at.line(), info.message()),
+        None => say!("kernel panic: {}", info.message()),
+    }
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    epitaph(None, rbp)
+}
+
+/// An exception in kernel mode that nothing fixes up.
+pub fn exception_in_kernel(frame: &Frame, vector: u64, address: u64) -> ! {
+    begin();
+    const NAMES: [&str; 32] = [
+        "divide error",
+        "debug",
+        "NMI",
+        "breakpoint",
+        "overflow",
+        "bound range",
+        "invalid opcode",
+        "device not available",
+        "double fault",
+        "reserved",
+        "invalid TSS",
+        "segment not present",
+        "stack fault",
+        "general protection",
+        "page fault",
+        "reserved",
+        "x87 error",
+        "alignment check",
+        "machine check",
+        "SIMD error",
+        "virtualisation",
+        "control protection",
+        "reserved",
+        "reserved",
+        "reserved",
+        "reserved",
+        "reserved",
+        "reserved",
+        "hypervisor",
+        "VMM communication",
+        "security",
+        "reserved",
+    ];
+    say!(
+        "kernel panic: {} (vector {vector}, error code {:#x}, address {address:#x})",
+        NAMES[vector as usize & 31],
+        frame.orig_rax
+    );
+    epitaph(Some(frame), frame.rbp)
+}
+
+/// Nothing can run any more, and the reason is not a fault of the kernel: one line, failure exit.
+pub fn cannot_go_on(why: core::fmt::Arguments<'_>) -> ! {
+    begin();
+    say!("kernel: cannot go on: {why}");
+    end(End::Failure)
+}
+
+/// Take the console and stop the others. A panic in a panic ends here; a second CPU's panic waits to be stopped.
+fn begin() {
+    x86_64::instructions::interrupts::disable();
+    let me = percpu::cpu() + 1;
+    match OWNER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(owner) if owner == me => {
+            print_dying(format_args!("panic inside a panic\n"));
+            end(End::Failure)
+        }
+        Err(_) => halt(),
+    }
+    // SAFETY: turned off above.
+    let irq_off = unsafe { IrqOff::assume() };
+    for cpu in 0..percpu::nr_cpus() {
+        if cpu + 1 != me && percpu::is_online(cpu) {
+            apic::send_nmi(percpu::of(cpu).apic_id.load(Ordering::Relaxed), &irq_off);
+        }
+    }
+    print_dying(format_args!("\n"));
+}
+
+fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
+    // SAFETY: `begin` turned interrupts off.
+    let irq_off = unsafe { IrqOff::assume() };
+    let me = percpu::this(&irq_off);
+    let word = me.head.context.0.load();
+    let task = me.head.current.load(Ordering::Relaxed);
+    say!("cpu {} context word {word:#018x} ({})", me.cpu(), kcore::context_tracking::State::of(word).name());
+    // SAFETY: `current` is null before the scheduler runs, a live task after.
+    if let Some(task) = unsafe { (task as *const crate::sched::task::Task).as_ref() } {
+        say!("task {} ({})", task.tid(), crate::sched::task::comm_str(&task.comm()));
+    }
+    say!(
+        "preempt_count {} exit_work {:#x}",
+        me.head.preempt_count.load(Ordering::Relaxed),
+        me.head.exit_work.load(Ordering::Relaxed)
+    );
+    if let Some(f) = frame {
+        say!("rip {:#018x} cs {:#x} rflags {:#x} rsp {:#018x}", f.rip, f.cs, f.rflags, f.rsp);
+        say!("rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", f.rax, f.rbx, f.rcx, f.rdx);
+        say!("rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}", f.rsi, f.rdi, f.rbp, f.r8);
+        say!("r9  {:#018x} r10 {:#018x} r11 {:#018x} r12 {:#018x}", f.r9, f.r10, f.r11, f.r12);
+        say!("r13 {:#018x} r14 {:#018x} r15 {:#018x}", f.r13, f.r14, f.r15);
+    }
+    say!("backtrace:");
+    if let Some(f) = frame {
+        say!("  {:#018x}", f.rip);
+    }
+    backtrace(rbp);
+    say!("end of epitaph");
+    end(End::Failure)
+}
+
+/// Return addresses along the frame pointers, as long as they rise within kernel addresses.
+fn backtrace(mut rbp: u64) {
+    for _ in 0..32 {
+        if rbp < 0xffff_8000_0000_0000 || rbp % 8 != 0 {
+            return;
+        }
+        // SAFETY: a frame pointer in the kernel half; a wild one faults, and the panic inside the panic ends the machine.
+        let (next, ret) = unsafe { ((rbp as *const u64).read(), (rbp as *const u64).add(1).read()) };
+        if ret == 0 {
+            return;
+        }
+        say!("  {ret:#018x}");
+        if next <= rbp {
+            return;
+        }
+        rbp = next;
+    }
+}
+
+/// Another CPU's panic stops this one (NMI).
+pub fn stop_here(_: &Frame) -> ! {
+    halt()
+}
+
+fn halt() -> ! {
+    loop {
+        x86_64::instructions::interrupts::disable();
+        x86_64::instructions::hlt();
+    }
+}

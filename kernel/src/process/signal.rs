@@ -1,0 +1,3 @@
+//! signals
+use crate::entry::frame::Frame;
+pub fn deliver_pending(_: &mut Frame) {}

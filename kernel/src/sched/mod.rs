@@ -1,0 +1,354 @@
+//! The scheduler: per-CPU run queues, fair and FIFO classes, affinity, kernel threads, cross-CPU wake-up.
+//!
+//! Nothing is ever placed on an isolated CPU unasked: `placement` looks at a task's own affinity.
+
+pub mod idle;
+pub mod placement;
+pub mod switch;
+pub mod task;
+pub mod wait_queue;
+
+use crate::arch::cpu_head::{self, offset};
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::tsc;
+use crate::entry::exit_work;
+use crate::percpu;
+use crate::spin_lock::{SpinLock, rank};
+use core::panic::Location;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use kcore::run_queue::{Class, Prev, RunQueue, Why};
+use kcore::task_state::Wake;
+use kcore::tick::TickDep;
+use task::{TABLE, Task, TaskRef};
+
+/// A CPU's part of the scheduler.
+pub struct CpuSched {
+    queue: SpinLock<RunQueue, { rank::RUN_QUEUE }>,
+    /// The task that runs when nothing else does.
+    idle: AtomicPtr<Task>,
+    /// Who ran before the switch under way: handed to the next task's `finish_switch`.
+    previous: AtomicPtr<Task>,
+    /// TSC when the running task was charged last.
+    charged_tsc: AtomicU64,
+    /// TSC when the running task was picked.
+    picked_tsc: AtomicU64,
+    /// Task switches since boot.
+    pub switches: AtomicU64,
+}
+
+impl CpuSched {
+    /// Before the CPU is up.
+    pub const fn new() -> Self {
+        Self {
+            queue: SpinLock::new(RunQueue::new()),
+            idle: AtomicPtr::new(core::ptr::null_mut()),
+            previous: AtomicPtr::new(core::ptr::null_mut()),
+            charged_tsc: AtomicU64::new(0),
+            picked_tsc: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of runnable tasks that wait here, the running one apart.
+    pub fn waiting(&self) -> usize {
+        self.queue.lock_irq().len()
+    }
+
+    fn idle_ptr(&self) -> *const Task {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    /// Whether the idle task runs (a snapshot).
+    pub fn is_idle(&self) -> bool {
+        let me = self as *const CpuSched as u64;
+        let area = me - core::mem::offset_of!(percpu::Percpu, sched) as u64;
+        // SAFETY: `CpuSched` exists only inside `Percpu`, whose head is at offset 0.
+        let head = unsafe { &*(area as *const cpu_head::CpuHead) };
+        head.current.load(Ordering::Relaxed) == self.idle_ptr() as u64
+    }
+}
+
+/// The running task. Valid as long as the caller runs.
+#[inline(always)]
+pub fn current() -> &'static Task {
+    // SAFETY: 1. `current` is set from the scheduler's start on; 2. a task is freed only after it left its CPU for good.
+    unsafe { &*(cpu_head::read_u64::<{ offset::CURRENT }>() as *const Task) }
+}
+
+/// The task that runs on CPU `cpu`, if it is still there when asked for by reference count.
+pub fn running_on(cpu: u32) -> Option<TaskRef> {
+    let area = percpu::get(cpu)?;
+    let _reader = crate::rcu::read();
+    let p = area.head.current.load(Ordering::Acquire) as *const Task;
+    // SAFETY: a task that runs is in the table or an idle task; it is freed a grace period after it left.
+    unsafe { p.as_ref() }.and_then(|t| task::by_index(t.index))
+}
+
+/// Adopt the running context as CPU `cpu`'s idle task. Once per CPU, interrupts off.
+pub fn init_cpu(idle: TaskRef, irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    let p = &*idle as *const Task as *mut Task;
+    idle.on_cpu.store(true, Ordering::Relaxed);
+    idle.cpu.store(me.cpu(), Ordering::Relaxed);
+    me.sched.idle.store(p, Ordering::Release);
+    me.head.current.store(p as u64, Ordering::Release);
+    me.head.kernel_stack_top.store(idle.stack_top(), Ordering::Relaxed);
+    me.sched.charged_tsc.store(tsc::now(), Ordering::Relaxed);
+    task::keep_idle(idle);
+}
+
+/// Give the CPU away if another task is due or this one prepared to sleep. Process context, preemption allowed.
+pub fn schedule() {
+    let irq_off = IrqOff::new();
+    reschedule(&irq_off, Prev::Preempted);
+}
+
+/// sched_yield: behind its equals. Alone on the CPU this is a look and nothing else.
+pub fn yield_now() {
+    let irq_off = IrqOff::new();
+    if percpu::this(&irq_off).sched.queue.lock_irq().is_empty() {
+        return;
+    }
+    reschedule(&irq_off, Prev::Yielded);
+}
+
+/// An interrupt in kernel mode ends, preemption is allowed and due.
+pub fn preempt_from_irq(irq_off: &IrqOff) {
+    reschedule(irq_off, Prev::Preempted);
+}
+
+fn charge(me: &percpu::Percpu, queue: &mut RunQueue, task: &Task, now: u64) {
+    let ns = tsc::ticks_to_ns(now.wrapping_sub(me.sched.charged_tsc.swap_relaxed(now)));
+    task.runtime_ns.store(task.runtime_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+    if task.index < task::FIRST_IDLE {
+        queue.charge(&task.run, ns);
+    }
+}
+
+trait SwapRelaxed {
+    fn swap_relaxed(&self, v: u64) -> u64;
+}
+impl SwapRelaxed for AtomicU64 {
+    /// Load and store: the field has one writer, so no locked instruction is spent.
+    #[inline]
+    fn swap_relaxed(&self, v: u64) -> u64 {
+        let old = self.load(Ordering::Relaxed);
+        self.store(v, Ordering::Relaxed);
+        old
+    }
+}
+
+fn reschedule(irq_off: &IrqOff, why: Prev) {
+    let me = percpu::this(irq_off);
+    let prev = current();
+    let now = tsc::now();
+    me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
+    let mut queue = me.sched.queue.lock_irq();
+    charge(me, &mut queue, prev, now);
+    me.rcu.note_quiescent();
+    let idle = me.sched.idle_ptr();
+    if !core::ptr::eq(prev, idle) && !prev.state.commit_sleep() && prev.state.is_running() {
+        if prev.may_run_on(me.cpu()) {
+            queue.put_prev(&TABLE, prev.index, why);
+        } else {
+            prev.moving.store(true, Ordering::Relaxed);
+        }
+    }
+    let next: *const Task = match queue.pick(&TABLE) {
+        Some(index) => TABLE.get(index),
+        None => idle,
+    };
+    let needs_tick = !core::ptr::eq(next, idle) && queue.tick_needed(TABLE.class_of(next));
+    drop(queue);
+    me.sched.picked_tsc.store(now, Ordering::Relaxed);
+    // SAFETY: a queued task, or the idle task: both live.
+    let next = unsafe { &*next };
+    crate::time::tick::sched_changed(me, needs_tick, next, irq_off);
+    if core::ptr::eq(prev, next) {
+        return;
+    }
+    me.sched.switches.store(me.sched.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    next.on_cpu.store(true, Ordering::Relaxed);
+    me.sched.previous.store(prev as *const Task as *mut Task, Ordering::Relaxed);
+    // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
+    unsafe { switch::to(me, prev, next, irq_off) };
+    finish_switch();
+}
+
+/// First thing in the next task's context: the previous one is off this CPU now.
+pub extern "C" fn finish_switch() {
+    // SAFETY: switches happen with interrupts off.
+    let irq_off = unsafe { IrqOff::assume() };
+    let me = percpu::this(&irq_off);
+    let previous = me.sched.previous.load(Ordering::Relaxed);
+    // SAFETY: `previous` ran here a moment ago and cannot be freed before `on_cpu` is clear (see task::release).
+    let previous = unsafe { &*previous };
+    let move_it = previous.moving.swap(false, Ordering::Relaxed);
+    previous.on_cpu.store(false, Ordering::Release);
+    if move_it {
+        // Its affinity does not allow this CPU any more: it is runnable and on no queue.
+        enqueue(previous, Why::New, Location::caller());
+    }
+}
+
+/// Wake `task` if it sleeps. Any context but NMI. True if it was asleep.
+#[track_caller]
+pub fn wake(task: &Task) -> bool {
+    wake_at(task, false, Location::caller())
+}
+
+/// Wake `task` for a signal: only from an interruptible sleep.
+#[track_caller]
+pub fn wake_by_signal(task: &Task) -> bool {
+    wake_at(task, true, Location::caller())
+}
+
+fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bool {
+    match task.state.wake(by_signal) {
+        Wake::Nothing => false,
+        Wake::PreventedSleep => true,
+        Wake::Enqueue => {
+            enqueue(task, Why::Wakeup, site);
+            true
+        }
+    }
+}
+
+/// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue.
+fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
+    let irq_off = IrqOff::new();
+    let target = placement::choose(task);
+    // Its old CPU may still be on its stack; its own CPU's queue is safe, since that CPU picks only after the switch.
+    if target != task.cpu.load(Ordering::Relaxed) {
+        while task.on_cpu.load(Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+    }
+    let area = percpu::of(target);
+    task.cpu.store(target, Ordering::Relaxed);
+    let mut queue = area.sched.queue.lock_irq();
+    let on = area.head.current.load(Ordering::Acquire) as *const Task;
+    let local = target == percpu::this(&irq_off).cpu();
+    if local {
+        charge(area, &mut queue, current(), tsc::now());
+    }
+    let enqueued = queue.enqueue(&TABLE, task.index, why);
+    let was_idle = core::ptr::eq(on, area.sched.idle_ptr());
+    let current_class = if was_idle { Class::Idle } else { TABLE.class_of(on) };
+    let needs_tick = queue.tick_needed(current_class);
+    drop(queue);
+    let kick_for_tick = needs_tick && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
+    if enqueued.preempts || was_idle {
+        area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
+        if !local {
+            crate::smp::ipi::reschedule(target, site, &irq_off);
+        }
+    } else if kick_for_tick {
+        if local {
+            crate::time::tick::recheck(&irq_off);
+        } else {
+            crate::smp::ipi::reschedule(target, site, &irq_off);
+        }
+    }
+}
+
+/// Start a new task: `task` sleeps (new_asleep) and has never run.
+#[track_caller]
+pub fn start(task: &Task) {
+    if task.state.wake(false) == Wake::Enqueue {
+        enqueue(task, Why::New, Location::caller());
+    }
+}
+
+/// At a tick: charge the running task, and say whether another one is due.
+pub fn tick(irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    let now = tsc::now();
+    let task = current();
+    let mut queue = me.sched.queue.lock_irq();
+    charge(me, &mut queue, task, now);
+    if core::ptr::eq(task, me.sched.idle_ptr()) {
+        return;
+    }
+    let ran_ns = tsc::ticks_to_ns(now.wrapping_sub(me.sched.picked_tsc.load(Ordering::Relaxed)));
+    if queue.slice_used(task.run.class(), ran_ns) {
+        me.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::Relaxed);
+    }
+}
+
+/// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back.
+pub fn set_class(task: &Task, class: Class) {
+    let irq_off = IrqOff::new();
+    let area = percpu::of(task.cpu.load(Ordering::Relaxed));
+    let mut queue = area.sched.queue.lock_irq();
+    let queued = queue.dequeue(&TABLE, task.index);
+    task.run.set_class(class);
+    if queued {
+        let _ = queue.enqueue(&TABLE, task.index, Why::New);
+    }
+    drop(queue);
+    area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
+    if area.cpu() != percpu::this(&irq_off).cpu() {
+        crate::smp::ipi::reschedule(area.cpu(), Location::caller(), &irq_off);
+    }
+}
+
+/// Change where a task may run; it moves at once if it runs or waits where it may not. The set is not empty.
+#[track_caller]
+pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
+    let site = Location::caller();
+    task.set_allowed(allowed);
+    let irq_off = IrqOff::new();
+    let cpu = task.cpu.load(Ordering::Relaxed);
+    if task.may_run_on(cpu) {
+        return;
+    }
+    let area = percpu::of(cpu);
+    let mut queue = area.sched.queue.lock_irq();
+    if queue.dequeue(&TABLE, task.index) {
+        let on = area.head.current.load(Ordering::Acquire) as *const Task;
+        let class = if core::ptr::eq(on, area.sched.idle_ptr()) { Class::Idle } else { TABLE.class_of(on) };
+        let needs_tick = queue.tick_needed(class);
+        drop(queue);
+        if !needs_tick {
+            crate::time::tick::dep_clear_cpu(area, TickDep::Sched, site);
+        }
+        enqueue(task, Why::New, site);
+    } else if task.on_cpu.load(Ordering::Acquire) {
+        drop(queue);
+        area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
+        if core::ptr::eq(task, current()) {
+            drop(irq_off);
+            schedule();
+        } else {
+            crate::smp::ipi::reschedule(cpu, site, &irq_off);
+        }
+    }
+}
+
+/// Tell `task` that its exit work has changed (a signal): it sees it before its next user instruction.
+#[track_caller]
+pub fn notify_signal(task: &Task) {
+    let site = Location::caller();
+    task.signal_pending.store(true, Ordering::SeqCst);
+    let irq_off = IrqOff::new();
+    if task.on_cpu.load(Ordering::SeqCst) {
+        let cpu = task.cpu.load(Ordering::Relaxed);
+        let area = percpu::of(cpu);
+        area.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::SeqCst);
+        if cpu != percpu::this(&irq_off).cpu() {
+            crate::smp::ipi::reschedule(cpu, site, &irq_off);
+        }
+    }
+    wake_at(task, true, site);
+}
+
+/// The running task ends: it never runs again. The caller has given away everything that the task owned but its stack.
+pub fn exit_current() -> ! {
+    let irq_off = IrqOff::new();
+    let task = current();
+    task.state.exit();
+    task::release(task);
+    reschedule(&irq_off, Prev::Preempted);
+    unreachable!("a dead task was scheduled");
+}

@@ -1,0 +1,24 @@
+//! On which CPU a woken or new task goes: its last one if that is idle, else an idle one, else the last one.
+
+use super::task::Task;
+use crate::isolation::housekeeping;
+use crate::percpu;
+use core::sync::atomic::Ordering;
+
+/// A CPU that `task` may run on. Isolated CPUs are chosen only if its affinity leaves nothing else.
+pub fn choose(task: &Task) -> u32 {
+    let last = task.cpu.load(Ordering::Relaxed);
+    let usable = |cpu: u32| percpu::is_online(cpu) && task.may_run_on(cpu);
+    if usable(last) && (percpu::of(last).sched.is_idle() || housekeeping::is_isolated(last)) {
+        return last;
+    }
+    let nr = percpu::nr_cpus();
+    let domain = |cpu: &u32| usable(*cpu) && !housekeeping::is_isolated(*cpu);
+    if let Some(cpu) = (0..nr).filter(domain).find(|&cpu| percpu::of(cpu).sched.is_idle()) {
+        return cpu;
+    }
+    if usable(last) {
+        return last;
+    }
+    (0..nr).find(domain).or_else(|| (0..nr).find(|&c| usable(c))).unwrap_or(housekeeping::first())
+}

@@ -1,0 +1,142 @@
+//! The switch from one task to another: address space, FPU state, user segment bases, stacks.
+
+use super::task::Task;
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::page_table;
+use crate::entry::exit_work;
+use crate::entry::frame::{FULL, Frame};
+use crate::percpu::Percpu;
+use core::arch::naked_asm;
+use core::sync::atomic::Ordering;
+use x86_64::registers::model_specific::Msr;
+use x86_64::registers::segmentation::{FS, Segment64};
+
+const KERNEL_GS_BASE: u32 = 0xc000_0102;
+
+/// Leave `prev`'s context for `next`'s; returns when somebody switches back to `prev`.
+///
+/// # Safety
+/// 1. Interrupts are off; 2. `prev` is the running task; 3. `next` runs nowhere and its context was saved here or
+///    prepared below.
+pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
+    // User state: kernel threads have none and leave the last user's in place.
+    // SAFETY: interrupts are off; the CPU holds `prev`'s user state if it is a user task.
+    unsafe {
+        if let Some(fpu) = &prev.fpu {
+            fpu.save();
+            prev.fs_base.store(FS::read_base().as_u64(), Ordering::Relaxed);
+            prev.gs_base.store(Msr::new(KERNEL_GS_BASE).read(), Ordering::Relaxed);
+        }
+        if let Some(fpu) = &next.fpu {
+            fpu.restore();
+            FS::write_base(x86_64::VirtAddr::new_truncate(next.fs_base.load(Ordering::Relaxed)));
+            Msr::new(KERNEL_GS_BASE).write(next.gs_base.load(Ordering::Relaxed));
+        }
+    }
+    let root = match next.root.load(Ordering::Relaxed) {
+        0 => crate::mm::kernel_map::root(),
+        root => root,
+    };
+    load_address_space(me, root);
+    me.head.current.store(next as *const Task as u64, Ordering::Release);
+    me.head.kernel_stack_top.store(next.stack_top(), Ordering::Relaxed);
+    // SAFETY: this CPU's own TSS, interrupts off, the next task's own stack.
+    unsafe { me.segments.set_rsp0(next.stack_top()) };
+    // The signal bit is the task's, the word is the CPU's. `on_cpu` was set before this look: see notify_signal.
+    core::sync::atomic::fence(Ordering::SeqCst);
+    if next.signal_pending.load(Ordering::Relaxed) {
+        me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
+    } else if me.head.exit_work.load(Ordering::Relaxed) & exit_work::SIGNAL != 0 {
+        me.head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
+        if next.signal_pending.load(Ordering::SeqCst) {
+            me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: the caller's conditions.
+    unsafe { stacks(prev.saved_sp.as_ptr(), next.saved_sp.load(Ordering::Relaxed)) };
+}
+
+/// Load `root` if it is not loaded. Others look at `address_space_root` to find whom to flush; CR3's load after the store
+/// flushes what was changed before they looked.
+#[inline]
+pub fn load_address_space(me: &Percpu, root: u64) {
+    if me.address_space_root.load(Ordering::Relaxed) != root {
+        me.address_space_root.store(root, Ordering::SeqCst);
+        // SAFETY: every root shares the kernel half.
+        unsafe { page_table::load(root) };
+    }
+}
+
+/// Save the callee-saved registers and the stack pointer of one context, load the other's.
+///
+/// ```text
+/// saved stack   sp -> r15 r14 r13 r12 rbx rbp  return address
+/// ```
+///
+/// # Safety
+/// `next` was saved by this function or prepared below; interrupts are off.
+#[unsafe(naked)]
+unsafe extern "C" fn stacks(save: *mut u64, next: u64) {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov [rdi], rsp",
+        "mov rsp, rsi",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+    )
+}
+
+fn prepare(task: &Task, below: u64, start: unsafe extern "C" fn()) {
+    let sp = below - 7 * 8;
+    // SAFETY: the task's own stack, and it does not run.
+    unsafe {
+        for i in 0..6 {
+            (sp as *mut u64).add(i).write(0);
+        }
+        (sp as *mut u64).add(6).write(start as *const () as u64);
+    }
+    task.saved_sp.store(sp, Ordering::Relaxed);
+}
+
+/// Make a new kernel thread start at `task::kthread_main`.
+pub fn prepare_kthread(task: &Task) {
+    prepare(task, task.stack_top() - 16, kthread_start);
+}
+
+/// Make a new user task start in user mode with the registers of `frame`.
+pub fn prepare_user(task: &Task, frame: &Frame) {
+    let at = task.stack_top() - FULL as u64;
+    // SAFETY: the task's own stack, and it does not run.
+    unsafe { (at as *mut Frame).write(frame.clone()) };
+    prepare(task, at, user_start);
+}
+
+/// # Safety
+/// Reached by the `ret` of `stacks` only.
+#[unsafe(naked)]
+unsafe extern "C" fn kthread_start() {
+    naked_asm!(
+        "call {finish}", "sti", "call {main}", "ud2",
+        finish = sym super::finish_switch, main = sym super::task::kthread_main,
+    )
+}
+
+/// # Safety
+/// Reached by the `ret` of `stacks` only, with a full frame on the stack.
+#[unsafe(naked)]
+unsafe extern "C" fn user_start() {
+    naked_asm!(
+        "call {finish}", "jmp {exit}",
+        finish = sym super::finish_switch, exit = sym crate::entry::exit_work::full_exit_to_user,
+    )
+}

@@ -1,0 +1,333 @@
+//! Tasks: what runs. A task is a kernel thread, the idle task of a CPU, or a thread of a process (`owner`).
+//!
+//! The table maps a thread id to its task. It is read under RCU and changed seldom; a task leaves it when it ends and is freed
+//! a grace period later.
+
+use crate::arch::fpu::FpuState;
+use crate::mm::stack::KernelStack;
+use crate::rcu::RcuHead;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::pairing_heap::{HeapNode, HeapStore};
+use kcore::run_queue::{Class, RunNode, RunStore};
+use kcore::task_state::TaskState;
+use kcore::tick::TickMask;
+
+/// Thread ids are below this, as Linux's default pid_max.
+pub const PID_MAX: u32 = 32768;
+/// Indices of idle tasks: FIRST_IDLE + CPU.
+pub const FIRST_IDLE: u32 = PID_MAX;
+const SLOTS: usize = PID_MAX as usize + MAX_CPUS;
+
+/// A counted reference to a task.
+pub type TaskRef = Arc<Task>;
+
+/// One task.
+pub struct Task {
+    /// Thread id, and its place in the table; idle tasks are beyond PID_MAX.
+    pub index: u32,
+    /// Running, sleepy, asleep, dead.
+    pub state: TaskState,
+    /// Its place in a run queue.
+    pub run: RunNode,
+    /// Its sleep timer's place in a timer queue.
+    pub timer: HeapNode,
+    /// The CPU whose timer queue holds the timer.
+    pub timer_cpu: AtomicU32,
+    /// The CPU that it runs on, waits for or ran on last.
+    pub cpu: AtomicU32,
+    /// Set while a CPU is on its stack.
+    pub on_cpu: AtomicBool,
+    /// Runnable, on no queue, to be enqueued elsewhere as soon as it is off its CPU.
+    pub moving: AtomicBool,
+    /// Stack pointer while it does not run.
+    pub saved_sp: AtomicU64,
+    stack: KernelStack,
+    comm: [AtomicU64; 2],
+    allowed: [AtomicU64; MAX_CPUS / 64],
+    /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
+    pub root: AtomicU64,
+    /// User FS base while it does not run.
+    pub fs_base: AtomicU64,
+    /// User GS base while it does not run.
+    pub gs_base: AtomicU64,
+    /// FPU state while it does not run; kernel threads have none.
+    pub fpu: Option<FpuState>,
+    /// The `process::Thread` behind a user task; null for kernel threads.
+    pub owner: AtomicPtr<()>,
+    /// A signal waits: exit work.
+    pub signal_pending: AtomicBool,
+    /// Tick dependencies of this task.
+    pub tick_deps: TickMask,
+    /// Time on a CPU.
+    pub runtime_ns: AtomicU64,
+    /// Kernel threads: what they run.
+    entry: Option<fn(usize)>,
+    argument: usize,
+    rcu: RcuHead,
+}
+
+/// The table, as the storage that run queues and timer queues link through.
+pub struct Table([AtomicPtr<Task>; SLOTS]);
+/// All tasks by index.
+pub static TABLE: Table = Table([const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS]);
+static NEXT: AtomicU32 = AtomicU32::new(1);
+static LIVE: AtomicU32 = AtomicU32::new(0);
+
+impl Table {
+    /// The task at `index`, which is known to be there.
+    #[inline]
+    pub fn get(&self, index: u32) -> *const Task {
+        self.0[index as usize].load(Ordering::Acquire)
+    }
+
+    /// The class of a task that is known to live.
+    #[inline]
+    pub fn class_of(&self, task: *const Task) -> Class {
+        // SAFETY: the caller holds the run-queue lock of the CPU that the task runs on or waits for, so it lives.
+        let t = unsafe { &*task };
+        if t.index >= FIRST_IDLE { Class::Idle } else { t.run.class() }
+    }
+}
+
+impl RunStore for Table {
+    #[inline]
+    fn run_node(&self, id: u32) -> &RunNode {
+        // SAFETY: a task in a queue lives.
+        unsafe { &(*self.get(id)).run }
+    }
+}
+
+impl HeapStore for Table {
+    #[inline]
+    fn heap_node(&self, id: u32) -> &HeapNode {
+        // SAFETY: a task with an armed timer lives: it is disarmed before it ends.
+        unsafe { &(*self.get(id)).timer }
+    }
+}
+
+/// Why there is no new task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewTaskError {
+    /// No thread id is free: EAGAIN.
+    NoId,
+    /// No memory: ENOMEM.
+    NoMemory,
+}
+
+impl Task {
+    fn build(index: u32, name: &str, entry: Option<fn(usize)>, argument: usize, user: bool) -> Option<Task> {
+        let stack = KernelStack::new()?;
+        let fpu = if user { Some(FpuState::new()?) } else { None };
+        let task = Task {
+            index,
+            state: TaskState::new_asleep(),
+            run: RunNode::new(Class::Fair),
+            timer: HeapNode::new(),
+            timer_cpu: AtomicU32::new(0),
+            cpu: AtomicU32::new(crate::percpu::cpu()),
+            on_cpu: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
+            saved_sp: AtomicU64::new(0),
+            stack,
+            comm: [const { AtomicU64::new(0) }; 2],
+            allowed: [const { AtomicU64::new(0) }; MAX_CPUS / 64],
+            root: AtomicU64::new(0),
+            fs_base: AtomicU64::new(0),
+            gs_base: AtomicU64::new(0),
+            fpu,
+            owner: AtomicPtr::new(core::ptr::null_mut()),
+            signal_pending: AtomicBool::new(false),
+            tick_deps: TickMask::new(),
+            runtime_ns: AtomicU64::new(0),
+            entry,
+            argument,
+            rcu: RcuHead::new(),
+        };
+        task.set_comm(name.as_bytes());
+        Some(task)
+    }
+
+    /// Top of the kernel stack.
+    #[inline]
+    pub fn stack_top(&self) -> u64 {
+        self.stack.top()
+    }
+
+    /// Lowest address of the kernel stack.
+    pub fn stack_bottom(&self) -> u64 {
+        self.stack.bottom()
+    }
+
+    /// Thread id as users see it: 0 for idle tasks.
+    #[inline]
+    pub fn tid(&self) -> u32 {
+        if self.index >= FIRST_IDLE { 0 } else { self.index }
+    }
+
+    /// Name, at most 15 bytes, zero-padded.
+    pub fn comm(&self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&self.comm[0].load(Ordering::Relaxed).to_le_bytes());
+        out[8..].copy_from_slice(&self.comm[1].load(Ordering::Relaxed).to_le_bytes());
+        out
+    }
+
+    /// Set the name; longer ones are cut as in Linux.
+    pub fn set_comm(&self, name: &[u8]) {
+        let mut padded = [0u8; 16];
+        let n = name.len().min(15);
+        padded[..n].copy_from_slice(&name[..n]);
+        let word = |i: usize| u64::from_le_bytes(padded[i..i + 8].try_into().expect("8 bytes"));
+        self.comm[0].store(word(0), Ordering::Relaxed);
+        self.comm[1].store(word(8), Ordering::Relaxed);
+    }
+
+    /// Where it may run.
+    pub fn allowed(&self) -> CpuSet {
+        let mut set = CpuSet::new();
+        for cpu in 0..crate::percpu::nr_cpus() {
+            if self.may_run_on(cpu) {
+                let _ = set.insert(cpu);
+            }
+        }
+        set
+    }
+
+    /// Whether it may run on `cpu`.
+    #[inline]
+    pub fn may_run_on(&self, cpu: u32) -> bool {
+        self.allowed[cpu as usize / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0
+    }
+
+    /// See `sched::set_affinity`, which also moves it.
+    pub fn set_allowed(&self, set: &CpuSet) {
+        for (i, word) in self.allowed.iter().enumerate() {
+            let mut w = 0;
+            for bit in 0..64 {
+                if set.contains(i as u32 * 64 + bit) {
+                    w |= 1 << bit;
+                }
+            }
+            word.store(w, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Printable form of a comm.
+pub fn comm_str(comm: &[u8; 16]) -> &str {
+    let n = comm.iter().position(|&b| b == 0).unwrap_or(16);
+    core::str::from_utf8(&comm[..n]).unwrap_or("?")
+}
+
+/// Take a free id and publish the task that `build` makes for it. Ids rise and wrap, as in Linux.
+fn insert(build: impl FnOnce(u32) -> Option<Task>) -> Result<TaskRef, NewTaskError> {
+    /// Marks a slot as taken while its task is being built; readers see no task there.
+    static INSERTING: crate::spin_lock::SpinLock<(), { crate::spin_lock::rank::RCU }> =
+        crate::spin_lock::SpinLock::new(());
+    let serial = INSERTING.lock();
+    let start = NEXT.load(Ordering::Relaxed);
+    let index = (0..PID_MAX - 1)
+        .map(|i| 1 + (start - 1 + i) % (PID_MAX - 1))
+        .find(|&i| TABLE.0[i as usize].load(Ordering::Relaxed).is_null())
+        .ok_or(NewTaskError::NoId)?;
+    let task = Arc::new(build(index).ok_or(NewTaskError::NoMemory)?);
+    TABLE.0[index as usize].store(Arc::into_raw(task.clone()) as *mut Task, Ordering::Release);
+    NEXT.store(1 + index % (PID_MAX - 1), Ordering::Relaxed);
+    LIVE.fetch_add(1, Ordering::Relaxed);
+    drop(serial);
+    Ok(task)
+}
+
+/// A new user task that sleeps until `sched::start`. Its stack is for `switch::prepare_user`.
+pub fn new_user(name: &[u8]) -> Result<TaskRef, NewTaskError> {
+    let name = core::str::from_utf8(name).unwrap_or("?");
+    insert(|index| Task::build(index, name, None, 0, true))
+}
+
+/// A kernel thread named `name` that runs `entry(argument)` on the CPUs of `allowed`; it starts at once.
+pub fn spawn_kthread(name: &str, allowed: &CpuSet, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
+    let task = insert(|index| Task::build(index, name, Some(entry), argument, false))?;
+    task.set_allowed(allowed);
+    super::switch::prepare_kthread(&task);
+    super::start(&task);
+    Ok(task)
+}
+
+/// The idle task of CPU `cpu`; the running context becomes it (`sched::init_cpu`).
+pub fn new_idle(cpu: u32) -> Option<TaskRef> {
+    let task = Task::build(FIRST_IDLE + cpu, "idle", None, 0, false)?;
+    let _ = task.state.wake(false);
+    let mut only = CpuSet::new();
+    let _ = only.insert(cpu);
+    task.set_allowed(&only);
+    Some(Arc::new(task))
+}
+
+/// Put an idle task into the table, for good.
+pub fn keep_idle(task: TaskRef) {
+    let index = task.index as usize;
+    TABLE.0[index].store(Arc::into_raw(task) as *mut Task, Ordering::Release);
+}
+
+/// What a kernel thread runs.
+pub fn kthread_main() -> ! {
+    let task = super::current();
+    if let Some(entry) = task.entry {
+        entry(task.argument);
+    }
+    super::exit_current()
+}
+
+/// The task with this index (thread id), if it lives.
+pub fn by_index(index: u32) -> Option<TaskRef> {
+    let _reader = crate::rcu::read();
+    let p = TABLE.0.get(index as usize)?.load(Ordering::Acquire);
+    if p.is_null() {
+        return None;
+    }
+    // SAFETY: 1. the table held a count when it was read; 2. that count is dropped a grace period after the slot is
+    // cleared, and this is a reader.
+    unsafe {
+        Arc::increment_strong_count(p);
+        Some(Arc::from_raw(p))
+    }
+}
+
+/// Call `f` with the task that has this index, if it lives. Any context but NMI; `f` does not sleep.
+#[inline]
+pub fn with<R>(index: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
+    let _reader = crate::rcu::read();
+    let p = TABLE.0.get(index as usize)?.load(Ordering::Acquire);
+    // SAFETY: as in `by_index`; the reader lasts until `f` returns.
+    unsafe { p.as_ref() }.map(f)
+}
+
+/// All live tasks but the idle ones, by rising id.
+pub fn all() -> impl Iterator<Item = TaskRef> {
+    (1..PID_MAX).filter_map(by_index)
+}
+
+/// Live tasks, idle ones apart.
+pub fn count() -> u32 {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Take an ended task out of the table; the table's count goes after a grace period, which it cannot outrun: the task's
+/// last switch is a quiescent state that comes after.
+pub fn release(task: &Task) {
+    let p = TABLE.0[task.index as usize].swap(core::ptr::null_mut(), Ordering::AcqRel);
+    LIVE.fetch_sub(1, Ordering::Relaxed);
+    if !p.is_null() {
+        // SAFETY: 1. the head is used once, here; 2. the task lives until the callback drops the table's count.
+        unsafe { crate::rcu::call(&(*p).rcu, drop_count) };
+    }
+}
+
+/// RCU callback: drop the table's count.
+unsafe fn drop_count(head: *const RcuHead) {
+    let task = (head as usize - core::mem::offset_of!(Task, rcu)) as *const Task;
+    // SAFETY: `release` handed over the table's count.
+    drop(unsafe { Arc::from_raw(task) });
+}

@@ -1,0 +1,165 @@
+//! Starting the other CPUs: the loader left them waiting; each gets its area and joins.
+
+use crate::arch::cpu_features::Features;
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::{apic, fpu, gdt, idt, page_table, tsc};
+use crate::limine::BootInfo;
+use crate::mm::{kernel_map, stack};
+use crate::percpu::{self, Percpu};
+use crate::{entry, isolation::housekeeping, sched};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use limine::mp::Cpu;
+
+static STARTED: AtomicU64 = AtomicU64::new(0);
+static GO: AtomicBool = AtomicBool::new(false);
+static FEATURES: spin::Once<Features> = spin::Once::new();
+
+/// Load what every CPU needs: segments, IDT, control registers, FPU, system calls, APIC.
+///
+/// # Safety
+/// 1. Interrupts are off; 2. GS is this CPU's area `me`; 3. the kernel's page tables are loaded.
+pub unsafe fn init_cpu(me: &'static Percpu, features: &Features) -> Result<(), &'static str> {
+    let mut ist = [0; gdt::IST_COUNT];
+    for slot in &mut ist {
+        *slot = stack::new_ist(me as *const Percpu as u64).ok_or("out of memory for IST stacks")?;
+    }
+    // SAFETY: the caller's conditions; each stack is this CPU's alone.
+    unsafe {
+        features.apply();
+        me.segments.load(ist);
+        idt::load();
+        fpu::init_cpu(features.xsave);
+        entry::syscall::init_cpu();
+        apic::init_cpu();
+    }
+    me.apic_id.store(apic::id(), Ordering::Relaxed);
+    me.address_space_root.store(kernel_map::root(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// What a CPU does last before it schedules: its isolation role, its timer.
+pub fn join(me: &Percpu, irq_off: &IrqOff) {
+    let cpu = me.cpu();
+    if housekeeping::is_isolated(cpu) {
+        me.head.isolated.store(1, Ordering::Relaxed);
+    }
+    if housekeeping::is_nohz_full(cpu) {
+        crate::context_tracking::activate(irq_off);
+    } else {
+        crate::time::tick::hold_for_housekeeping(me);
+    }
+    apic::timer_enable(irq_off);
+    me.state_since_tsc.store(tsc::now(), Ordering::Relaxed);
+    percpu::set_online(cpu);
+}
+
+struct Handover {
+    area: &'static Percpu,
+    idle: sched::task::TaskRef,
+}
+
+/// Start up to `wanted` CPUs in all (the boot CPU counts). CPU numbers follow the loader's order, the boot CPU first.
+/// Returns how many are online.
+pub fn start_others(boot: &BootInfo, wanted: u32, features: Features) -> Result<u32, &'static str> {
+    FEATURES.call_once(|| features);
+    let mut started = 1u32;
+    for cpu in boot.cpus.iter().filter(|c| c.lapic_id != boot.boot_apic_id) {
+        if started < wanted {
+            start_one(cpu, started)?;
+            started += 1;
+        } else {
+            // Unused CPUs wait in kernel text, halted, instead of in the loader's memory.
+            cpu.goto_address.write(park);
+        }
+    }
+    while STARTED.load(Ordering::Acquire) < started as u64 - 1 {
+        core::hint::spin_loop();
+    }
+    Ok(started)
+}
+
+fn start_one(cpu: &Cpu, number: u32) -> Result<(), &'static str> {
+    const NO_MEMORY: &str = "out of memory for per-CPU areas";
+    let layout = core::alloc::Layout::new::<Percpu>();
+    // SAFETY: the layout is not empty.
+    let p = unsafe { alloc::alloc::alloc(layout) } as *mut Percpu;
+    if p.is_null() {
+        return Err(NO_MEMORY);
+    }
+    // SAFETY: freshly allocated with the right layout, never freed.
+    let area: &'static Percpu = unsafe {
+        p.write(Percpu::new());
+        &*p
+    };
+    let idle = sched::task::new_idle(number).ok_or(NO_MEMORY)?;
+    area.head.cpu.store(number, Ordering::Relaxed);
+    let handover = Box::new(Handover { area, idle });
+    cpu.extra.store(Box::into_raw(handover) as u64, Ordering::Release);
+    cpu.goto_address.write(first_instruction);
+    Ok(())
+}
+
+/// Where the loader sends an AP: on to the kernel's tables and its own idle stack.
+///
+/// # Safety
+/// The loader calls it once per CPU, interrupts off, on its own page tables.
+unsafe extern "C" fn first_instruction(cpu: &Cpu) -> ! {
+    let handover = cpu.extra.load(Ordering::Acquire) as *mut Handover;
+    // SAFETY: `start_one` stored the box there, in the direct map; the release pairs with the loader's read of
+    // goto_address.
+    let top = unsafe { (*handover).idle.stack_top() };
+    // SAFETY: 1. the kernel's tables map everything used from here on; 2. the idle stack is this CPU's alone.
+    unsafe {
+        x86_64::registers::control::Efer::update(|e| {
+            e.insert(x86_64::registers::control::EferFlags::NO_EXECUTE_ENABLE)
+        });
+        page_table::load(kernel_map::root());
+        core::arch::asm!(
+            "mov rsp, {top}", "xor ebp, ebp", "call {main}", "ud2",
+            top = in(reg) top - 16, main = sym on_own_stack, in("rdi") handover,
+            options(noreturn)
+        );
+    }
+}
+
+unsafe extern "C" fn on_own_stack(handover: *mut Handover) -> ! {
+    // SAFETY: handed over by `first_instruction`, which gave up the box.
+    let area = unsafe { (*handover).area };
+    // SAFETY: interrupts are off since the loader; the area is this CPU's. GS comes before the heap is used.
+    let idle = unsafe {
+        percpu::install(area, area.head.cpu.load(Ordering::Relaxed));
+        let Handover { idle, .. } = *Box::from_raw(handover);
+        idle
+    };
+    // SAFETY: as above; the tables were loaded by `first_instruction`.
+    unsafe {
+        if let Err(why) = init_cpu(area, FEATURES.get().expect("set before any CPU starts")) {
+            panic!("cpu {}: {why}", area.cpu());
+        }
+    }
+    let irq_off = IrqOff::new();
+    sched::init_cpu(idle, &irq_off);
+    STARTED.fetch_add(1, Ordering::AcqRel);
+    while !GO.load(Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    join(area, &irq_off);
+    crate::arch::cpu_head::preempt_enable_no_resched();
+    drop(irq_off);
+    sched::idle::run()
+}
+
+/// Let the started CPUs join. Everything that must not happen with them running is done.
+pub fn release() {
+    GO.store(true, Ordering::Release);
+}
+
+unsafe extern "C" fn park(_: &Cpu) -> ! {
+    // SAFETY: the kernel's tables map this text.
+    unsafe { page_table::load(kernel_map::root()) };
+    loop {
+        x86_64::instructions::interrupts::disable();
+        x86_64::instructions::hlt();
+    }
+}

@@ -1,0 +1,96 @@
+//! Calling a function on another CPU and waiting for it.
+//!
+//! The queue entry lies on the caller's stack; the caller waits until the target has run it. Process context, interrupts on
+//! (two CPUs may call each other).
+
+use super::ipi;
+use crate::arch::irq_flag::IrqOff;
+use crate::percpu;
+use crate::spin_lock::PreemptOff;
+use core::panic::Location;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use kcore::cpu_set::CpuSet;
+use kcore::interruption::Cause;
+
+/// One call under way.
+pub struct Call {
+    next: AtomicPtr<Call>,
+    function: fn(usize),
+    argument: usize,
+    done: AtomicBool,
+}
+
+/// Run `function(argument)` on CPU `target` in its interrupt handler and wait for the end. On the caller's own CPU it
+/// is called directly.
+#[track_caller]
+pub fn call(target: u32, cause: Cause, function: fn(usize), argument: usize) {
+    let site = Location::caller();
+    let pin = PreemptOff::new();
+    if target == percpu::this(&pin).cpu() {
+        let _irq_off = IrqOff::new();
+        function(argument);
+        return;
+    }
+    let entry = Call { next: AtomicPtr::new(core::ptr::null_mut()), function, argument, done: AtomicBool::new(false) };
+    queue(target, &entry);
+    {
+        let irq_off = IrqOff::new();
+        ipi::send(target, cause, site, &irq_off);
+    }
+    wait(&entry);
+}
+
+/// `call` on every CPU of `targets` but the running one, all at once. At most 64 at a time.
+#[track_caller]
+pub fn call_many(targets: &CpuSet, cause: Cause, function: fn(usize), argument: usize) {
+    let site = Location::caller();
+    let pin = PreemptOff::new();
+    let me = percpu::this(&pin).cpu();
+    let mut cpus = targets.iter().filter(|&c| c != me).peekable();
+    while cpus.peek().is_some() {
+        let entries: [Call; 64] = core::array::from_fn(|_| Call {
+            next: AtomicPtr::new(core::ptr::null_mut()),
+            function,
+            argument,
+            done: AtomicBool::new(true),
+        });
+        for entry in &entries {
+            let Some(cpu) = cpus.next() else { break };
+            entry.done.store(false, Ordering::Relaxed);
+            queue(cpu, entry);
+            let irq_off = IrqOff::new();
+            ipi::send(cpu, cause, site, &irq_off);
+        }
+        entries.iter().for_each(wait);
+    }
+}
+
+fn queue(target: u32, entry: &Call) {
+    let calls = &percpu::of(target).smp.calls;
+    let mut first = calls.load(Ordering::Relaxed);
+    loop {
+        entry.next.store(first, Ordering::Relaxed);
+        let p = entry as *const Call as *mut Call;
+        match calls.compare_exchange_weak(first, p, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => first = now,
+        }
+    }
+}
+
+fn wait(entry: &Call) {
+    while !entry.done.load(Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+}
+
+/// The interrupt on the target: run what is queued.
+pub fn interrupt(irq_off: &IrqOff) {
+    let mut at = percpu::this(irq_off).smp.calls.swap(core::ptr::null_mut(), Ordering::Acquire);
+    // SAFETY: an entry lives until its `done` is set; `next` is read before.
+    while let Some(entry) = unsafe { at.as_ref() } {
+        at = entry.next.load(Ordering::Relaxed);
+        (entry.function)(entry.argument);
+        entry.done.store(true, Ordering::Release);
+    }
+}

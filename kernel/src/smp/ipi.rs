@@ -1,0 +1,55 @@
+//! Sending IPIs, each with a typed cause and its sender.
+//!
+//! For an isolated target the sender is queued first, so that its interruption record can name it.
+
+use crate::arch::apic::{self, vector};
+use crate::arch::irq_flag::IrqOff;
+use crate::percpu;
+use arrayvec::ArrayVec;
+use core::panic::Location;
+use core::sync::atomic::Ordering;
+use kcore::interruption::Cause;
+
+/// Who sent an IPI.
+#[derive(Clone, Copy)]
+pub struct Sender {
+    /// Why
+    pub cause: Cause,
+    /// From which CPU
+    pub cpu: u32,
+    /// By which task
+    pub task: u32,
+    /// Its name
+    pub comm: [u8; 16],
+    /// From where
+    pub site: &'static Location<'static>,
+}
+
+/// IPIs under way to one CPU.
+pub type Senders = ArrayVec<Sender, 32>;
+
+fn vector_of(cause: Cause) -> u8 {
+    match cause {
+        Cause::Reschedule => vector::RESCHEDULE,
+        Cause::TlbFlush => vector::TLB_FLUSH,
+        _ => vector::CALL_FUNCTION,
+    }
+}
+
+/// Interrupt CPU `target` for `cause`.
+pub fn send(target: u32, cause: Cause, site: &'static Location<'static>, irq_off: &IrqOff) {
+    let area = percpu::of(target);
+    if area.head.isolated.load(Ordering::Relaxed) != 0 {
+        let task = crate::sched::current();
+        let sender = Sender { cause, cpu: percpu::this(irq_off).cpu(), task: task.tid(), comm: task.comm(), site };
+        if area.smp.senders.lock_irq().try_push(sender).is_err() {
+            area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    apic::send_ipi(area.apic_id.load(Ordering::Relaxed), vector_of(cause), irq_off);
+}
+
+/// Ask CPU `target` to look at its exit work.
+pub fn reschedule(target: u32, site: &'static Location<'static>, irq_off: &IrqOff) {
+    send(target, Cause::Reschedule, site, irq_off);
+}

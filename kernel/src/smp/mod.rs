@@ -1,0 +1,30 @@
+//! More than one CPU: starting them, interrupting them, calling functions on them.
+
+pub mod bring_up;
+pub mod call_function;
+pub mod interrupt;
+pub mod ipi;
+
+use crate::spin_lock::{SpinLock, rank};
+use core::sync::atomic::{AtomicPtr, AtomicU64};
+
+/// A CPU's incoming IPI state.
+pub struct CpuSmp {
+    /// Function calls waiting for this CPU.
+    pub calls: AtomicPtr<call_function::Call>,
+    /// Who sent the IPIs under way: kept for isolated CPUs only.
+    pub senders: SpinLock<ipi::Senders, { rank::TICK }>,
+    /// IPIs whose sender could not be kept.
+    pub senders_lost: AtomicU64,
+}
+
+impl CpuSmp {
+    /// Nothing under way.
+    pub const fn new() -> Self {
+        Self {
+            calls: AtomicPtr::new(core::ptr::null_mut()),
+            senders: SpinLock::new(ipi::Senders::new_const()),
+            senders_lost: AtomicU64::new(0),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Spin locks with a rank in the type, as data guards.
+//!
+//! `lock` keeps the task on its CPU (preemption off); `lock_irq` turns interrupts off as well and is the only way to
+//! take a lock that an interrupt handler takes too. Locks are taken in rising rank; debug builds check it per CPU.
+//! Ranks, lowest first: see `rank` and ARCHITECTURE.md "Lock order".
+
+use crate::arch::cpu_head;
+use crate::arch::irq_flag::{IrqOff, Pinned};
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// The ranks: a lock may be taken while locks of lower rank are held.
+pub mod rank {
+    /// Process tables, files: process context only.
+    pub const PROCESS: u8 = 1;
+    /// One process's parts (descriptor table, signals).
+    pub const PROCESS_PART: u8 = 2;
+    /// Address space.
+    pub const ADDRESS_SPACE: u8 = 3;
+    /// One file, pipe or terminal.
+    pub const FILE: u8 = 4;
+    /// A wait queue.
+    pub const WAIT_QUEUE: u8 = 5;
+    /// RCU callback lists and grace-period state.
+    pub const RCU: u8 = 6;
+    /// A CPU's timer queue.
+    pub const TIMER: u8 = 7;
+    /// A CPU's run queue.
+    pub const RUN_QUEUE: u8 = 8;
+    /// Tick bookkeeping.
+    pub const TICK: u8 = 9;
+    /// The kernel heap.
+    pub const HEAP: u8 = 10;
+    /// Kernel page tables and stacks.
+    pub const KERNEL_MAP: u8 = 11;
+    /// Page frames.
+    pub const FRAME: u8 = 12;
+    /// Console output.
+    pub const CONSOLE: u8 = 13;
+}
+
+/// A value behind a lock of rank `RANK`.
+pub struct SpinLock<T: ?Sized, const RANK: u8> {
+    locked: AtomicBool,
+    value: UnsafeCell<T>,
+}
+// SAFETY: the lock gives one thread at a time access to the value.
+unsafe impl<T: ?Sized + Send, const RANK: u8> Sync for SpinLock<T, RANK> {}
+// SAFETY: it owns the value.
+unsafe impl<T: ?Sized + Send, const RANK: u8> Send for SpinLock<T, RANK> {}
+
+/// Proof that preemption is off. Not `Send`.
+pub struct PreemptOff(core::marker::PhantomData<*const ()>);
+
+impl PreemptOff {
+    /// Keep the task on this CPU until the token is dropped (nests).
+    #[inline(always)]
+    pub fn new() -> Self {
+        cpu_head::preempt_disable();
+        Self(core::marker::PhantomData)
+    }
+}
+
+impl Drop for PreemptOff {
+    #[inline(always)]
+    fn drop(&mut self) {
+        crate::percpu::preempt_enable();
+    }
+}
+// SAFETY: with preemption off the task stays on its CPU.
+unsafe impl Pinned for PreemptOff {}
+
+/// Access to the value; `P` undoes what taking the lock did to the CPU.
+pub struct Guard<'a, T: ?Sized, const RANK: u8, P> {
+    lock: &'a SpinLock<T, RANK>,
+    pin: P,
+}
+
+impl<T, const RANK: u8> SpinLock<T, RANK> {
+    /// An open lock.
+    pub const fn new(value: T) -> Self {
+        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+}
+
+impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
+    #[inline]
+    fn acquire(&self) {
+        rank_check::<RANK>(true);
+        while self.locked.swap(true, Ordering::Acquire) {
+            while self.locked.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Take it in process context; nobody takes it in an interrupt.
+    #[inline]
+    pub fn lock(&self) -> Guard<'_, T, RANK, PreemptOff> {
+        let pin = PreemptOff::new();
+        self.acquire();
+        Guard { lock: self, pin }
+    }
+
+    /// Take it with interrupts off.
+    #[inline]
+    pub fn lock_irq(&self) -> Guard<'_, T, RANK, IrqOff> {
+        let pin = IrqOff::new();
+        self.acquire();
+        Guard { lock: self, pin }
+    }
+
+    /// Take it if it is free, with interrupts off (panic path: the holder may be stopped).
+    pub fn try_lock_irq(&self) -> Option<Guard<'_, T, RANK, IrqOff>> {
+        let pin = IrqOff::new();
+        if self.locked.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        rank_check::<RANK>(true);
+        Some(Guard { lock: self, pin })
+    }
+
+    /// Open it by force.
+    ///
+    /// # Safety
+    /// The holder will never run again (scheduler: the new task releases what the old one took; panic).
+    #[inline]
+    pub unsafe fn force_unlock(&self) {
+        rank_check::<RANK>(false);
+        self.locked.store(false, Ordering::Release);
+    }
+}
+
+impl<T: ?Sized, const RANK: u8, P> Guard<'_, T, RANK, P> {
+    /// The proof that the task stays on its CPU while the lock is held.
+    #[inline]
+    pub fn pin(&self) -> &P {
+        &self.pin
+    }
+}
+
+impl<T: ?Sized, const RANK: u8, P> Deref for Guard<'_, T, RANK, P> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized, const RANK: u8, P> DerefMut for Guard<'_, T, RANK, P> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard holds the lock and is borrowed mutably.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized, const RANK: u8, P> Drop for Guard<'_, T, RANK, P> {
+    #[inline]
+    fn drop(&mut self) {
+        rank_check::<RANK>(false);
+        self.lock.locked.store(false, Ordering::Release);
+    }
+}
+
+/// Debug builds: no lock of this or a higher rank may be held when one is taken.
+#[inline(always)]
+fn rank_check<const RANK: u8>(taking: bool) {
+    #[cfg(debug_assertions)]
+    crate::percpu::lock_rank(RANK, taking);
+    let _ = taking;
+}

@@ -1,0 +1,174 @@
+//! The tick: a client of the timer queue that runs only while something depends on it.
+//!
+//! It stops when the four dependency masks (global, CPU, task, process) are zero. Setting a dependency kicks the CPU, clearing is
+//! lazy: the tick itself notices. Idle never ticks. There is no residual 1 Hz tick. `kcore::tick` has the rule; every
+//! change is kept with who and where.
+
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::tsc;
+use crate::percpu::{self, Percpu};
+use crate::sched::task::Task;
+use core::panic::Location;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use kcore::tick::{Change, Decision, Held, HeldTable, Scope, TickDep, TickLog, TickMask, decide};
+
+/// Where a dependency was set.
+pub type Site = Option<&'static Location<'static>>;
+
+/// What `why` shows.
+pub struct History {
+    /// Who holds the tick.
+    pub held: HeldTable<Site>,
+    /// The last changes.
+    pub log: TickLog<Site>,
+    /// Since when it is on or off, ns since boot.
+    pub since_ns: u64,
+}
+
+impl History {
+    /// Nothing happened yet.
+    pub const fn new() -> Self {
+        Self { held: HeldTable::new(), log: TickLog::new(), since_ns: 0 }
+    }
+}
+
+/// Dependencies of all CPUs.
+pub static GLOBAL: TickMask = TickMask::new();
+static HZ: AtomicU32 = AtomicU32::new(250);
+static PERIOD_TICKS: AtomicU64 = AtomicU64::new(4_000_000);
+
+/// Set once at boot, after calibration.
+pub fn set_hz(hz: u32) {
+    HZ.store(hz, Ordering::Relaxed);
+    PERIOD_TICKS.store(tsc::khz() * 1000 / hz as u64, Ordering::Relaxed);
+}
+
+/// Ticks a second while the tick is on.
+pub fn hz() -> u32 {
+    HZ.load(Ordering::Relaxed)
+}
+
+fn decision(me: &Percpu, task: &Task) -> Decision {
+    if task.index >= crate::sched::task::FIRST_IDLE {
+        return Decision::Stop;
+    }
+    decide(GLOBAL.load(), me.time.deps.load(), task.tick_deps.load(), 0)
+}
+
+fn holder(task: Option<&Task>, site: Site) -> Held<Site> {
+    Held { since_ns: tsc::now_ns(), site, task: task.map_or(0, |t| t.index), comm: task.map_or([0; 16], |t| t.comm()) }
+}
+
+/// Set a dependency of one CPU. True if the CPU has to be kicked: the bit is new.
+pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Location<'static>) -> bool {
+    if area.time.deps.load() & dep.bit() != 0 {
+        return false;
+    }
+    area.time.history.lock_irq().held.set(dep, holder(Some(task), Some(site)));
+    area.time.deps.set(dep)
+}
+
+/// Clear a dependency of one CPU. Lazy: its next tick notices.
+pub fn dep_clear_cpu(area: &Percpu, dep: TickDep, _site: &'static Location<'static>) {
+    if area.time.deps.load() & dep.bit() != 0 {
+        area.time.deps.clear(dep);
+        area.time.history.lock_irq().held.clear(dep);
+    }
+}
+
+/// A CPU that does housekeeping ticks whenever it is not idle. Boot.
+#[track_caller]
+pub fn hold_for_housekeeping(area: &Percpu) {
+    area.time.history.lock_irq().held.set(TickDep::Housekeeping, holder(None, Some(Location::caller())));
+    area.time.deps.set(TickDep::Housekeeping);
+}
+
+/// The scheduler picked `next`, and `needs_tick` says whether a tick could change what runs next.
+#[track_caller]
+pub fn sched_changed(me: &Percpu, needs_tick: bool, next: &Task, irq_off: &IrqOff) {
+    if needs_tick {
+        dep_set_cpu(me, TickDep::Sched, next, Location::caller());
+    } else if me.time.deps.load() & TickDep::Sched.bit() != 0 {
+        dep_clear_cpu(me, TickDep::Sched, Location::caller());
+    }
+    let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
+    if !on && decision(me, next) != Decision::Stop {
+        start(me, next, irq_off);
+    }
+}
+
+/// Look at the dependencies again: after a kick, or when a cleared one was posted.
+pub fn recheck(irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
+    let task = crate::sched::current();
+    match decision(me, task) {
+        Decision::Stop if on => stop(me, irq_off),
+        Decision::Keep { .. } if !on => start(me, task, irq_off),
+        _ => {}
+    }
+}
+
+fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
+    let mut history = me.time.history.lock_irq();
+    let held = dep.and_then(|(d, _)| history.held.holder(d));
+    let now_ns = tsc::now_ns();
+    history.since_ns = now_ns;
+    let site = held.map(|h| h.site).unwrap_or(None);
+    let (task, comm) = held.map_or((0, [0; 16]), |h| (h.task, h.comm));
+    history.log.push(Change {
+        at_ns: now_ns,
+        on,
+        dep: dep.map(|d| d.0),
+        scope: dep.map_or(Scope::Cpu, |d| d.1),
+        site,
+        task,
+        comm,
+    });
+}
+
+fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
+    me.time.tick_deadline.store(tsc::now() + PERIOD_TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
+    let why = match decision(me, task) {
+        Decision::Keep { dep, scope } => Some((dep, scope)),
+        Decision::Stop => None,
+    };
+    if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
+        note(me, true, why);
+    }
+    super::timer::program(me, irq_off);
+}
+
+fn stop(me: &Percpu, irq_off: &IrqOff) {
+    me.time.tick_deadline.store(0, Ordering::Relaxed);
+    if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
+        note(me, false, None);
+    }
+    super::timer::program(me, irq_off);
+}
+
+/// The CPU is about to idle: no tick there.
+pub fn idle_enter(me: &Percpu, irq_off: &IrqOff) {
+    if me.time.tick_deadline.load(Ordering::Relaxed) != 0 {
+        stop(me, irq_off);
+    }
+}
+
+/// The tick itself.
+pub fn tick(me: &Percpu, now: u64, from_user: bool, irq_off: &IrqOff) {
+    me.time.ticks.store(me.time.ticks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    if from_user {
+        me.rcu.note_quiescent();
+    }
+    crate::sched::tick(irq_off);
+    if decision(me, crate::sched::current()) == Decision::Stop {
+        stop(me, irq_off);
+        return;
+    }
+    let period = PERIOD_TICKS.load(Ordering::Relaxed);
+    let mut next = me.time.tick_deadline.load(Ordering::Relaxed) + period;
+    if next <= now {
+        next = now + period;
+    }
+    me.time.tick_deadline.store(next, Ordering::Relaxed);
+}

@@ -1,0 +1,89 @@
+//! Timers of one CPU: sleeping tasks by deadline, and the hardware armed for whatever comes first.
+//!
+//! A task's own sleep timer stays on the CPU that it slept on.
+
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::{apic, tsc};
+use crate::percpu::{self, Percpu};
+use crate::sched::task::{TABLE, Task};
+use core::sync::atomic::Ordering;
+
+/// Arm the hardware for the earlier of the first timer and the tick.
+pub fn program(me: &Percpu, irq_off: &IrqOff) {
+    let first = me.time.queue.lock_irq().next_deadline(&TABLE).unwrap_or(u64::MAX);
+    let tick = me.time.tick_deadline.load(Ordering::Relaxed);
+    set_hardware(me, if tick != 0 { first.min(tick) } else { first }, irq_off);
+}
+
+fn set_hardware(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
+    if me.time.armed.load(Ordering::Relaxed) == deadline {
+        return;
+    }
+    me.time.armed.store(deadline, Ordering::Relaxed);
+    if deadline == u64::MAX {
+        apic::timer_stop(irq_off);
+    } else {
+        let now = tsc::now();
+        apic::timer_arm(now, deadline.saturating_sub(now), irq_off);
+    }
+}
+
+/// The timer interrupt: wake who is due, do the tick if it is due, arm for the next.
+pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    me.time.armed.store(u64::MAX, Ordering::Relaxed);
+    let now = tsc::now();
+    loop {
+        let due = me.time.queue.lock_irq().expire(&TABLE, now);
+        let Some(index) = due else { break };
+        crate::sched::task::with(index, crate::sched::wake);
+    }
+    let tick = me.time.tick_deadline.load(Ordering::Relaxed);
+    if tick != 0 && now >= tick {
+        super::tick::tick(me, now, from_user, irq_off);
+    }
+    program(me, irq_off);
+}
+
+/// Sleep until `deadline_tsc` or a wake-up. The caller has called `prepare_sleep`. The timer is off on return.
+pub fn sleep_until(task: &Task, deadline_tsc: u64) {
+    let irq_off = IrqOff::new();
+    let me = percpu::this(&irq_off);
+    task.timer_cpu.store(me.cpu(), Ordering::Relaxed);
+    if me.time.queue.lock_irq().arm(&TABLE, task.index, deadline_tsc) {
+        program(me, &irq_off);
+    }
+    drop(irq_off);
+    crate::sched::schedule();
+    cancel(task);
+}
+
+/// Take the task's timer out if it is still armed.
+pub fn cancel(task: &Task) {
+    let irq_off = IrqOff::new();
+    let cpu = task.timer_cpu.load(Ordering::Relaxed);
+    let area = percpu::of(cpu);
+    let was_first = area.time.queue.lock_irq().cancel(&TABLE, task.index);
+    if was_first && cpu == percpu::this(&irq_off).cpu() {
+        program(area, &irq_off);
+    }
+}
+
+/// Sleep for `ns`. True if the whole time passed, false if a signal ended it (`interruptible`). Process context.
+pub fn sleep_ns(ns: u64, interruptible: bool) -> bool {
+    sleep_to(tsc::now().saturating_add(tsc::ns_to_ticks(ns)), interruptible)
+}
+
+/// Sleep until `deadline_tsc`. As `sleep_ns`.
+pub fn sleep_to(deadline_tsc: u64, interruptible: bool) -> bool {
+    let task = crate::sched::current();
+    while tsc::now() < deadline_tsc {
+        task.state.prepare_sleep(interruptible);
+        if interruptible && task.signal_pending.load(Ordering::SeqCst) {
+            task.state.cancel_sleep();
+            return false;
+        }
+        sleep_until(task, deadline_tsc);
+    }
+    true
+}

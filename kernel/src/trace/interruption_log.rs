@@ -1,0 +1,124 @@
+//! The interruption log: a housekeeping thread drains the rings of isolated CPUs into one list that files read.
+//!
+//! Draining reads the other CPU's ring; it never interrupts that CPU.
+
+use crate::isolation::housekeeping;
+use crate::percpu;
+use crate::sched::wait_queue::WaitQueue;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::panic::Location;
+use kcore::interruption::{Interruption, WORDS};
+use kcore::trace_ring::{Cursor, Next};
+
+/// Lines kept for readers that come later.
+const KEEP: usize = 1024;
+/// How often the rings are looked at.
+const PERIOD_NS: u64 = 10_000_000;
+
+/// What a reader gets.
+#[derive(Clone)]
+pub enum Entry {
+    /// One interruption.
+    Record(Interruption),
+    /// So many were overwritten before they were drained.
+    Lost(u64),
+}
+
+struct Log {
+    entries: VecDeque<Entry>,
+    /// Sequence number of the first entry.
+    first: u64,
+}
+
+static LOG: SpinLock<Log, { rank::FILE }> = SpinLock::new(Log { entries: VecDeque::new(), first: 0 });
+static CURSORS: SpinLock<Vec<(u32, Cursor)>, { rank::PROCESS_PART }> = SpinLock::new(Vec::new());
+/// Readers that wait for more.
+pub static READERS: WaitQueue = WaitQueue::new();
+
+/// Start the draining thread. Nothing to drain without isolated CPUs.
+pub fn start() {
+    let isolated = housekeeping::isolated();
+    if isolated.is_empty() {
+        return;
+    }
+    *CURSORS.lock() = isolated.iter().map(|cpu| (cpu, Cursor::new())).collect();
+    crate::sched::task::spawn_kthread("interruptions", &housekeeping::kernel_noise(), drain_thread, 0)
+        .unwrap_or_else(|e| panic!("cannot start the interruption log: {e:?}"));
+}
+
+fn drain_thread(_: usize) {
+    loop {
+        drain();
+        crate::time::timer::sleep_ns(PERIOD_NS, false);
+    }
+}
+
+/// Take over what the rings hold now. Also called by readers, so that what happened before a read is in it.
+pub fn drain() {
+    let mut any = false;
+    let mut cursors = CURSORS.lock();
+    for (cpu, cursor) in cursors.iter_mut() {
+        let Some(area) = percpu::get(*cpu) else { continue };
+        loop {
+            let entry = match cursor.next(&area.trace.ring) {
+                Next::Empty => break,
+                Next::Lost(n) => Entry::Lost(n),
+                Next::Record(words) => match Interruption::decode(&words as &[u64; WORDS]) {
+                    Ok(i) => Entry::Record(i),
+                    Err(_) => Entry::Lost(1),
+                },
+            };
+            any = true;
+            let mut log = LOG.lock();
+            if log.entries.len() == KEEP {
+                log.entries.pop_front();
+                log.first += 1;
+            }
+            log.entries.push_back(entry);
+        }
+    }
+    drop(cursors);
+    if any {
+        READERS.wake_all();
+    }
+}
+
+/// The line at `position` or the first one after it that is still kept, and the next position. `None`: no more yet.
+/// A reader that fell behind gets a loss line.
+pub fn line_at(position: u64) -> Option<(alloc::string::String, u64)> {
+    let log = LOG.lock();
+    let mut out = alloc::string::String::new();
+    if position < log.first {
+        let _ = writeln!(out, "lost={}", log.first - position);
+        return Some((out, log.first));
+    }
+    let entry = log.entries.get((position - log.first) as usize)?.clone();
+    drop(log);
+    match entry {
+        Entry::Lost(n) => {
+            let _ = writeln!(out, "lost={n}");
+        }
+        Entry::Record(i) => format(&i, &mut out),
+    }
+    Some((out, position + 1))
+}
+
+fn format(i: &Interruption, out: &mut alloc::string::String) {
+    use crate::arch::tsc;
+    let time_ns = tsc::ticks_to_ns(i.start_tsc.wrapping_sub(tsc::boot()));
+    let _ = write!(out, "time_ns={time_ns} cpu={} cause={}", i.cpu, i.cause.name());
+    if let Some(cpu) = i.sender_cpu {
+        let comm = crate::sched::task::comm_str(&i.sender_comm);
+        let _ = write!(out, " sender_cpu={cpu} sender_task={} sender_comm={comm}", i.sender_task);
+    }
+    if i.site != 0 {
+        // SAFETY: only `smp::interrupt::record` writes sites, from `&'static Location`.
+        let site = unsafe { &*(i.site as *const Location<'static>) };
+        let _ = write!(out, " site={}:{}", site.file(), site.line());
+    }
+    let duration_ns = tsc::ticks_to_ns(i.end_tsc.wrapping_sub(i.start_tsc));
+    let _ = writeln!(out, " duration_ns={duration_ns} total={}", i.total);
+}
