@@ -287,7 +287,7 @@ pub const fn quiescent(snapshot: u64, now: u64) -> bool {
 /// [`quiescent`] for a counter of `BITS` bits.
 #[inline]
 pub const fn quiescent_width<const BITS: u32>(snapshot: u64, now: u64) -> bool {
-    !is_watching(snapshot) || (snapshot ^ now) & COUNTER_MASK & word_mask(BITS) != 0
+    !is_watching(snapshot) || (snapshot ^ now) & COUNTER_MASK & const { word_mask(BITS) } != 0
 }
 
 const fn word_mask(counter_bits: u32) -> u64 {
@@ -375,13 +375,13 @@ impl<const BITS: u32> ContextWord<BITS> {
     /// An RCU snapshot needs a full fence before it ([`crate::rcu::snapshot_fence`]).
     #[inline]
     pub fn load(&self) -> u64 {
-        self.0.load(Ordering::Acquire) & word_mask(BITS)
+        self.0.load(Ordering::Acquire) & const { word_mask(BITS) }
     }
 
     /// Makes one transition: one locked add, a full fence. Own CPU, interrupts off.
     #[inline]
     pub fn step(&self, step: Step) -> Transition {
-        Transition { step, old: rmw_full_add(&self.0, step.delta()) & word_mask(BITS) }
+        Transition { step, old: rmw_full_add(&self.0, step.delta()) & const { word_mask(BITS) } }
     }
 
     /// KERNEL to USER. Own CPU, interrupts off.

@@ -136,11 +136,13 @@ impl RunNode {
     }
 
     /// Changes its class. Only while it is in no queue.
+    #[inline]
     pub fn set_class(&self, class: Class) {
         self.rank.store(class.rank(), Relaxed);
     }
 
     /// Changes its weight to that of a nice level.
+    #[inline]
     pub fn set_nice(&self, nice: i8) {
         self.weight.store(nice_weight(nice), Relaxed);
     }
@@ -158,6 +160,7 @@ impl RunNode {
     }
 
     /// Sets the virtual runtime: a child takes its parent's. Only while it is in no queue.
+    #[inline]
     pub fn set_vruntime_ns(&self, vruntime_ns: u64) {
         self.vruntime_ns.store(vruntime_ns, Relaxed);
     }

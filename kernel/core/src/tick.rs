@@ -133,6 +133,7 @@ pub fn decide(global: u32, cpu: u32, task: u32, process: u32) -> Decision {
 }
 
 /// All reasons to keep the tick: by scope, then by dependency.
+#[inline]
 pub fn held(global: u32, cpu: u32, task: u32, process: u32) -> impl Iterator<Item = (TickDep, Scope)> {
     let masks = [global, cpu, task, process];
     Scope::ALL.into_iter().zip(masks).flat_map(|(scope, mask)| {
