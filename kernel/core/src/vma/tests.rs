@@ -185,6 +185,11 @@ fn the_break() {
     assert_eq!(map.set_brk(BASE + 9 * P, 1 << 30).0, BASE + 9 * P);
     assert_eq!(map.set_brk(u64::MAX, u64::MAX).0, BASE + 9 * P);
     assert_eq!(pages(&map), [(1, 9, 3), (10, 11, 3)]);
+    // The gap below a stack stays free of the heap too.
+    map.unmap(range(10, 11)).unwrap();
+    map.map_fixed(Region::new(range(300, 301), Prot::RW, Kind::Stack)).unwrap();
+    assert_eq!(map.set_brk(BASE + 44 * P, 1 << 30).0, BASE + 9 * P);
+    assert_eq!(map.set_brk(BASE + 43 * P, 1 << 30).0, BASE + 43 * P);
     map.clear();
     assert_eq!((map.iter().count(), map.total_bytes(), map.current_brk()), (0, 0, 0));
 }
