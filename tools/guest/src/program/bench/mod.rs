@@ -87,10 +87,8 @@ fn run(args: &Args, boot_ticks: u64, first: bool) -> Result<String, Failure> {
         samples: Samples::new(),
         unit: "ticks",
     };
-    // As process 1 the kernel adds words of its own.
-    if !first {
-        bench.check_words()?;
-    }
+    // To process 1 the kernel passes words that mean nothing here.
+    bench.check_words(first)?;
     bench.cpu = bench.number("cpu", 1)? as u32;
     bench.partner = bench.number("cpu2", if bench.cpu == 1 { 2 } else { 1 })? as u32;
     bench.iterations = (bench.number("iters", 1000)? as usize).clamp(1, samples::MOST);
@@ -124,9 +122,9 @@ fn run(args: &Args, boot_ticks: u64, first: bool) -> Result<String, Failure> {
 }
 
 impl Bench {
-    /// Every argument must be a known KEY=VALUE, and every name in only= and skip= a measurement.
-    fn check_words(&self) -> Result<(), Failure> {
-        for word in &self.words {
+    /// Every argument must be a known KEY=VALUE, unless there may be `strange` ones, and every name in only= and skip= a measurement.
+    fn check_words(&self, strange: bool) -> Result<(), Failure> {
+        for word in self.words.iter().filter(|_| !strange) {
             let key = word.split_once('=').map(|(key, _)| key);
             if !key.is_some_and(|key| KEYS.contains(&key)) {
                 return Err(Failure::usage(format!(
