@@ -54,23 +54,35 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The kernel addresses in a serial log from the first line that speaks of a panic to its end, in order, each value
-/// once. On a line that names RIP they are taken as they are, elsewhere as return addresses.
+/// The kernel addresses of the last epitaph in a serial log, in order, each value once: those on a line that starts with
+/// `rip`, taken as they are, and those between `backtrace:` and `end of epitaph`, taken as return addresses.
 pub fn epitaph(log: &[u8]) -> Vec<Address> {
     let text = String::from_utf8_lossy(log);
+    let lines: Vec<String> = text.lines().map(|l| l.to_ascii_lowercase()).collect();
+    let Some(first) = lines.iter().rposition(|l| l.contains("panic")) else { return Vec::new() };
     let mut found: Vec<Address> = Vec::new();
-    let says_panic = |line: &&str| line.to_ascii_lowercase().contains("panic");
-    for line in text.lines().skip_while(|line| !says_panic(line)) {
-        let is_return = !line.to_ascii_lowercase().contains("rip");
-        for word in line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-            let word = word.trim_start_matches("0x").replace('_', "");
-            let Ok(value) = u64::from_str_radix(&word, 16) else { continue };
-            if word.len() == 16 && value > KERNEL_BASE && !found.iter().any(|a| a.value == value) {
-                found.push(Address { value, is_return });
-            }
+    let mut in_backtrace = false;
+    for line in &lines[first..] {
+        let is_rip = line.trim_start().starts_with("rip");
+        if line.contains("end of epitaph") {
+            break;
         }
+        if is_rip || in_backtrace {
+            let values = addresses(line).filter(|value| !found.iter().any(|a| a.value == *value)).collect::<Vec<_>>();
+            found.extend(values.into_iter().map(|value| Address { value, is_return: !is_rip }));
+        }
+        in_backtrace |= line.trim_end().ends_with("backtrace:");
     }
     found
+}
+
+/// The kernel addresses on a line, 16 hexadecimal digits each.
+fn addresses(line: &str) -> impl Iterator<Item = u64> {
+    line.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(|word| {
+        let word = word.trim_start_matches("0x");
+        let value = u64::from_str_radix(word, 16).ok()?;
+        (word.len() == 16 && value > KERNEL_BASE).then_some(value)
+    })
 }
 
 /// One line for each function at each address (inlined ones included); addresses outside known functions are left out.
@@ -118,8 +130,9 @@ mod tests {
 
     #[test]
     fn epitaph_addresses() {
-        let log = b"[ 0.1] text at 0xffffffff80000010\r\n[ 0.2] Kernel panic: x\r\nRIP: 0010:ffffffff80001234 rsp \
-ffff800000001000\r\n  0xffffffff80005678\r\n  #2 0xffffffff_8000_5678 again\r\n";
+        let log = b"[ 0.1] text at 0xffffffff80000010\r\n[ 0.2] kernel panic: x\r\nRIP 0xffffffff80001234 rsp \
+ffff800000001000\r\nrax 0xffffffff80007777\r\nbacktrace:\r\n  0xffffffff80001234\r\n  0xffffffff80005678\r\n\
+end of epitaph\r\n  0xffffffff80009999\r\n";
         let expected = [
             Address { value: 0xffff_ffff_8000_1234, is_return: false },
             Address { value: 0xffff_ffff_8000_5678, is_return: true },
