@@ -10,7 +10,6 @@ use crate::isolation::housekeeping;
 use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
-use alloc::boxed::Box;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use kcore::rcu::{CpuSnapshot, GpSeq, GracePeriod, snapshot_fence};
 
@@ -56,6 +55,8 @@ static WORK: WaitQueue = WaitQueue::new();
 static DONE: WaitQueue = WaitQueue::new();
 /// A grace period is wanted though no callback is queued.
 static WANTED: AtomicU32 = AtomicU32::new(0);
+/// The grace period under way; the thread's alone, static because it is large.
+static PERIOD: SpinLock<GracePeriod, { rank::RCU }> = SpinLock::new(GracePeriod::new());
 /// Durations of grace periods in ns: count, total, largest.
 static STATS: SpinLock<(u64, u64, u64), { rank::RCU }> = SpinLock::new((0, 0, 0));
 
@@ -135,12 +136,11 @@ fn snapshot(cpu: u32) -> CpuSnapshot {
 }
 
 fn grace_period_thread(_: usize) {
-    let mut period = Box::new(GracePeriod::new());
     loop {
         let _ = WORK.wait(false, || anything_queued().then_some(()));
         WANTED.store(0, Ordering::SeqCst);
         let mut ready = collect();
-        run_grace_period(&mut period);
+        run_grace_period();
         // SAFETY: a grace period has passed since the heads were queued; each is called once, `next` is read before.
         while let Some(h) = unsafe { ready.as_ref() } {
             let next = h.next.load(Ordering::Relaxed);
@@ -152,15 +152,15 @@ fn grace_period_thread(_: usize) {
 }
 
 /// One grace period: every online CPU passes a quiescent state, or was in one.
-fn run_grace_period(period: &mut GracePeriod) {
+fn run_grace_period() {
     let start = tsc::now();
     SEQ.store(GpSeq(SEQ.load(Ordering::Relaxed)).started().0, Ordering::SeqCst);
     snapshot_fence();
     let online = percpu::online();
-    period.start(&online, snapshot);
+    PERIOD.lock().start(&online, snapshot);
     percpu::this(&PreemptOff::new()).rcu.note_quiescent(); // this thread is no reader
-    while !period.is_done() {
-        let scan = period.scan(snapshot);
+    loop {
+        let scan = PERIOD.lock().scan(snapshot);
         if scan.done {
             break;
         }

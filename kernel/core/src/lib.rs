@@ -7,8 +7,8 @@
 extern crate alloc;
 
 pub mod atomics;
-pub mod buddy;
 pub mod boot_memory_map;
+pub mod buddy;
 pub mod cmdline;
 pub mod context_tracking;
 pub mod cpio;

@@ -37,6 +37,12 @@ pub enum Wake {
     Nothing,
 }
 
+impl Default for TaskState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl TaskState {
     const_unless_loom! {
         /// A task that is running or runnable.
@@ -71,10 +77,7 @@ impl TaskState {
     pub fn commit_sleep(&self) -> bool {
         let now = self.0.load(Ordering::Relaxed);
         now & !INTERRUPTIBLE == SLEEPY
-            && self
-                .0
-                .compare_exchange(now, now & INTERRUPTIBLE | ASLEEP, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+            && self.0.compare_exchange(now, now & INTERRUPTIBLE | ASLEEP, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Wake it. `by_signal`: only if it sleeps interruptibly.
