@@ -8,7 +8,7 @@ const COMMON: [(&str, &str); 2] = [("LOADER", "direct"), ("ACCEL", "tcg")];
 /// Safety net for a process to appear or to go, in seconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The QEMU process that `runner` started, once there is one.
+/// The guest's QEMU process that `runner` started, once there is one.
 fn qemu_of(runner: u32) -> Result<u32, Failed> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
@@ -16,8 +16,9 @@ fn qemu_of(runner: u32) -> Result<u32, Failed> {
         for task in tasks.flatten() {
             let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
             for child in children.split_whitespace() {
-                let command = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
-                if command.starts_with("qemu-system") {
+                // Not the one that is only asked for its version.
+                let command = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                if command.starts_with(host::qemu::QEMU) && command.contains("isa-debug-exit") {
                     return child.parse().map_err(|_| Failed(format!("process id {child}")));
                 }
             }
