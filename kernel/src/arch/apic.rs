@@ -197,7 +197,8 @@ pub fn send_nmi(apic_id: u32, irq_off: &IrqOff) {
 
 #[inline]
 fn send(apic_id: u32, low: u32, _: &IrqOff) {
-    if is_x2apic() {
+    let base = XAPIC.load(Ordering::Relaxed);
+    if base == 0 {
         // SAFETY: 1. x2APIC mode is on; 2. the fences order all earlier stores before the ICR write (SDM "x2APIC
         // State Transitions": WRMSR to x2APIC registers is not serialising).
         unsafe {
@@ -207,12 +208,16 @@ fn send(apic_id: u32, low: u32, _: &IrqOff) {
                 options(nostack, preserves_flags)
             );
         }
-    } else {
-        while read(REG_ICR) & ICR_PENDING != 0 {
+        return;
+    }
+    let icr = (base + REG_ICR as u64 * 16) as *mut u32;
+    // SAFETY: 1. the page is mapped uncached for good; 2. interrupts are off, so the two halves stay together. An uncached
+    // store is not reordered with earlier write-back stores (SDM "Memory Ordering").
+    unsafe {
+        while icr.read_volatile() & ICR_PENDING != 0 {
             core::hint::spin_loop();
         }
-        // An uncached store is not reordered with earlier write-back stores on x86 (SDM "Memory Ordering").
-        write(REG_ICR + 1, apic_id << 24);
-        write(REG_ICR, low);
+        icr.byte_add(16).write_volatile(apic_id << 24);
+        icr.write_volatile(low);
     }
 }

@@ -9,6 +9,7 @@ pub mod check_elf;
 pub mod check_files;
 pub mod failure;
 pub mod image;
+pub mod mutants;
 pub mod plugin;
 pub mod qemu;
 pub mod run;

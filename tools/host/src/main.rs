@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{bench, budgets, check_arrows, check_elf, check_files, image, run, symbolize};
+use host::{bench, budgets, check_arrows, check_elf, check_files, image, mutants, run, symbolize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +37,8 @@ enum Command {
     Budgets(budgets::Options),
     /// Measure in the guest, and compare with budgets.toml
     Bench(bench::Options),
+    /// Switch on each seeded defect, and expect its test to fail
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +67,6 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::CheckFiles(options) => check_files::main(&tree, options),
         Command::Budgets(options) => budgets::main(&tree, options),
         Command::Bench(options) => bench::main(&tree, options),
+        Command::Mutants(options) => mutants::main(&tree, options),
     }
 }

@@ -1,11 +1,13 @@
 //! `host check-elf`: properties of the kernel's ELF file that no test on TCG can show. One function a check; add it to
 //! `CHECKS`. Called by `make check`.
 
+mod entry_text;
+mod image;
+mod text;
+
 use crate::failure::{self, Failure};
 use crate::tree::{Profile, Tree};
-use object::elf::{self, FileHeader64};
-use object::endian::LittleEndian;
-use object::read::elf::{FileHeader, ProgramHeader};
+use image::Image;
 use std::path::PathBuf;
 
 /// Command-line options of `host check-elf`.
@@ -19,19 +21,35 @@ pub struct Options {
 /// A named property: it returns a line for each violation.
 struct Check {
     name: &'static str,
-    run: fn(&[u8]) -> Result<Vec<String>, object::read::Error>,
+    run: fn(&Image) -> Vec<String>,
 }
 
 /// Every check, in the order in which they are printed.
-const CHECKS: &[Check] = &[Check { name: "no segment is both writable and executable", run: write_or_execute }];
+const CHECKS: &[Check] = &[
+    Check { name: "no segment is both writable and executable", run: text::write_or_execute },
+    Check { name: "no SIMD or x87 register is used in kernel text", run: text::no_simd },
+    Check { name: "mfence; lfence stand before the WRMSR to the x2APIC ICR", run: text::fence_before_icr },
+    Check { name: "entry text is patchable at the tracking key's sites only", run: entry_text::only_tracking_sites },
+    Check { name: "no key site in the NMI, #DB, #DF and #MC paths", run: entry_text::paranoid_paths_have_no_site },
+    Check {
+        name: "SYSCALL to dispatch, tracking off: one NOP5, no locked instruction, no key load",
+        run: entry_text::off_path,
+    },
+    Check {
+        name: "the only locked instructions are the transitions, with kcore's deltas and masks",
+        run: entry_text::transitions,
+    },
+    Check { name: "entry text calls nothing but what is listed, and nothing before user_exit", run: entry_text::calls },
+];
 
 /// Runs all checks and prints a line for each.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let path = options.kernel.clone().unwrap_or_else(|| tree.kernel(Profile::Release));
     let bytes = failure::read(&path)?;
+    let image = Image::parse(&bytes).map_err(|e| Failure::Bad(format!("{}: {e}", path.display())))?;
     let mut failed = 0;
     for check in CHECKS {
-        let violations = (check.run)(&bytes).map_err(|e| Failure::Bad(format!("{}: {e}", path.display())))?;
+        let violations = (check.run)(&image);
         println!("{} {}", if violations.is_empty() { "ok    " } else { "FAILED" }, check.name);
         for line in &violations {
             println!("       {line}");
@@ -39,13 +57,4 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
         failed += usize::from(!violations.is_empty());
     }
     if failed == 0 { Ok(()) } else { Err(Failure::Bad(format!("{failed} of {} ELF checks failed", CHECKS.len()))) }
-}
-
-fn write_or_execute(elf: &[u8]) -> Result<Vec<String>, object::read::Error> {
-    let header = FileHeader64::<LittleEndian>::parse(elf)?;
-    let endian = header.endian()?;
-    let both = elf::PF_W | elf::PF_X;
-    let segments = header.program_headers(endian, elf)?.iter();
-    let bad = segments.filter(|s| s.p_type(endian) == elf::PT_LOAD && s.p_flags(endian) & both == both);
-    Ok(bad.map(|s| format!("segment at {:#x}", s.p_vaddr(endian))).collect())
 }
