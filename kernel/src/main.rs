@@ -8,6 +8,7 @@ mod arch;
 mod console;
 mod context_tracking;
 mod entry;
+mod errno;
 mod fs;
 mod isolation;
 mod limine;

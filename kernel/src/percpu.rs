@@ -164,7 +164,7 @@ pub fn preempt_enable() {
 #[cold]
 fn preempt_check() {
     if cpu_head::read_u32::<{ offset::PREEMPT_COUNT }>() == 0 && x86_64::instructions::interrupts::are_enabled() {
-        crate::sched::schedule();
+        crate::sched::preempt();
     }
 }
 

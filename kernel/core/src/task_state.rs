@@ -110,6 +110,12 @@ impl TaskState {
         self.0.load(Ordering::Relaxed) == RUNNING
     }
 
+    /// Whether it has ended.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == DEAD
+    }
+
     /// As /proc shows it: R, S (interruptible), D or X.
     pub fn letter(&self) -> char {
         match self.0.load(Ordering::Relaxed) {

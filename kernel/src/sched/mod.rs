@@ -100,7 +100,14 @@ pub fn init_cpu(idle: TaskRef, irq_off: &IrqOff) {
 /// Give the CPU away if another task is due or this one prepared to sleep. Process context, preemption allowed.
 pub fn schedule() {
     let irq_off = IrqOff::new();
-    reschedule(&irq_off, Prev::Preempted);
+    reschedule(&irq_off, Prev::Preempted, true);
+}
+
+/// Give the CPU away because another task is due. A task between prepare_sleep and its look at what it waits for stays
+/// runnable: it has not decided to sleep yet.
+pub fn preempt() {
+    let irq_off = IrqOff::new();
+    reschedule(&irq_off, Prev::Preempted, false);
 }
 
 /// sched_yield: behind its equals. Alone on the CPU this is a look and nothing else.
@@ -109,12 +116,12 @@ pub fn yield_now() {
     if percpu::this(&irq_off).sched.queue.lock_irq().is_empty() {
         return;
     }
-    reschedule(&irq_off, Prev::Yielded);
+    reschedule(&irq_off, Prev::Yielded, false);
 }
 
 /// An interrupt in kernel mode ends, preemption is allowed and due.
 pub fn preempt_from_irq(irq_off: &IrqOff) {
-    reschedule(irq_off, Prev::Preempted);
+    reschedule(irq_off, Prev::Preempted, false);
 }
 
 fn charge(me: &percpu::Percpu, queue: &mut RunQueue, task: &Task, now: u64) {
@@ -138,7 +145,7 @@ impl SwapRelaxed for AtomicU64 {
     }
 }
 
-fn reschedule(irq_off: &IrqOff, why: Prev) {
+fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
     let prev = current();
     let now = tsc::now();
@@ -147,7 +154,8 @@ fn reschedule(irq_off: &IrqOff, why: Prev) {
     charge(me, &mut queue, prev, now);
     me.rcu.note_quiescent();
     let idle = me.sched.idle_ptr();
-    if !core::ptr::eq(prev, idle) && !prev.state.commit_sleep() && prev.state.is_running() {
+    let leaves = may_sleep && prev.state.commit_sleep();
+    if !core::ptr::eq(prev, idle) && !leaves && !prev.state.is_dead() {
         if prev.may_run_on(me.cpu()) {
             queue.put_prev(&TABLE, prev.index, why);
         } else {
@@ -349,6 +357,6 @@ pub fn exit_current() -> ! {
     let task = current();
     task.state.exit();
     task::release(task);
-    reschedule(&irq_off, Prev::Preempted);
+    reschedule(&irq_off, Prev::Preempted, false);
     unreachable!("a dead task was scheduled");
 }

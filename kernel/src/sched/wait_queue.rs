@@ -47,8 +47,9 @@ impl WaitQueue {
         }
         let me = super::current();
         let result = loop {
-            self.add(me);
+            // In this order: a waker that takes this task off the queue then finds it about to sleep.
             me.state.prepare_sleep(interruptible);
+            self.add(me);
             if let Some(r) = ready() {
                 me.state.cancel_sleep();
                 break Ok(r);

@@ -1,4 +1,11 @@
-//! syscalls
+//! System calls: one file a group, each with its list of numbers; `table` puts them together.
+
+pub mod process;
 pub mod table;
+
 use crate::entry::frame::Frame;
-pub extern "C" fn full_frame_dispatch(_: &mut Frame) {}
+
+/// Calls that need or edit the whole frame (see `entry::syscall::full_frame_call`).
+pub extern "C" fn full_frame_dispatch(frame: &mut Frame) {
+    frame.rax = -(crate::errno::ENOSYS.0 as i64) as u64;
+}

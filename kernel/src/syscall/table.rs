@@ -1,8 +1,69 @@
-//! table
+//! The system call table: number to handler, put together at compile time from the groups' lists.
+//!
+//! A handler has the C ABI and takes six arguments; `system_call!` writes that for it. Handlers run in process context with
+//! interrupts on, on the task's kernel stack. Numbers are Linux's (arch/x86/entry/syscalls/syscall_64.tbl).
+
 use crate::entry::syscall::TABLE_LEN;
+
+/// One handler.
 pub type Handler = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64) -> i64;
+/// A group's list: number and handler.
+pub type Calls = &'static [(usize, Handler)];
+
+/// Numbers up to `TABLE_LEN`; the entry path refuses those above.
+#[repr(transparent)]
 pub struct Table([Handler; TABLE_LEN]);
-unsafe extern "C" fn enosys(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
-    -38
+
+const GROUPS: &[Calls] = &[super::process::CALLS];
+
+/// What the entry path calls by number.
+pub static TABLE: Table = Table(build());
+
+const fn build() -> [Handler; TABLE_LEN] {
+    let mut table: [Handler; TABLE_LEN] = [enosys; TABLE_LEN];
+    let mut group = 0;
+    while group < GROUPS.len() {
+        let mut i = 0;
+        while i < GROUPS[group].len() {
+            let (number, handler) = GROUPS[group][i];
+            table[number] = handler;
+            i += 1;
+        }
+        group += 1;
+    }
+    table
 }
-pub static TABLE: Table = Table([enosys; TABLE_LEN]);
+
+unsafe extern "C" fn enosys(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
+    -(crate::errno::ENOSYS.0 as i64)
+}
+
+/// A handler with up to six arguments, all u64. The body gives `SysResult` and may use `?` and `return`.
+/// `system_call! { /// doc  name(a, b) { body } }`
+#[macro_export]
+macro_rules! system_call {
+    ($(#[$m:meta])* $n:ident() $b:block) => { $crate::system_call!(@ $(#[$m])* $n [_a, _b, _c, _d, _e, _f] $b); };
+    ($(#[$m:meta])* $n:ident($a:ident) $b:block) => { $crate::system_call!(@ $(#[$m])* $n [$a, _b, _c, _d, _e, _f] $b); };
+    ($(#[$m:meta])* $n:ident($a:ident, $b2:ident) $b:block) => {
+        $crate::system_call!(@ $(#[$m])* $n [$a, $b2, _c, _d, _e, _f] $b);
+    };
+    ($(#[$m:meta])* $n:ident($a:ident, $b2:ident, $c:ident) $b:block) => {
+        $crate::system_call!(@ $(#[$m])* $n [$a, $b2, $c, _d, _e, _f] $b);
+    };
+    ($(#[$m:meta])* $n:ident($a:ident, $b2:ident, $c:ident, $d:ident) $b:block) => {
+        $crate::system_call!(@ $(#[$m])* $n [$a, $b2, $c, $d, _e, _f] $b);
+    };
+    ($(#[$m:meta])* $n:ident($a:ident, $b2:ident, $c:ident, $d:ident, $e:ident) $b:block) => {
+        $crate::system_call!(@ $(#[$m])* $n [$a, $b2, $c, $d, $e, _f] $b);
+    };
+    ($(#[$m:meta])* $n:ident($a:ident, $b2:ident, $c:ident, $d:ident, $e:ident, $f:ident) $b:block) => {
+        $crate::system_call!(@ $(#[$m])* $n [$a, $b2, $c, $d, $e, $f] $b);
+    };
+    (@ $(#[$m:meta])* $n:ident [$a:ident, $b2:ident, $c:ident, $d:ident, $e:ident, $f:ident] $b:block) => {
+        $(#[$m])*
+        pub extern "C" fn $n($a: u64, $b2: u64, $c: u64, $d: u64, $e: u64, $f: u64) -> i64 {
+            let body = || -> $crate::errno::SysResult { $b };
+            $crate::errno::into_rax(body())
+        }
+    };
+}
