@@ -46,6 +46,7 @@ test-host:
 .PHONY: test-loom
 test-loom:
 	@RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),2) CARGO_TARGET_DIR=$(TARGET_DIR)/loom \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test -q -p kcore --release --test 'loom_*'
 
 .PHONY: test-miri
@@ -76,7 +77,11 @@ check:
 bench:
 	@$(HOST) bench
 
-not_yet := test-long soak compare trace iso mutants
+.PHONY: mutants
+mutants:
+	@$(HOST) mutants
+
+not_yet := test-long soak compare trace iso
 .PHONY: $(not_yet)
 $(not_yet):
 	@echo "make $@: not in this version yet" >&2; exit 2
