@@ -73,8 +73,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
         unsafe { text_patch::apply_smap() };
     }
     // 4. Time.
-    apic::timer_start_measure();
-    time::calibrate::run(&features);
+    time::calibrate::run(&features)?;
     time::set_wall_at_boot(boot.date_at_boot_s);
     // 5. The command line decides.
     let nr_cpus = (boot.cpus.len() as u32).clamp(1, kcore::cpu_set::MAX_CPUS as u32);
