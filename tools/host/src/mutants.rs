@@ -82,7 +82,11 @@ fn run(tree: &Tree, mutant: &Mutant) -> Result<Option<&'static str>, Failure> {
         let mut command = Command::new("cargo");
         command.args(["test", "-q", "-p", "kcore", "--release", "--test", &mutant.test]).args(more);
         command.current_dir(&tree.root).env("CARGO_TARGET_DIR", &folder).env("RUSTC_WORKSPACE_WRAPPER", &wrapper);
-        command.env_remove("RUSTFLAGS").env("LOOM_MAX_PREEMPTIONS", "2").stdin(Stdio::null());
+        command
+            .env_remove("RUSTFLAGS")
+            .env("LOOM_MAX_PREEMPTIONS", "2")
+            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+            .stdin(Stdio::null());
         command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"); // builds sooner
         if mutant.loom {
             command.env("RUSTFLAGS", "--cfg loom");
