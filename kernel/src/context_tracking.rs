@@ -149,7 +149,7 @@ pub fn post(cpu: u32, work: Deferred) -> Posted {
 pub fn describe(cpu: u32) -> &'static str {
     let area = percpu::of(cpu);
     let word = area.head.context.0.load();
-    let idle_task = area.sched.is_idle();
+    let idle_task = crate::sched::is_idle(area);
     match State::of(word) {
         State::Kernel if area.head.active.load(Ordering::Relaxed) == 0 && !idle_task && cpu != percpu::cpu() => {
             "untracked"

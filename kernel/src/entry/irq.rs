@@ -177,8 +177,14 @@ extern "C" fn from_user(vector: u32, partial: *const u64) {
 extern "C" fn from_kernel(vector: u32, partial: *const u64) {
     // SAFETY: as in `from_user`.
     let irq_off = unsafe { IrqOff::assume() };
-    let head = &percpu::this(&irq_off).head;
+    let me = percpu::this(&irq_off);
+    let head = &me.head;
+    // The lock-order check of debug builds starts anew: what the interrupted code holds is held with interrupts on.
+    #[cfg(debug_assertions)]
+    let held = me.held_ranks.swap(0, Ordering::Relaxed);
     crate::smp::interrupt::handle(vector as u8, partial, &irq_off);
+    #[cfg(debug_assertions)]
+    me.held_ranks.store(held, Ordering::Relaxed);
     if head.preempt_count.load(Ordering::Relaxed) == 0
         && head.exit_work.load(Ordering::Relaxed) & super::exit_work::RESCHED != 0
     {

@@ -6,8 +6,6 @@
 //! illegal transition and posted work), and books the time since the last transition.
 //! Immediates come from `kcore::context_tracking`; the ELF check compares them.
 
-use kcore::context_tracking::Illegal;
-
 /// A 5-byte NOP at local label `$site`, listed in the jump table to go to `$cold`.
 /// Operands: `key` (sym of the tracking key).
 macro_rules! tracking_site {
@@ -107,10 +105,4 @@ pub extern "C" fn user_enter_slow() {
 /// An interrupt found the CPU idle, and the word had something unexpected.
 pub extern "C" fn idle_exit_slow() {
     crate::context_tracking::after_idle_exit();
-}
-
-/// For messages: what the checker did not like.
-pub fn describe(illegal: Illegal) -> &'static str {
-    let _ = illegal;
-    "illegal context transition"
 }

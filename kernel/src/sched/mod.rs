@@ -57,15 +57,12 @@ impl CpuSched {
     fn idle_ptr(&self) -> *const Task {
         self.idle.load(Ordering::Acquire)
     }
+}
 
-    /// Whether the idle task runs (a snapshot).
-    pub fn is_idle(&self) -> bool {
-        let me = self as *const CpuSched as u64;
-        let area = me - core::mem::offset_of!(percpu::Percpu, sched) as u64;
-        // SAFETY: `CpuSched` exists only inside `Percpu`, whose head is at offset 0.
-        let head = unsafe { &*(area as *const cpu_head::CpuHead) };
-        head.current.load(Ordering::Relaxed) == self.idle_ptr() as u64
-    }
+/// Whether the idle task runs on a CPU (a snapshot).
+#[inline]
+pub fn is_idle(area: &percpu::Percpu) -> bool {
+    area.head.current.load(Ordering::Relaxed) == area.sched.idle_ptr() as u64
 }
 
 /// The running task. Valid as long as the caller runs.
@@ -147,6 +144,7 @@ impl SwapRelaxed for AtomicU64 {
 
 fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
+    debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
     let now = tsc::now();
     me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);

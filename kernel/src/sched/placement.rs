@@ -1,5 +1,6 @@
 //! On which CPU a woken or new task goes: its last one if that is idle, else an idle one, else the last one.
 
+use super::is_idle;
 use super::task::Task;
 use crate::isolation::housekeeping;
 use crate::percpu;
@@ -9,12 +10,12 @@ use core::sync::atomic::Ordering;
 pub fn choose(task: &Task) -> u32 {
     let last = task.cpu.load(Ordering::Relaxed);
     let usable = |cpu: u32| percpu::is_online(cpu) && task.may_run_on(cpu);
-    if usable(last) && (percpu::of(last).sched.is_idle() || housekeeping::is_isolated(last)) {
+    if usable(last) && (is_idle(percpu::of(last)) || housekeeping::is_isolated(last)) {
         return last;
     }
     let nr = percpu::nr_cpus();
     let domain = |cpu: &u32| usable(*cpu) && !housekeeping::is_isolated(*cpu);
-    if let Some(cpu) = (0..nr).filter(domain).find(|&cpu| percpu::of(cpu).sched.is_idle()) {
+    if let Some(cpu) = (0..nr).filter(domain).find(|&cpu| is_idle(percpu::of(cpu))) {
         return cpu;
     }
     if usable(last) {
