@@ -1,4 +1,4 @@
-//! A guest under test: boots in QEMU by the direct loader under TCG, is typed to, and is waited for. Used by the
+//! A guest under test: boots in QEMU under TCG, by the direct loader unless said otherwise, is typed to, and is waited for. Used by the
 //! scenarios only. What was built beforehand (`make build`) is booted; nothing is built here but the counting plugin.
 //!
 //! Waiting is for text or for the end. The one use of wall-clock time is a limit on the whole guest, after which the
@@ -6,11 +6,12 @@
 
 use host::accelerator::Chosen;
 use host::failure::Failure;
+use host::limine::Limine;
 use host::plugin::{self, Report};
-use host::qemu::{self, End, Qemu};
-use host::settings::{Accel, Settings};
+use host::qemu::{self, End, Medium, Qemu};
+use host::settings::{Accel, Firmware, Loader, Settings};
 use host::tree::{Profile, Tree};
-use host::{image, symbolize};
+use host::{image, iso, symbolize};
 use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -51,8 +52,18 @@ pub struct Vm {
     settings: Settings,
     archive: Option<Vec<u8>>,
     initrd: Option<Vec<u8>>,
+    limine: Option<(Limine, Drive)>,
     count: bool,
     limit: Duration,
+}
+
+/// How a guest sees the real Limine's image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Drive {
+    /// As a CD.
+    Cd,
+    /// As a hard disk; under BIOS Limine's installer has to be there.
+    Disk,
 }
 
 impl Default for Vm {
@@ -69,8 +80,8 @@ impl Vm {
             Ok("debug") => Profile::Debug,
             _ => Profile::Release,
         };
-        let settings = Settings { accel: Accel::Tcg, loader_is_auto: false, profile, ..Settings::default() };
-        Vm { settings, archive: None, initrd: None, count: false, limit: Duration::from_secs(LIMIT_S) }
+        let settings = Settings { accel: Accel::Tcg, loader: Loader::Direct, profile, ..Settings::default() };
+        Vm { settings, archive: None, initrd: None, limine: None, count: false, limit: Duration::from_secs(LIMIT_S) }
     }
 
     /// Number of CPUs.
@@ -121,6 +132,14 @@ impl Vm {
         self
     }
 
+    /// The real Limine in place of the direct loader.
+    pub fn limine(mut self, limine: &Limine, firmware: Firmware, drive: Drive) -> Vm {
+        self.settings.loader = Loader::Limine;
+        self.settings.firmware = firmware;
+        self.limine = Some((limine.clone(), drive));
+        self
+    }
+
     /// Further arguments for QEMU.
     pub fn qemu_args(mut self, words: &[&str]) -> Vm {
         self.settings.qemu_args.extend(words.iter().map(|w| w.to_string()));
@@ -137,10 +156,23 @@ impl Vm {
     pub fn spawn(mut self) -> Result<Running, Failed> {
         let tree = Tree::find(None)?;
         self.settings.check()?;
-        let archive = match (self.archive, self.initrd) {
-            (Some(archive), _) => archive,
-            (None, Some(initrd)) => image::boot_archive(&tree, self.settings.profile, &initrd)?,
-            (None, None) => image::boot_archive(&tree, self.settings.profile, &image::root_file_system(&tree)?)?,
+        let profile = self.settings.profile;
+        let initrd = |given: Option<Vec<u8>>| given.map_or_else(|| image::root_file_system(&tree), Ok);
+        let bytes = match (&self.limine, self.archive) {
+            (Some((limine, drive)), _) => {
+                let disc = iso::disc(&tree, limine, profile, &initrd(self.initrd)?, &self.settings.cmdline)?;
+                match (drive, &limine.installer) {
+                    (Drive::Disk, Some(installer)) => iso::installed(installer, disc)?,
+                    _ => disc,
+                }
+            }
+            (None, Some(archive)) => archive,
+            (None, None) => image::boot_archive(&tree, profile, &initrd(self.initrd)?)?,
+        };
+        let medium = match &self.limine {
+            None => Medium::Archive(&bytes),
+            Some((_, Drive::Cd)) => Medium::Disc(&bytes),
+            Some((_, Drive::Disk)) => Medium::Disk(&bytes),
         };
         let counts = match self.count {
             false => None,
@@ -150,7 +182,7 @@ impl Vm {
                 Some(out)
             }
         };
-        let Qemu { child, console, slot } = qemu::start(&tree, &self.settings, Chosen::Tcg, &archive, |_| {})?;
+        let Qemu { child, console, slot } = qemu::start(&tree, &self.settings, Chosen::Tcg, medium, |_| {})?;
         let heard = Arc::new(Heard::default());
         let reader = console.try_clone()?;
         let shared = heard.clone();

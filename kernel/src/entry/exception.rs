@@ -7,7 +7,7 @@ use super::exit_work::full_exit_to_user;
 use super::frame::{FULL, Frame};
 use super::irq::clac_site;
 use super::tracking::user_exit_slow;
-use crate::arch::cpu_head::offset;
+use crate::arch::cpu_head::{offset, read_u32};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use kcore::context_tracking as word;
@@ -150,7 +150,9 @@ extern "C" fn from_kernel(frame: &mut Frame, vector: u64) {
         if irqs_were_on {
             x86_64::instructions::interrupts::enable();
         }
-        let resolved = irqs_were_on && crate::process::fault::kernel_user_access(address, code);
+        // With preemption off (a lock is held) nothing may sleep: the access fails instead.
+        let may_sleep = irqs_were_on && read_u32::<{ offset::PREEMPT_COUNT }>() == 0;
+        let resolved = may_sleep && crate::process::fault::kernel_user_access(address, code);
         x86_64::instructions::interrupts::disable();
         if resolved {
             return;

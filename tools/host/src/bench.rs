@@ -7,7 +7,7 @@ use crate::budgets::{self, Metric};
 use crate::failure::{self, Failure};
 use crate::image;
 use crate::plugin::{self, Report};
-use crate::qemu::{self, End, Qemu};
+use crate::qemu::{self, End, Medium, Qemu};
 use crate::settings::{Accel, Settings};
 use crate::tree::{Profile, Tree};
 use std::io::Read;
@@ -99,7 +99,7 @@ fn measure(tree: &Tree, configuration: &Configuration, only: &str, archive: &[u8
 
 /// Runs a guest without input to its end; gives the end and the serial log.
 fn run(tree: &Tree, settings: &Settings, archive: &[u8], prefix: &str) -> Result<(End, String), Failure> {
-    let Qemu { child, mut console, slot } = qemu::start(tree, settings, Chosen::Tcg, archive, |_| {})?;
+    let Qemu { child, mut console, slot } = qemu::start(tree, settings, Chosen::Tcg, Medium::Archive(archive), |_| {})?;
     let mut guest = Guest(child);
     let deadline = Instant::now() + LIMIT;
     let io = |e: std::io::Error| Failure::Bad(format!("{prefix}: console: {e}"));

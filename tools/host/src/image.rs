@@ -89,7 +89,7 @@ pub fn initrd_file(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// An ELF file without what follows its last segment: symbols and line tables stay on the host.
-fn loadable_part(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn loadable_part(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut elf = failure::read(path)?;
     trim(&mut elf).ok_or_else(|| Failure::Usage(format!("{}: not a 64-bit little-endian ELF file", path.display())))?;
     Ok(elf)

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{bench, budgets, check_arrows, check_elf, check_files, image, mutants, run, symbolize};
+use host::{bench, budgets, check_arrows, check_elf, check_files, image, iso, mutants, run, symbolize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Build everything and write the boot archive
     Image(image::Options),
+    /// Write a bootable ISO image with the real Limine
+    Iso(iso::Options),
     /// Build and boot; settings come from the environment (see `make help`)
     Run(run::Options),
     /// Resolve the addresses of a kernel panic to source lines
@@ -60,6 +62,7 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
     let tree = Tree::find(arguments.root.as_deref())?;
     match &arguments.command {
         Command::Image(options) => image::main(&tree, options),
+        Command::Iso(options) => iso::main(&tree, options),
         Command::Run(options) => run::main(&tree, options),
         Command::Symbolize(options) => symbolize::main(&tree, options),
         Command::CheckElf(options) => check_elf::main(&tree, options),

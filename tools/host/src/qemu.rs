@@ -1,12 +1,13 @@
 //! One QEMU: its command line, its start, its console stream and its end. Used by `run` and the scenarios.
 //!
 //! The console is a socket pair, so the end of our standard input is never seen by the guest, input waits until the
-//! UART has room, and no file is left behind. The boot archive is an unnamed memory file. QEMU dies with the thread
+//! UART has room, and no file is left behind. The boot medium is an unnamed memory file. QEMU dies with the thread
 //! that started it (PR_SET_PDEATHSIG), so nothing is left running even after SIGKILL.
 
 use crate::accelerator::Chosen;
 use crate::failure::Failure;
-use crate::settings::{Settings, XAPIC_CPUS};
+use crate::ovmf::{self, Ovmf};
+use crate::settings::{Firmware, Settings, XAPIC_CPUS};
 use crate::slot::{self, Slot};
 use crate::tree::Tree;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -64,22 +65,40 @@ pub struct Qemu {
     pub slot: Slot,
 }
 
-/// Starts QEMU with `archive` as the loader's boot archive, after waiting for a free slot.
+/// What the guest boots from.
+#[derive(Clone, Copy, Debug)]
+pub enum Medium<'a> {
+    /// The direct loader's boot archive.
+    Archive(&'a [u8]),
+    /// A CD with the real Limine.
+    Disc(&'a [u8]),
+    /// The same image as a hard disk.
+    Disk(&'a [u8]),
+}
+
+/// Starts QEMU with `medium`, after waiting for a free slot.
 pub fn start(
     tree: &Tree,
     settings: &Settings,
     accel: Chosen,
-    archive: &[u8],
+    medium: Medium<'_>,
     say: impl FnOnce(&str),
 ) -> Result<Qemu, Failure> {
     let slot = slot::take(|| say("waiting: two QEMUs run already"))?;
     let io = |what: &'static str| move |e: std::io::Error| Failure::Usage(format!("{what}: {e}"));
-    let archive = memory_file(archive).map_err(io("boot archive"))?;
+    let uefi = match (medium, settings.firmware) {
+        (Medium::Disc(_) | Medium::Disk(_), Firmware::Uefi) => Some(ovmf::find()?),
+        _ => None,
+    };
+    let (Medium::Archive(bytes) | Medium::Disc(bytes) | Medium::Disk(bytes)) = medium;
+    let file = memory_file(bytes).map_err(io("boot medium"))?;
     let (console, guest_side) = UnixStream::pair().map_err(io("console socket"))?;
-    let arguments = arguments(tree, settings, accel, archive.as_raw_fd(), guest_side.as_raw_fd());
+    let mut arguments = arguments(settings, accel, guest_side.as_raw_fd());
+    arguments.extend(boot_arguments(tree, settings, medium, uefi.as_ref(), file.as_raw_fd()));
+    arguments.extend(settings.qemu_args.iter().cloned());
     let mut command = Command::new(QEMU);
     command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
-    let passed = [archive.as_raw_fd(), guest_side.as_raw_fd()];
+    let passed = [file.as_raw_fd(), guest_side.as_raw_fd()];
     let parent = nix::unistd::getpid();
     // SAFETY: 1. the closure runs in the child between fork and exec and makes async-signal-safe system calls only
     // (fcntl, prctl, getppid); 2. it allocates nothing; 3. the descriptors stay open until `spawn` has returned.
@@ -110,14 +129,14 @@ fn keep_across_exec(fd: RawFd) -> std::io::Result<()> {
 }
 
 fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let fd = memfd_create(c"quiesce-archive", MFdFlags::MFD_CLOEXEC)?;
+    let fd = memfd_create(c"quiesce-medium", MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes)?;
     Ok(file.into())
 }
 
-/// QEMU's arguments. `archive` and `console` are descriptors that QEMU inherits.
-fn arguments(tree: &Tree, settings: &Settings, accel: Chosen, archive: RawFd, console: RawFd) -> Vec<String> {
+/// QEMU's arguments for the machine. `console` is a descriptor that QEMU inherits.
+fn arguments(settings: &Settings, accel: Chosen, console: RawFd) -> Vec<String> {
     let many = settings.smp > XAPIC_CPUS;
     let machine = if many && accel == Chosen::Kvm { "q35,kernel-irqchip=split" } else { "q35" };
     let model = match (accel, &settings.cpu) {
@@ -148,9 +167,35 @@ fn arguments(tree: &Tree, settings: &Settings, accel: Chosen, archive: RawFd, co
         let path = path.display().to_string().replace(',', ",,");
         add(&["-chardev", &format!("file,id=trace,path={path}"), "-serial", "chardev:trace"]);
     }
-    add(&["-bios", "qboot.rom", "-kernel", &tree.loader().display().to_string()]);
-    add(&["-initrd", &format!("/proc/self/fd/{archive}"), "-append", &settings.cmdline]);
-    words.extend(settings.qemu_args.iter().cloned());
+    words
+}
+
+/// QEMU's arguments for firmware and `medium`, whose bytes are in `file`, a descriptor that QEMU inherits.
+fn boot_arguments(
+    tree: &Tree,
+    settings: &Settings,
+    medium: Medium<'_>,
+    uefi: Option<&Ovmf>,
+    file: RawFd,
+) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |list: &[&str]| words.extend(list.iter().map(|w| w.to_string()));
+    if let Some(Ovmf { code, variables }) = uefi {
+        add(&["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={}", code.display())]);
+        // snapshot=on: writes go to an unnamed file of QEMU's.
+        add(&["-drive", &format!("if=pflash,unit=1,format=raw,snapshot=on,file={}", variables.display())]);
+    }
+    let file = format!("/proc/self/fd/{file}");
+    match medium {
+        Medium::Archive(_) => {
+            add(&["-bios", "qboot.rom", "-kernel", &tree.loader().display().to_string()]);
+            add(&["-initrd", &file, "-append", &settings.cmdline]);
+        }
+        Medium::Disc(_) => {
+            add(&["-drive", &format!("if=ide,media=cdrom,format=raw,readonly=on,file={file}"), "-boot", "d"]);
+        }
+        Medium::Disk(_) => add(&["-drive", &format!("if=virtio,format=raw,snapshot=on,file={file}"), "-boot", "c"]),
+    }
     words
 }
 
@@ -170,8 +215,7 @@ mod tests {
     use super::*;
 
     fn line(settings: &Settings, accel: Chosen) -> String {
-        let tree = Tree { root: "/r".into(), target: "/t".into() };
-        arguments(&tree, settings, accel, 7, 8).join(" ")
+        arguments(settings, accel, 8).join(" ")
     }
 
     #[test]

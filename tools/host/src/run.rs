@@ -4,7 +4,9 @@
 use crate::accelerator;
 use crate::failure::Failure;
 use crate::image;
-use crate::qemu::{self, End};
+use crate::iso;
+use crate::limine;
+use crate::qemu::{self, End, Medium};
 use crate::settings::Settings;
 use crate::symbolize;
 use crate::terminal::{Keys, RawTerminal, Typed};
@@ -15,13 +17,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// How long QEMU may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
 /// How much of the guest's last output is kept for the backtrace, in bytes.
 const TAIL_LEN: usize = 256 * 1024;
+
+/// The shell's prompt.
+const PROMPT: &[u8] = b"quiesce# ";
 
 /// Command-line options of `host run`: none, all settings come from the environment.
 #[derive(clap::Args, Debug)]
@@ -36,10 +41,11 @@ enum Event {
 
 /// Runs one guest to its end.
 pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
-    let settings = Settings::read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))?;
+    let settings = Settings::from_environment()?;
     let say = |text: &str| eprintln!("run-smp: {text}");
-    if settings.loader_is_auto {
-        say("LOADER=auto: taking the direct loader (this version has no other)");
+    let limine = limine::choose(&settings, say)?;
+    if limine.is_some() {
+        iso::find_xorriso("LOADER=limine")?;
     }
     let initrd = settings.initrd.as_deref().map(image::initrd_file).transpose()?;
     if qemu::version().is_none() {
@@ -51,8 +57,14 @@ pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
         Some(bytes) => bytes,
         None => image::root_file_system(tree)?,
     };
-    let archive = image::boot_archive(tree, settings.profile, &initrd)?;
-    let (tail, end) = boot(tree, &settings, accel, &archive, say)?;
+    let (events, inbox) = mpsc::channel();
+    watch_signals(events.clone())?;
+    let bytes = match &limine {
+        Some(limine) => iso::disc(tree, limine, settings.profile, &initrd, &settings.cmdline)?,
+        None => image::boot_archive(tree, settings.profile, &initrd)?,
+    };
+    let medium = if limine.is_some() { Medium::Disc(&bytes) } else { Medium::Archive(&bytes) };
+    let (tail, end) = boot(tree, &settings, accel, medium, (events, inbox), say)?;
     match end {
         End::Clean => Ok(()),
         bad => {
@@ -84,12 +96,11 @@ fn boot(
     tree: &Tree,
     settings: &Settings,
     accel: accelerator::Chosen,
-    archive: &[u8],
+    medium: Medium<'_>,
+    (events, inbox): (Sender<Event>, Receiver<Event>),
     say: impl Fn(&str) + Copy,
 ) -> Result<(Vec<u8>, End), Failure> {
-    let (events, inbox) = mpsc::channel();
-    watch_signals(events.clone())?;
-    let qemu::Qemu { mut child, console, slot } = qemu::start(tree, settings, accel, archive, say)?;
+    let qemu::Qemu { mut child, console, slot } = qemu::start(tree, settings, accel, medium, say)?;
     let deadline = settings.timeout.map(|limit| Instant::now() + limit);
     let pid = Pid::from_raw(child.id() as i32);
     let terminal = RawTerminal::enter()?;
@@ -99,10 +110,18 @@ fn boot(
     let input = console.try_clone().map_err(|e| Failure::Usage(format!("console: {e}")))?;
     let on_terminal = terminal.is_some();
     let to_guest = events.clone();
-    std::thread::spawn(move || copy_input(input, on_terminal, &to_guest));
+    let (kernel_runs, release) = mpsc::channel();
+    // Firmware and loader would swallow a pipe's bytes; a person may want to talk to them.
+    let held = matches!(medium, Medium::Disc(_) | Medium::Disk(_)) && !on_terminal;
+    std::thread::spawn(move || {
+        if held && release.recv().is_err() {
+            return; // QEMU has ended
+        }
+        copy_input(input, on_terminal, &to_guest);
+    });
     let (finished, tail) = mpsc::channel();
     let from_guest = events.clone();
-    std::thread::spawn(move || finished.send(copy_output(console, &from_guest)));
+    std::thread::spawn(move || finished.send(copy_output(console, kernel_runs, &from_guest)));
     std::thread::spawn(move || events.send(Event::Ended(child.wait())));
 
     let mut why: Option<Failure> = None;
@@ -183,8 +202,10 @@ fn copy_input(mut guest: UnixStream, on_terminal: bool, events: &Sender<Event>) 
     }
 }
 
-/// Copies the guest's output to standard output and returns its last part.
-fn copy_output(mut guest: UnixStream, events: &Sender<Event>) -> Vec<u8> {
+/// Copies the guest's output to standard output and returns its last part. `kernel_runs` gets one word when the kernel
+/// has the serial port.
+fn copy_output(mut guest: UnixStream, kernel_runs: Sender<()>, events: &Sender<Event>) -> Vec<u8> {
+    let mut kernel_runs = Some(kernel_runs);
     let mut tail = Vec::new();
     let mut buffer = [0u8; 16 * 1024];
     let mut stdout = std::io::stdout().lock();
@@ -201,8 +222,40 @@ fn copy_output(mut guest: UnixStream, events: &Sender<Event>) -> Vec<u8> {
             let _ = events.send(Event::OutputLost(e));
         }
         tail.extend_from_slice(&buffer[..count]);
+        if kernel_runs.is_some() && is_kernel_output(&tail) {
+            // Nobody waits unless the input is held.
+            let _ = kernel_runs.take().map(|waiting| waiting.send(()));
+        }
         if tail.len() > 2 * TAIL_LEN {
             tail.drain(..tail.len() - TAIL_LEN);
         }
+    }
+}
+
+/// True if `output` holds a line of the kernel's log (`[    0.012345] `), or the shell's prompt where `quiet` keeps
+/// the log silent.
+fn is_kernel_output(output: &[u8]) -> bool {
+    const STAMP: &[u8] = b"[ssssS.dddddd] "; // s: blank or digit; S, d: digit
+    let matches = |window: &[u8]| {
+        std::iter::zip(window, STAMP).all(|(byte, pattern)| match pattern {
+            b's' => *byte == b' ' || byte.is_ascii_digit(),
+            b'S' | b'd' => byte.is_ascii_digit(),
+            exact => byte == exact,
+        })
+    };
+    output.windows(STAMP.len()).any(matches) || output.windows(PROMPT.len()).any(|window| window == PROMPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_from_firmware_and_loader() {
+        assert!(is_kernel_output(b"\x1b[2J\x1b[01;01H[    0.053613] Quiesce"));
+        assert!(is_kernel_output(b"[12345.053613] x"));
+        assert!(is_kernel_output(b"\r\nquiesce# "));
+        assert!(!is_kernel_output(b"\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: loading Boot0001 [ 0.05] limine: Loading"));
+        assert!(!is_kernel_output(b""));
     }
 }

@@ -22,6 +22,26 @@ pub enum Accel {
     Kvm,
 }
 
+/// Which boot loader was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loader {
+    /// The real Limine where one is found, else the direct loader.
+    Auto,
+    /// Our own, without firmware.
+    Direct,
+    /// The real Limine, or an error.
+    Limine,
+}
+
+/// The firmware below the real Limine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Firmware {
+    /// QEMU's SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+}
+
 /// Everything that a boot depends on.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -41,8 +61,12 @@ pub struct Settings {
     pub icount: bool,
     /// QEMU CPU model; None: `max` under TCG, `host` under KVM.
     pub cpu: Option<String>,
-    /// The user wrote `LOADER=auto` or nothing, so the choice is to be said.
-    pub loader_is_auto: bool,
+    /// The boot loader asked for; `limine::choose` turns it into a choice.
+    pub loader: Loader,
+    /// The firmware for the real Limine.
+    pub firmware: Firmware,
+    /// Where the real Limine is.
+    pub limine_dir: Option<PathBuf>,
     /// File for the second serial port.
     pub trace: Option<PathBuf>,
     /// Limit on the whole run.
@@ -62,7 +86,9 @@ impl Default for Settings {
             accel: Accel::Auto,
             icount: false,
             cpu: None,
-            loader_is_auto: true,
+            loader: Loader::Auto,
+            firmware: Firmware::Bios,
+            limine_dir: None,
             trace: None,
             timeout: None,
             qemu_args: Vec::new(),
@@ -71,6 +97,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Reads the variables of this process's environment.
+    pub fn from_environment() -> Result<Settings, Failure> {
+        Settings::read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
     /// Reads the variables through `lookup` (the environment, or a table in tests). An empty value counts as not given.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
         let given = |name: &str| lookup(name).filter(|value| !value.is_empty());
@@ -117,28 +148,23 @@ impl Settings {
         }
         settings.cpu = given("CPU");
         if let Some(value) = given("LOADER") {
-            match value.as_str() {
-                "auto" => {}
-                "direct" => settings.loader_is_auto = false,
-                "limine" => {
-                    return Err(Failure::Usage(
-                        "LOADER=limine: not yet supported by this version: needs the disk image that `make iso` will \
-                         build; use LOADER=direct"
-                            .into(),
-                    ));
-                }
+            settings.loader = match value.as_str() {
+                "auto" => Loader::Auto,
+                "direct" => Loader::Direct,
+                "limine" => Loader::Limine,
                 _ => return Err(wrong("LOADER", &value, "auto, direct or limine")),
-            }
+            };
         }
-        match given("FIRMWARE").as_deref() {
-            None | Some("bios") => {}
-            Some("uefi") => return Err(Failure::Usage("FIRMWARE=uefi: needs LOADER=limine".into())),
-            Some(value) => return Err(wrong("FIRMWARE", value, "bios or uefi")),
+        if let Some(value) = given("FIRMWARE") {
+            settings.firmware = match value.as_str() {
+                "bios" => Firmware::Bios,
+                "uefi" => Firmware::Uefi,
+                _ => return Err(wrong("FIRMWARE", &value, "bios or uefi")),
+            };
         }
-        if let Some(value) = given("LIMINE_DIR")
-            && !std::path::Path::new(&value).is_dir()
-        {
-            return Err(Failure::Usage(format!("LIMINE_DIR={value}: no such directory")));
+        settings.limine_dir = given("LIMINE_DIR").map(PathBuf::from);
+        if let Some(dir) = &settings.limine_dir {
+            crate::limine::Limine::open(dir)?;
         }
         settings.trace = given("TRACE").map(PathBuf::from);
         if let Some(path) = &settings.trace {
@@ -170,6 +196,9 @@ impl Settings {
         if self.icount && x2apic_wanted {
             let cpu = self.cpu.as_deref().unwrap_or_default();
             return Err(Failure::Usage(format!("ICOUNT=1 with CPU={cpu}: x2APIC does not work with ICOUNT=1")));
+        }
+        if self.firmware == Firmware::Uefi && self.loader == Loader::Direct {
+            return Err(Failure::Usage("FIRMWARE=uefi with LOADER=direct: it needs LOADER=limine".into()));
         }
         if self.icount && self.smp > XAPIC_CPUS {
             let smp = self.smp;
@@ -236,8 +265,9 @@ mod tests {
             read(&[("SMP", "64"), ("MEM", "4G"), ("PROFILE", "debug"), ("TIMEOUT", "1.5"), ("ICOUNT", "1")]).unwrap();
         assert_eq!((s.smp, s.mem.as_str(), s.profile, s.icount), (64, "4G", Profile::Debug, true));
         assert_eq!(s.timeout, Some(Duration::from_millis(1500)));
-        assert!(read(&[("LOADER", "auto")]).unwrap().loader_is_auto);
-        assert!(!read(&[("LOADER", "direct")]).unwrap().loader_is_auto);
+        assert_eq!(s.loader, Loader::Auto);
+        let s = read(&[("LOADER", "limine"), ("FIRMWARE", "uefi")]).unwrap();
+        assert_eq!((s.loader, s.firmware), (Loader::Limine, Firmware::Uefi));
     }
 
     #[test]
@@ -254,10 +284,9 @@ mod tests {
             ("ACCEL", "xen"),
             ("ICOUNT", "yes"),
             ("LOADER", "grub"),
-            ("LOADER", "limine"),
             ("FIRMWARE", "coreboot"),
-            ("FIRMWARE", "uefi"),
             ("LIMINE_DIR", "/no/such/dir"),
+            ("LIMINE_DIR", "/proc"),
             ("TRACE", "/no/such/dir/file"),
             ("TIMEOUT", "0"),
             ("TIMEOUT", "soon"),
@@ -275,6 +304,7 @@ mod tests {
         assert!(read(&[("ICOUNT", "1"), ("CPU", "max,+x2apic")]).unwrap_err().contains("x2APIC"));
         assert!(read(&[("ICOUNT", "1"), ("SMP", "256")]).unwrap_err().contains("SMP=256"));
         assert!(read(&[("ICOUNT", "1"), ("CPU", "max,-x2apic")]).is_ok());
+        assert!(read(&[("FIRMWARE", "uefi"), ("LOADER", "direct")]).unwrap_err().contains("FIRMWARE=uefi"));
     }
 
     #[test]
