@@ -1,0 +1,124 @@
+//! An installation of the real Limine on this machine: where it is, whether it is whole, which version it is.
+//! Used by `run`, `iso` and the scenarios. Nothing of it is ever copied into the tree.
+
+use crate::failure::{self, Failure};
+use crate::settings::{Firmware, Loader, Settings};
+use std::path::{Path, PathBuf};
+
+/// The files that a disc needs, by the names that Limine's releases and packages give them.
+pub const FILES: [&str; 4] = [BIOS_STAGE, "limine-bios-cd.bin", "limine-uefi-cd.bin", "BOOTX64.EFI"];
+const BIOS_STAGE: &str = "limine-bios.sys";
+/// Where a distribution's package, or Limine's own `make install`, puts them.
+const SHARES: [&str; 2] = ["/usr/local/share/limine", "/usr/share/limine"];
+
+/// A whole Limine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limine {
+    /// The directory that holds [`FILES`].
+    pub dir: PathBuf,
+    /// Its version in its own words, such as `7.13.3`.
+    pub version: String,
+    /// The program that writes the BIOS stage into a disk image, where it is there.
+    pub installer: Option<PathBuf>,
+}
+
+impl Limine {
+    /// The Limine in `dir`. Fails with a line that names LIMINE_DIR and what is wrong with it.
+    pub fn open(dir: &Path) -> Result<Limine, Failure> {
+        let fail = |why: String| Failure::Usage(format!("LIMINE_DIR={}: {why}", dir.display()));
+        if !dir.is_dir() {
+            return Err(fail("no such directory".into()));
+        }
+        for name in FILES {
+            if !dir.join(name).is_file() {
+                return Err(fail(format!("not Limine's directory, it has no {name}")));
+            }
+        }
+        let stage = failure::read(&dir.join(BIOS_STAGE))?;
+        let version = version(&stage).ok_or_else(|| fail(format!("{BIOS_STAGE} names no version of Limine")))?;
+        // Beside the files in a release that was built in place; else in the bin of the same prefix.
+        let places = [dir.join("limine"), dir.join("../../bin/limine")];
+        let installer = places.into_iter().find(|p| is_program(p));
+        Ok(Limine { dir: dir.to_path_buf(), version, installer })
+    }
+
+    /// The distribution's Limine, if there is one.
+    pub fn of_distribution() -> Option<Limine> {
+        SHARES.iter().find_map(|dir| Limine::open(Path::new(dir)).ok())
+    }
+
+    /// The Limine that LIMINE_DIR names, else the distribution's; `what` needs it.
+    pub fn wanted(limine_dir: Option<&Path>, what: &str) -> Result<Limine, Failure> {
+        match limine_dir {
+            Some(dir) => Limine::open(dir),
+            None => Limine::of_distribution().ok_or_else(|| {
+                let shares = SHARES.join(" nor ");
+                Failure::Usage(format!(
+                    "{what}: no Limine in {shares}; name the directory of its binaries: LIMINE_DIR="
+                ))
+            }),
+        }
+    }
+}
+
+/// The loader that `settings` lead to: None for the direct one. `say` gets one line where `auto` was asked for.
+pub fn choose(settings: &Settings, say: impl FnOnce(&str)) -> Result<Option<Limine>, Failure> {
+    let given = settings.limine_dir.as_deref();
+    match settings.loader {
+        Loader::Direct => Ok(None),
+        Loader::Limine => Limine::wanted(given, "LOADER=limine").map(Some),
+        Loader::Auto => {
+            let found = match given {
+                Some(dir) => Some(Limine::open(dir)?),
+                None => Limine::of_distribution(),
+            };
+            if found.is_none() && settings.firmware == Firmware::Uefi {
+                return Limine::wanted(None, "FIRMWARE=uefi").map(Some);
+            }
+            match &found {
+                Some(limine) => {
+                    say(&format!("LOADER=auto: taking Limine {} from {}", limine.version, limine.dir.display()));
+                }
+                None => say("LOADER=auto: taking the direct loader (no LIMINE_DIR, no Limine of the distribution)"),
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// The version that the BIOS stage carries as text: `Limine 7.13.3`.
+fn version(stage: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b"Limine ";
+    stage.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME).find_map(|(at, _)| {
+        let text = stage[at + NAME.len()..].iter().take(32);
+        let number: String = text.map(|b| char::from(*b)).take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        let number = number.trim_end_matches('.');
+        number.starts_with(|c: char| c.is_ascii_digit()).then(|| number.to_string())
+    })
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_the_first_number_after_the_name() {
+        assert_eq!(version(b"..Limine protocol\0Limine 7.13.3 (x86-64, BIOS)\0").as_deref(), Some("7.13.3"));
+        assert_eq!(version(b"Limine 8.2.0").as_deref(), Some("8.2.0"));
+        assert_eq!(version(b"Limine "), None);
+        assert_eq!(version(b"GRUB 2.06"), None);
+    }
+
+    #[test]
+    fn a_foreign_directory_is_named_with_what_it_lacks() {
+        let message = Limine::open(Path::new("/")).unwrap_err().to_string();
+        assert!(message.contains("LIMINE_DIR=/:") && message.contains("no limine-bios.sys"), "{message}");
+        let message = Limine::open(Path::new("/no/such/limine")).unwrap_err().to_string();
+        assert!(message.contains("LIMINE_DIR=/no/such/limine: no such directory"), "{message}");
+    }
+}
