@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod atomics;
 pub mod boot_memory_map;
 pub mod buddy;
+pub mod byte_ring;
 pub mod cmdline;
 pub mod context_tracking;
 pub mod cpio;

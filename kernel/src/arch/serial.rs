@@ -58,6 +58,11 @@ impl SerialPort {
         self.write(1, 0x01);
     }
 
+    /// No interrupts; what was received stays in the FIFO.
+    pub fn disable_interrupts(self) {
+        self.write(1, 0);
+    }
+
     /// Send one byte, waiting for room.
     pub fn put(self, byte: u8) {
         while self.read(5) & LSR_THR_EMPTY == 0 {

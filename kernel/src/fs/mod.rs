@@ -1,1 +1,85 @@
-//! Files.
+//! Files: the tree in memory, what is mounted in it, open files and descriptors.
+//!
+//! Called by system calls and by process creation (tables, working directories, programs to run).
+
+pub mod content;
+pub mod current;
+pub mod device;
+pub mod event_counter;
+pub mod generated;
+mod gzip;
+mod initrd;
+pub mod inode;
+mod kmsg;
+pub mod mount;
+pub mod open_file;
+pub mod pipe;
+pub mod place;
+pub mod proc;
+pub mod random;
+pub mod sys;
+pub mod table;
+pub mod tree;
+pub mod user_buffer;
+pub mod waiting;
+pub mod work_dir;
+
+pub use content::Bytes;
+pub use open_file::OpenFile;
+pub use table::FileTable;
+pub use work_dir::WorkDir;
+
+use crate::errno::{self, Errno};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use inode::{Inode, Kind};
+use open_file::flag;
+use place::Place;
+
+static ROOT: spin::Once<Arc<Place>> = spin::Once::new();
+
+/// The root directory.
+pub fn root() -> Arc<Place> {
+    ROOT.call_once(|| Arc::new(Place { inode: Inode::new_directory(0o755), name: (*b"").into(), parent: None })).clone()
+}
+
+/// Make the tree: the archive's files, and /dev, /proc, /sys in place. Then start the console's thread. Once.
+pub fn init(initrd: Option<&'static [u8]>) {
+    let root = root();
+    match initrd {
+        Some(archive) => initrd::unpack(&root, archive),
+        None => crate::warning!("initrd: none was given"),
+    }
+    provide(&root, b"dev", "devtmpfs");
+    provide(&root, b"proc", "proc");
+    provide(&root, b"sys", "sysfs");
+    crate::tty::console::start();
+}
+
+/// Mount `kind` on the directory `name` of the root, which is made if it is not there.
+fn provide(root: &Arc<Place>, name: &[u8], kind: &'static str) {
+    let _ = tree::insert(&root.inode, name, Inode::new_directory(0o755));
+    let mounted = root.child(name).and_then(|place| mount::mount(&place, kind.as_bytes()));
+    if let Err(e) = mounted {
+        crate::warning!("cannot mount {kind}: error {}", e.0);
+    }
+}
+
+/// /dev/console for reading and writing.
+pub fn open_console() -> Arc<OpenFile> {
+    let place = place::resolve(&root(), b"/dev/console", true).ok();
+    OpenFile::new(crate::tty::console::open(), flag::RDWR, place)
+}
+
+/// The program at `path`: its bytes and the absolute path. EACCES if it is no file or not executable.
+pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Bytes, Arc<Place>), Errno> {
+    let place = place::resolve(&cwd.place(), path, true)?;
+    let executable = place.inode.mode.load(Ordering::Relaxed) & 0o111 != 0;
+    match &place.inode.kind {
+        Kind::Regular(content) if executable => {
+            let bytes = content.lock().bytes()?;
+            Ok((bytes, place))
+        }
+        _ => Err(errno::EACCES),
+    }
+}

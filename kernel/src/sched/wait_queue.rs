@@ -28,14 +28,16 @@ impl WaitQueue {
         Self { waiters: SpinLock::new(VecDeque::new()) }
     }
 
-    fn add(&self, task: &Task) {
+    /// Be woken by this queue from now on; joining twice is joining once. For waiting on several queues.
+    pub fn join(&self, task: &Task) {
         let mut waiters = self.waiters.lock_irq();
         if !waiters.contains(&task.index) {
             waiters.push_back(task.index);
         }
     }
 
-    fn remove(&self, task: &Task) {
+    /// Undo `join`.
+    pub fn leave(&self, task: &Task) {
         self.waiters.lock_irq().retain(|&i| i != task.index);
     }
 
@@ -49,7 +51,7 @@ impl WaitQueue {
         let result = loop {
             // In this order: a waker that takes this task off the queue then finds it about to sleep.
             me.state.prepare_sleep(interruptible);
-            self.add(me);
+            self.join(me);
             if let Some(r) = ready() {
                 me.state.cancel_sleep();
                 break Ok(r);
@@ -60,7 +62,7 @@ impl WaitQueue {
             }
             super::schedule();
         };
-        self.remove(me);
+        self.leave(me);
         result
     }
 

@@ -1,5 +1,10 @@
 //! System calls: one file a group, each with its list of numbers; `table` puts them together.
 
+pub mod file;
+mod file_descriptor;
+mod file_path;
+mod file_poll;
+mod file_stat;
 pub mod process;
 pub mod table;
 

@@ -14,7 +14,7 @@ pub type Calls = &'static [(usize, Handler)];
 #[repr(transparent)]
 pub struct Table([Handler; TABLE_LEN]);
 
-const GROUPS: &[Calls] = &[super::process::CALLS];
+const GROUPS: &[Calls] = &[super::process::CALLS, super::file::FILE_CALLS];
 
 /// What the entry path calls by number.
 pub static TABLE: Table = Table(build());

@@ -1,2 +1,334 @@
-//! Console terminal.
-pub fn interrupt() {}
+//! The console terminal: the serial line behind kcore's line discipline.
+//!
+//! The interrupt moves bytes from the UART into a ring and wakes the console's thread, which runs the line discipline, echoes, sends signals and
+//! wakes readers. When programs do not read, the thread stops taking, the ring fills, and the UART's interrupt is masked: a pipe on the other end
+//! waits, nothing is lost. Reads and writes are process context. Source: termios(3), tty_ioctl(4).
+
+use super::input_ring::InputRing;
+use crate::arch::serial::{COM1, SerialPort};
+use crate::arch::tsc;
+use crate::console::write_tty;
+use crate::errno::{self, Errno};
+use crate::fs::inode::{Stat, mode};
+use crate::fs::open_file::{File, How, poll};
+use crate::fs::user_buffer::UserBuffer;
+use crate::fs::{current, waiting};
+use crate::sched::wait_queue::WaitQueue;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use kcore::line_discipline::{
+    EchoBuffer, Event, ICANON, ISIG, LineDiscipline, TOSTOP, Termios, VINTR, VQUIT, VSUSP, VTIME,
+};
+
+/// Unread bytes from which on no more are taken from the line.
+const ENOUGH: usize = 2048;
+/// Bytes that one read gives at most: a whole line.
+const READ_MAX: usize = 4096;
+/// Bytes that are written with the terminal held.
+const WRITE_STEP: usize = 128;
+
+struct Terminal {
+    discipline: LineDiscipline,
+    /// struct winsize: rows, columns, and two that nobody uses.
+    window: [u16; 4],
+}
+
+static TERMINAL: SpinLock<Terminal, { rank::FILE }> =
+    SpinLock::new(Terminal { discipline: LineDiscipline::new(), window: [24, 80, 0, 0] });
+static RING: InputRing = InputRing::new();
+/// The UART's interrupt is masked because the ring is full.
+static MASKED: AtomicBool = AtomicBool::new(false);
+/// The thread waits here for bytes, or for readers to make room.
+static INPUT: WaitQueue = WaitQueue::new();
+static READERS: WaitQueue = WaitQueue::new();
+static WRITERS: WaitQueue = WaitQueue::new();
+/// Foreground process group; 0: none.
+static FOREGROUND: AtomicI32 = AtomicI32::new(0);
+/// Session that it is the terminal of; 0: none.
+static SESSION: AtomicI32 = AtomicI32::new(0);
+
+const SIGHUP: u32 = 1;
+const SIGCONT: u32 = 18;
+const SIGTTIN: u32 = 21;
+const SIGTTOU: u32 = 22;
+
+/// The serial interrupt, interrupts off: take what the UART has.
+pub fn interrupt() {
+    take_from_line();
+    INPUT.wake_one();
+}
+
+/// Producer side of the ring: the interrupt, or the thread while the interrupt is masked.
+fn take_from_line() {
+    let port = SerialPort::new(COM1);
+    loop {
+        if RING.is_full() {
+            // The bytes stay in the UART until the thread unmasks.
+            port.disable_interrupts();
+            MASKED.store(true, Ordering::Release);
+            return;
+        }
+        match port.take() {
+            Some(byte) => RING.push(byte),
+            None => return,
+        }
+    }
+}
+
+/// Start the thread. Once, at boot. What was typed before is taken with the first interrupt, or here.
+pub fn start() {
+    let cpus = crate::isolation::housekeeping::kernel_noise();
+    if let Err(e) = crate::sched::task::spawn_kthread("console", &cpus, thread, 0) {
+        crate::warning!("no console input: {e:?}");
+    }
+    // An interrupt that was raised before its handler was in place is raised again.
+    let port = SerialPort::new(COM1);
+    let irq_off = crate::arch::irq_flag::IrqOff::new();
+    port.disable_interrupts();
+    port.enable_receive_interrupt();
+    drop(irq_off);
+}
+
+fn thread(_: usize) {
+    loop {
+        let _ = INPUT.wait(false, || may_take().then_some(()));
+        take_some();
+        if MASKED.load(Ordering::Acquire) && !RING.is_full() {
+            MASKED.store(false, Ordering::Relaxed);
+            SerialPort::new(COM1).enable_receive_interrupt();
+        }
+    }
+}
+
+/// Whether there are bytes to take and room for what they become. Bytes that make signals are always taken.
+fn may_take() -> bool {
+    if RING.is_empty() {
+        return false;
+    }
+    let t = TERMINAL.lock();
+    let termios = *t.discipline.termios();
+    let enough = t.discipline.readable_bytes() >= ENOUGH;
+    drop(t);
+    let signals = [termios.cc[VINTR], termios.cc[VQUIT], termios.cc[VSUSP]];
+    !enough || termios.lflag & ISIG != 0 && RING.contains(&signals)
+}
+
+/// Take bytes until none is left or readers have enough.
+fn take_some() {
+    let mut echo = EchoBuffer::new();
+    let mut ready = false;
+    while may_take() {
+        let Some(byte) = RING.pop() else { break };
+        let mut t = TERMINAL.lock();
+        let event = t.discipline.input(byte, &mut echo);
+        write_tty(&echo);
+        drop(t);
+        echo.clear();
+        match event {
+            Event::LineReady => ready = true,
+            Event::Signal(signal) => {
+                let group = FOREGROUND.load(Ordering::Relaxed);
+                if group > 0 {
+                    current::signal_group(group, signal as u32);
+                }
+                WRITERS.wake_all();
+            }
+            Event::StartOutput => {
+                WRITERS.wake_all();
+            }
+            Event::None | Event::StopOutput | Event::Overflow => {}
+        }
+    }
+    if ready {
+        READERS.wake_all();
+    }
+}
+
+/// Input bytes lost because a line was too long.
+pub fn overflows() -> u64 {
+    TERMINAL.lock().discipline.overflows()
+}
+
+/// The hang-up of the session's leader: its terminal is free again.
+pub fn session_ended(session: i32) {
+    if session != 0 && SESSION.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let group = FOREGROUND.swap(0, Ordering::AcqRel);
+        if group > 0 {
+            current::signal_group(group, SIGHUP);
+            current::signal_group(group, SIGCONT);
+        }
+    }
+}
+
+/// The group that the terminal's signals go to, and its session: for /proc/PID/stat.
+pub fn foreground() -> (i32, i32) {
+    (FOREGROUND.load(Ordering::Relaxed), SESSION.load(Ordering::Relaxed))
+}
+
+/// Open it.
+pub fn open() -> Arc<dyn File> {
+    Arc::new(Console)
+}
+
+struct Console;
+
+/// A background process that uses its terminal is stopped, or gets EIO if it ignores that.
+fn need_foreground(signal: u32) -> Result<(), Errno> {
+    let (foreground, session) = foreground();
+    let group = current::process_group();
+    if session == 0 || foreground == 0 || current::session() != session || group == foreground {
+        return Ok(());
+    }
+    if current::is_ignored_or_blocked(signal) {
+        return if signal == SIGTTIN { Err(errno::EIO) } else { Ok(()) };
+    }
+    current::signal_group(group, signal);
+    Err(errno::ERESTARTSYS)
+}
+
+impl File for Console {
+    fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        need_foreground(SIGTTIN)?;
+        let len = to.left().min(READ_MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| errno::ENOMEM)?;
+        bytes.resize(len, 0);
+        let try_read = |bytes: &mut [u8]| TERMINAL.lock().discipline.read(bytes);
+        let n = match try_read(&mut bytes) {
+            Some(n) => n,
+            None if how.nonblock => return Err(errno::EAGAIN),
+            None => {
+                let termios = *TERMINAL.lock().discipline.termios();
+                let timed = termios.lflag & ICANON == 0 && termios.cc[VTIME] > 0;
+                let limit = tsc::ns_to_ticks(termios.cc[VTIME] as u64 * 100_000_000);
+                let deadline = timed.then(|| tsc::now().saturating_add(limit));
+                waiting::wait_any(&[&READERS], deadline, || try_read(&mut bytes))?.unwrap_or(0)
+            }
+        };
+        INPUT.wake_one();
+        to.put(&bytes[..n])
+    }
+
+    fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        if TERMINAL.lock().discipline.termios().lflag & TOSTOP != 0 {
+            need_foreground(SIGTTOU)?;
+        }
+        let mut done = 0;
+        let mut bytes = [0u8; WRITE_STEP];
+        while from.left() > 0 {
+            let n = match from.take(&mut bytes) {
+                Ok(n) => n,
+                Err(_) if done > 0 => break,
+                Err(e) => return Err(e),
+            };
+            let mut show = || {
+                let mut t = TERMINAL.lock();
+                if t.discipline.is_stopped() {
+                    return None;
+                }
+                let mut shown = EchoBuffer::new();
+                t.discipline.output(&bytes[..n], &mut shown);
+                write_tty(&shown);
+                Some(())
+            };
+            let stopped = match show() {
+                Some(()) => Ok(()),
+                None if how.nonblock => Err(errno::EAGAIN),
+                None => WRITERS.wait(true, show).map_err(Errno::from),
+            };
+            match stopped {
+                Ok(()) => done += n,
+                Err(_) if done > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self, _: u32) -> u32 {
+        let t = TERMINAL.lock();
+        let readable = if t.discipline.is_readable() { poll::IN | poll::RDNORM } else { 0 };
+        let writable = if t.discipline.is_stopped() { 0 } else { poll::OUT | poll::WRNORM };
+        readable | writable
+    }
+
+    fn wait_queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(&READERS), Some(&WRITERS)]
+    }
+
+    fn stat(&self) -> Stat {
+        Stat { mode: mode::CHR | 0o600, nlink: 1, ..Stat::default() }
+    }
+
+    fn readable_bytes(&self) -> Option<usize> {
+        Some(TERMINAL.lock().discipline.readable_bytes())
+    }
+
+    fn ioctl(&self, request: u32, argument: u64) -> Result<i64, Errno> {
+        super::control::ioctl(request, argument)
+    }
+}
+
+/// The settings.
+pub(super) fn termios() -> Termios {
+    *TERMINAL.lock().discipline.termios()
+}
+
+/// Change them. `flush`: what was typed and not read is dropped.
+pub(super) fn set_termios(termios: Termios, flush: bool) {
+    let mut t = TERMINAL.lock();
+    if flush {
+        t.discipline.flush_input();
+    }
+    t.discipline.set_termios(termios);
+    drop(t);
+    READERS.wake_all();
+    WRITERS.wake_all();
+    INPUT.wake_one();
+}
+
+/// Drop what was typed and not read.
+pub(super) fn flush_input() {
+    TERMINAL.lock().discipline.flush_input();
+    INPUT.wake_one();
+}
+
+/// struct winsize.
+pub(super) fn window() -> [u16; 4] {
+    TERMINAL.lock().window
+}
+
+/// Set it; whether it changed.
+pub(super) fn set_window(window: [u16; 4]) -> bool {
+    core::mem::replace(&mut TERMINAL.lock().window, window) != window
+}
+
+/// Make it the terminal of `session`, whose leader's group is `group`. `steal`: even if it is another session's.
+pub(super) fn take_session(session: i32, group: i32, steal: bool) -> Result<(), Errno> {
+    let owner = SESSION.load(Ordering::Acquire);
+    if owner == session {
+        return Ok(());
+    }
+    if owner != 0 && !steal {
+        return Err(errno::EPERM);
+    }
+    SESSION.store(session, Ordering::Release);
+    FOREGROUND.store(group, Ordering::Release);
+    Ok(())
+}
+
+/// Change the foreground group.
+pub(super) fn set_foreground(group: i32) {
+    FOREGROUND.store(group, Ordering::Release);
+}
+
+/// As `need_foreground`, for changes of the settings.
+pub(super) fn need_foreground_to_change() -> Result<(), Errno> {
+    need_foreground(SIGTTOU)
+}

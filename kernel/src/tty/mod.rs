@@ -1,2 +1,5 @@
 //! Terminals.
+
 pub mod console;
+mod control;
+pub mod input_ring;

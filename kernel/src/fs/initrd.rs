@@ -1,0 +1,123 @@
+//! Unpacking the root file system's archive: newc cpio, plain or gzip, several one after another.
+//!
+//! Boot, once. File contents are not touched: regular files keep pointing into the archive, which stays in memory.
+//! A broken archive is named with the offset, and what was unpacked until then stays.
+
+use super::content::Content;
+use super::inode::{Inode, Kind, encode_device, mode};
+use super::place::{self, Place};
+use super::{gzip, tree};
+use crate::errno::Errno;
+use crate::spin_lock::SpinLock;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use kcore::cpio::{self, CpioErrorKind, Entry};
+
+/// Unpack `archive` below `root`.
+pub fn unpack(root: &Arc<Place>, archive: &'static [u8]) {
+    let mut rest = archive;
+    let mut base = 0;
+    while !rest.is_empty() {
+        if gzip::is_gzip(rest) {
+            match gzip::expand(rest) {
+                Ok((plain, used)) => {
+                    unpack_plain(root, plain, None);
+                    rest = &rest[used..];
+                    base += used;
+                    // Between archives: padding.
+                    let zeros = rest.iter().position(|&b| b != 0).unwrap_or(rest.len());
+                    rest = &rest[zeros..];
+                    base += zeros;
+                }
+                Err(why) => {
+                    crate::warning!("initrd: gzip data at offset {base}: {why}");
+                    return;
+                }
+            }
+        } else {
+            match unpack_plain(root, rest, Some(base)) {
+                Some(foreign) if gzip::is_gzip(&rest[foreign..]) => {
+                    rest = &rest[foreign..];
+                    base += foreign;
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// A file with several names: (archive, device, inode number) and what it became.
+type Linked = ((u32, u32, u32, u32), Arc<Inode>);
+
+/// Unpack what is plain cpio. `Some(offset)` where something else begins that may be gzip.
+fn unpack_plain(root: &Arc<Place>, archive: &'static [u8], base: Option<usize>) -> Option<usize> {
+    let mut linked: Vec<Linked> = Vec::new();
+    let mut entries = cpio::entries(archive);
+    while let Some(entry) = entries.next() {
+        match entry {
+            Ok(entry) => {
+                if let Err(e) = unpack_entry(root, &entry, &mut linked) {
+                    crate::warning!("initrd: {} (at offset {}): error {}", entry.path, entry.offset, e.0);
+                }
+            }
+            Err(e) if e.what == CpioErrorKind::NotNewc && gzip::is_gzip(archive.get(e.offset..).unwrap_or(&[])) => {
+                return Some(e.offset);
+            }
+            Err(e) => match base {
+                Some(0) => crate::warning!("initrd: {e}"),
+                Some(base) => crate::warning!("initrd: after offset {base}: {e}"),
+                None => crate::warning!("initrd: after gzip: {e}"),
+            },
+        }
+    }
+    None
+}
+
+fn unpack_entry(root: &Arc<Place>, entry: &Entry<'static>, linked: &mut Vec<Linked>) -> Result<(), Errno> {
+    let name = entry.name().as_bytes();
+    if name.is_empty() {
+        root.inode.mode.store(mode::DIR | entry.mode & 0o7777, Ordering::Relaxed);
+        return Ok(());
+    }
+    let mut found = place::find(root, name, false)?;
+    if let Some(there) = &found.child {
+        if entry.is_dir() && there.inode.is_dir() {
+            there.inode.mode.store(mode::DIR | entry.mode & 0o7777, Ordering::Relaxed);
+            return Ok(());
+        }
+        if there.inode.is_dir() {
+            tree::remove_directory(&found)?;
+        } else {
+            tree::unlink(&found)?;
+        }
+        found.child = None;
+    }
+    let key = (entry.archive, entry.devmajor, entry.devminor, entry.ino);
+    let several = entry.is_file() && entry.nlink > 1;
+    if several && let Some((_, inode)) = linked.iter().find(|l| l.0 == key) {
+        if let (Kind::Regular(content), false) = (&inode.kind, entry.data.is_empty()) {
+            *content.lock() = Content::Archived(entry.data);
+        }
+        tree::create(&found, inode.clone())?;
+        inode.nlink.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let inode = match entry.mode & mode::FMT {
+        mode::DIR => Inode::new_directory(entry.mode),
+        mode::REG => {
+            let content = Kind::Regular(SpinLock::new(Content::Archived(entry.data)));
+            Inode::new(mode::REG | entry.mode & 0o7777, content)
+        }
+        mode::LNK => tree::new_symlink(entry.data),
+        _ => tree::new_node(entry.mode, encode_device(entry.rdevmajor, entry.rdevminor))?,
+    };
+    inode.mtime_ns.store(entry.mtime as u64 * 1_000_000_000, Ordering::Relaxed);
+    inode.uid.store(entry.uid, Ordering::Relaxed);
+    inode.gid.store(entry.gid, Ordering::Relaxed);
+    if several {
+        linked.push((key, inode.clone()));
+    }
+    tree::create(&found, inode)?;
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Open files: the trait that everything readable or writable has, and the open-file description that descriptors share.
+//!
+//! Process context. Nothing here sleeps with a lock held; closing is dropping the last reference.
+
+use super::inode::{Inode, Stat};
+use super::place::Place;
+use super::user_buffer::UserBuffer;
+use crate::errno::{self, Errno};
+use crate::sched::wait_queue::WaitQueue;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Flags of open(2), Linux's x86 numbers (asm-generic/fcntl.h).
+pub mod flag {
+    #![allow(missing_docs)]
+    pub const ACCMODE: u32 = 3;
+    pub const RDONLY: u32 = 0;
+    pub const WRONLY: u32 = 1;
+    pub const RDWR: u32 = 2;
+    pub const CREAT: u32 = 0o100;
+    pub const EXCL: u32 = 0o200;
+    pub const TRUNC: u32 = 0o1000;
+    pub const APPEND: u32 = 0o2000;
+    pub const NONBLOCK: u32 = 0o4000;
+    pub const DIRECTORY: u32 = 0o200000;
+    pub const NOFOLLOW: u32 = 0o400000;
+    pub const CLOEXEC: u32 = 0o2000000;
+    pub const PATH: u32 = 0o10000000;
+    pub const TMPFILE: u32 = 0o20200000;
+    /// What F_SETFL may change.
+    pub const SETTABLE: u32 = APPEND | NONBLOCK | 0o40000 | 0o20000 | 0o1000000;
+    /// What F_GETFL does not show.
+    pub const NOT_KEPT: u32 = CREAT | EXCL | TRUNC | 0o400 | CLOEXEC;
+}
+
+/// Bits of poll(2).
+pub mod poll {
+    #![allow(missing_docs)]
+    pub const IN: u32 = 1;
+    pub const PRI: u32 = 2;
+    pub const OUT: u32 = 4;
+    pub const ERR: u32 = 8;
+    pub const HUP: u32 = 16;
+    pub const NVAL: u32 = 32;
+    pub const RDNORM: u32 = 0x40;
+    pub const WRNORM: u32 = 0x100;
+    /// Ready for everything, as a regular file is.
+    pub const ALWAYS: u32 = IN | OUT | RDNORM | WRNORM;
+}
+
+/// How one transfer is to be done.
+#[derive(Clone, Copy)]
+pub struct How {
+    /// Where in the file; streams ignore it.
+    pub offset: u64,
+    /// EAGAIN instead of waiting.
+    pub nonblock: bool,
+    /// Write at the end.
+    pub append: bool,
+}
+
+/// Something that can be open.
+pub trait File: Send + Sync {
+    /// Read at `how.offset`; 0 at the end.
+    fn read(&self, _to: &mut UserBuffer, _how: How) -> Result<usize, Errno> {
+        Err(errno::EINVAL)
+    }
+    /// Write at `how.offset`.
+    fn write(&self, _from: &mut UserBuffer, _how: How) -> Result<usize, Errno> {
+        Err(errno::EINVAL)
+    }
+    /// Whether there is an offset; streams have none.
+    fn is_seekable(&self) -> bool {
+        true
+    }
+    /// Where SEEK_END is.
+    fn size(&self) -> u64 {
+        0
+    }
+    /// ioctl(2): `argument` is a number or a user address.
+    fn ioctl(&self, _request: u32, _argument: u64) -> Result<i64, Errno> {
+        Err(errno::ENOTTY)
+    }
+    /// What poll(2) says now to a descriptor of access mode `access`.
+    fn poll(&self, _access: u32) -> u32 {
+        poll::ALWAYS
+    }
+    /// The queues that are woken when `poll` may have changed.
+    fn wait_queues(&self) -> [Option<&WaitQueue>; 2] {
+        [None, None]
+    }
+    /// What fstat shows, of a file that is not in a directory.
+    fn stat(&self) -> Stat {
+        Stat::default()
+    }
+    /// For programs: the open-file description is about to go. `access` is its access mode.
+    fn release(&self, _access: u32) {}
+    /// Bytes that can be read now (FIONREAD).
+    fn readable_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// An open-file description (POSIX): what dup and fork share.
+pub struct OpenFile {
+    /// What is open.
+    pub file: Arc<dyn File>,
+    /// Where reads and writes go on.
+    pub offset: AtomicU64,
+    flags: AtomicU32,
+    /// Where it was found; pipes and the like are nowhere.
+    pub place: Option<Arc<Place>>,
+}
+
+impl OpenFile {
+    /// Open `file` with open(2)'s `flags`.
+    pub fn new(file: Arc<dyn File>, flags: u32, place: Option<Arc<Place>>) -> Arc<OpenFile> {
+        Arc::new(OpenFile { file, offset: AtomicU64::new(0), flags: AtomicU32::new(flags & !flag::NOT_KEPT), place })
+    }
+
+    /// Access mode and status flags.
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// F_SETFL.
+    pub fn set_flags(&self, flags: u32) {
+        let kept = self.flags() & !flag::SETTABLE;
+        self.flags.store(kept | flags & flag::SETTABLE, Ordering::Relaxed);
+    }
+
+    /// O_NONBLOCK on or off (FIONBIO).
+    pub fn set_nonblock(&self, on: bool) {
+        let rest = self.flags() & !flag::NONBLOCK;
+        self.flags.store(if on { rest | flag::NONBLOCK } else { rest }, Ordering::Relaxed);
+    }
+
+    /// The inode, of a file that is in a directory.
+    pub fn inode(&self) -> Option<&Arc<Inode>> {
+        self.place.as_ref().map(|p| &p.inode)
+    }
+
+    /// fstat.
+    pub fn stat(&self) -> Stat {
+        self.inode().map_or_else(|| self.file.stat(), |inode| inode.stat())
+    }
+
+    #[inline]
+    fn how(&self, flags: u32, offset: u64) -> How {
+        How { offset, nonblock: flags & flag::NONBLOCK != 0, append: flags & flag::APPEND != 0 }
+    }
+
+    /// read(2), or pread(2) with an offset.
+    #[inline]
+    pub fn read(&self, to: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
+        let flags = self.flags();
+        if flags & flag::ACCMODE == flag::WRONLY || flags & flag::PATH != 0 {
+            return Err(errno::EBADF);
+        }
+        match at {
+            Some(at) => self.file.read(to, self.how(flags, at)),
+            None => {
+                let offset = self.offset.load(Ordering::Relaxed);
+                let n = self.file.read(to, self.how(flags, offset))?;
+                self.offset.store(offset.saturating_add(n as u64), Ordering::Relaxed);
+                Ok(n)
+            }
+        }
+    }
+
+    /// write(2), or pwrite(2) with an offset.
+    #[inline]
+    pub fn write(&self, from: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
+        let flags = self.flags();
+        if flags & flag::ACCMODE == flag::RDONLY || flags & flag::PATH != 0 {
+            return Err(errno::EBADF);
+        }
+        match at {
+            Some(at) => self.file.write(from, self.how(flags, at)),
+            None => {
+                let append = flags & flag::APPEND != 0 && self.file.is_seekable();
+                let offset = if append { self.file.size() } else { self.offset.load(Ordering::Relaxed) };
+                let n = self.file.write(from, self.how(flags, offset))?;
+                self.offset.store(offset.saturating_add(n as u64), Ordering::Relaxed);
+                Ok(n)
+            }
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.file.release(self.flags() & flag::ACCMODE);
+    }
+}

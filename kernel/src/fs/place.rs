@@ -1,0 +1,168 @@
+//! Places: an inode together with the way by which it was reached; and path resolution.
+//!
+//! Process context. A place knows its parent, so `..` and getcwd need nothing else; a rename does not change places that exist already.
+//! Source: path_resolution(7).
+
+use super::inode::Inode;
+use crate::errno::{self, Errno};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+/// The longest name (Linux's NAME_MAX).
+pub const NAME_MAX: usize = 255;
+/// The longest path with its NUL (Linux's PATH_MAX).
+pub const PATH_MAX: usize = 4096;
+/// Symbolic links followed in one resolution (Linux's MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// An inode and how it was reached.
+pub struct Place {
+    /// What is there.
+    pub inode: Arc<Inode>,
+    /// Its name in the parent; empty for the root.
+    pub name: Box<[u8]>,
+    /// The directory that it is in; none for the root.
+    pub parent: Option<Arc<Place>>,
+}
+
+impl Place {
+    /// The absolute path.
+    pub fn path(&self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            names.push(&at.name);
+            at = parent;
+        }
+        if names.is_empty() {
+            return b"/".to_vec();
+        }
+        let mut path = Vec::new();
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        path
+    }
+
+    /// The entry `name` of this directory, through what is mounted on it.
+    pub fn child(self: &Arc<Place>, name: &[u8]) -> Result<Arc<Place>, Errno> {
+        if name.len() > NAME_MAX {
+            return Err(errno::ENAMETOOLONG);
+        }
+        let inode = self.inode.lookup(name)?;
+        Ok(self.with_child(name, inode))
+    }
+
+    /// The place of `inode` under `name` in this directory.
+    pub fn with_child(self: &Arc<Place>, name: &[u8], mut inode: Arc<Inode>) -> Arc<Place> {
+        while inode.covered.load(Ordering::Acquire) {
+            match super::mount::covering(&inode) {
+                Some(root) => inode = root,
+                None => break,
+            }
+        }
+        Arc::new(Place { inode, name: name.into(), parent: Some(self.clone()) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A long chain must not be dropped by recursion: kernel stacks are small.
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            match Arc::into_inner(parent) {
+                Some(mut alone) => next = alone.parent.take(),
+                None => break,
+            }
+        }
+    }
+}
+
+/// Where a path led.
+pub struct Found {
+    /// The directory that holds the last name.
+    pub parent: Arc<Place>,
+    /// The last name; `.`, `..` or empty (root) where the path ended so.
+    pub name: Vec<u8>,
+    /// What is there, if it exists.
+    pub child: Option<Arc<Place>>,
+    /// The path ended with a slash: only a directory will do.
+    pub slash: bool,
+}
+
+impl Found {
+    /// Whether the last component is a name proper, that could be created or removed.
+    pub fn is_plain_name(&self) -> bool {
+        !matches!(&self.name[..], b"" | b"." | b"..")
+    }
+}
+
+/// Follow `path` from `start` (or the root). `follow`: a symbolic link at the end is followed. The last name may be missing.
+pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errno> {
+    if path.is_empty() {
+        return Err(errno::ENOENT);
+    }
+    if path.len() >= PATH_MAX {
+        return Err(errno::ENAMETOOLONG);
+    }
+    let mut expanded: Vec<u8>;
+    let mut rest = path;
+    let mut at = if path[0] == b'/' { super::root() } else { start.clone() };
+    let mut links = 0;
+    loop {
+        let begin = rest.iter().position(|&b| b != b'/').unwrap_or(rest.len());
+        rest = &rest[begin..];
+        let end = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+        let (name, tail) = rest.split_at(end);
+        let is_last = tail.iter().all(|&b| b == b'/');
+        let slash = is_last && !tail.is_empty();
+        let next = match name {
+            b"" => return Ok(Found { parent: at.clone(), name: Vec::new(), child: Some(at), slash: true }),
+            b"." | b".." if !at.inode.is_dir() => return Err(errno::ENOTDIR),
+            b"." => at.clone(),
+            b".." => at.parent.clone().unwrap_or_else(|| at.clone()),
+            _ => match at.child(name) {
+                Ok(place) => place,
+                Err(errno::ENOENT) if is_last => {
+                    return Ok(Found { parent: at, name: name.to_vec(), child: None, slash });
+                }
+                Err(e) => return Err(e),
+            },
+        };
+        if next.inode.is_symlink() && (!is_last || follow || slash) {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(errno::ELOOP);
+            }
+            let mut target = next.inode.link_target()?;
+            if target.is_empty() {
+                return Err(errno::ENOENT);
+            }
+            target.extend_from_slice(tail);
+            if target.len() >= PATH_MAX {
+                return Err(errno::ENAMETOOLONG);
+            }
+            expanded = target;
+            rest = &expanded;
+            if rest[0] == b'/' {
+                at = super::root();
+            }
+            continue;
+        }
+        if is_last {
+            if slash && !next.inode.is_dir() {
+                return Err(errno::ENOTDIR);
+            }
+            return Ok(Found { parent: at, name: name.to_vec(), child: Some(next), slash });
+        }
+        at = next;
+    }
+}
+
+/// Follow `path` to something that exists.
+pub fn resolve(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Arc<Place>, Errno> {
+    find(start, path, follow)?.child.ok_or(errno::ENOENT)
+}

@@ -1,0 +1,45 @@
+//! A process's working directory and umask: what CLONE_FS shares and fork copies.
+
+use super::place::Place;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Both. The process holds it in an `Arc`.
+pub struct WorkDir {
+    place: SpinLock<Arc<Place>, { rank::PROCESS_PART }>,
+    umask: AtomicU32,
+}
+
+impl WorkDir {
+    /// `/` and 022, as Linux's init has them.
+    pub fn new() -> Arc<WorkDir> {
+        Arc::new(WorkDir { place: SpinLock::new(super::root()), umask: AtomicU32::new(0o022) })
+    }
+
+    /// A copy for a forked process.
+    pub fn clone_dir(&self) -> Arc<WorkDir> {
+        Arc::new(WorkDir { place: SpinLock::new(self.place()), umask: AtomicU32::new(self.umask()) })
+    }
+
+    /// The working directory.
+    pub fn place(&self) -> Arc<Place> {
+        self.place.lock().clone()
+    }
+
+    /// Change it. The caller checked that it is a directory.
+    pub fn set_place(&self, place: Arc<Place>) {
+        let old = core::mem::replace(&mut *self.place.lock(), place);
+        drop(old);
+    }
+
+    /// Permission bits that new files do not get.
+    pub fn umask(&self) -> u32 {
+        self.umask.load(Ordering::Relaxed)
+    }
+
+    /// Set them; returns the old ones.
+    pub fn set_umask(&self, mask: u32) -> u32 {
+        self.umask.swap(mask & 0o777, Ordering::Relaxed)
+    }
+}
