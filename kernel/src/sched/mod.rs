@@ -54,6 +54,11 @@ impl CpuSched {
         self.queue.lock_irq().len()
     }
 
+    /// TSC up to which the running task's time is in its `runtime_ns`.
+    pub fn charged_tsc(&self) -> u64 {
+        self.charged_tsc.load(Ordering::Relaxed)
+    }
+
     fn idle_ptr(&self) -> *const Task {
         self.idle.load(Ordering::Acquire)
     }

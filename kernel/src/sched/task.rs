@@ -309,6 +309,11 @@ pub fn all() -> impl Iterator<Item = TaskRef> {
     (1..PID_MAX).filter_map(by_index)
 }
 
+/// The id that was given last.
+pub fn last_id() -> u32 {
+    NEXT.load(Ordering::Relaxed) - 1
+}
+
 /// Live tasks, idle ones apart.
 pub fn count() -> u32 {
     LIVE.load(Ordering::Relaxed)

@@ -1,10 +1,17 @@
-//! /sys.
+//! /sys: the CPUs as Linux shows them, and /sys/kernel/quiesce, which is ours. Reads everyone's state, changes nobody's.
+
+mod cpu;
+mod log;
+mod quiesce;
 
 use super::generated::{Item, new_root};
 use super::inode::{Inode, device_number};
 use alloc::sync::Arc;
 
-static ROOT: &[Item] = &[];
+static ROOT: &[Item] = &[
+    Item::Dir("devices", &[Item::Dir("system", &[Item::Dir("cpu", cpu::ITEMS)])]),
+    Item::Dir("kernel", &[Item::Dir("quiesce", quiesce::ITEMS), Item::Dir("tracing", &[])]),
+];
 
 /// A root of it.
 pub fn root_inode() -> Arc<Inode> {

@@ -1,0 +1,110 @@
+//! /proc files about the machine: command line, CPUs, memory, version.
+
+use crate::arch::tsc;
+use crate::errno::Errno;
+use crate::mm::frame;
+use crate::percpu;
+use alloc::string::String;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+use raw_cpuid::CpuId;
+
+pub(super) fn cmdline(_: u64, out: &mut String) -> Result<(), Errno> {
+    super::line(crate::limine::read().map_or("", |boot| boot.cmdline), out)
+}
+
+pub(super) fn version(_: u64, out: &mut String) -> Result<(), Errno> {
+    super::line(format_args!("Quiesce version {} #1 SMP", env!("CARGO_PKG_VERSION")), out)
+}
+
+pub(super) fn meminfo(_: u64, out: &mut String) -> Result<(), Errno> {
+    let (total, free) = (frame::ram_bytes() >> 10, frame::free_bytes() >> 10);
+    let rows = [
+        ("MemTotal", total),
+        ("MemFree", free),
+        ("MemAvailable", free),
+        ("Buffers", 0),
+        ("Cached", 0),
+        ("SwapCached", 0),
+        ("SwapTotal", 0),
+        ("SwapFree", 0),
+        ("Dirty", 0),
+        ("Writeback", 0),
+    ];
+    for (name, kib) in rows {
+        let _ = writeln!(out, "{:<15} {kib:>8} kB", alloc::format!("{name}:"));
+    }
+    Ok(())
+}
+
+/// One block a CPU. All CPUs are taken to be like the one that answers.
+pub(super) fn cpuinfo(_: u64, out: &mut String) -> Result<(), Errno> {
+    let cpuid = CpuId::new();
+    let vendor = cpuid.get_vendor_info();
+    let brand = cpuid.get_processor_brand_string();
+    let feature = cpuid.get_feature_info();
+    let (khz, online) = (tsc::khz(), percpu::online());
+    let mut flags = String::new();
+    if let Some(f) = &feature {
+        // In the order of Linux's cpufeatures.h.
+        let known = [
+            ("fpu", f.has_fpu()),
+            ("de", f.has_de()),
+            ("pse", f.has_pse()),
+            ("tsc", f.has_tsc()),
+            ("msr", f.has_msr()),
+            ("pae", f.has_pae()),
+            ("mce", f.has_mce()),
+            ("cx8", f.has_cmpxchg8b()),
+            ("apic", f.has_apic()),
+            ("sep", f.has_sysenter_sysexit()),
+            ("pge", f.has_pge()),
+            ("cmov", f.has_cmov()),
+            ("pat", f.has_pat()),
+            ("mmx", f.has_mmx()),
+            ("fxsr", f.has_fxsave_fxstor()),
+            ("sse", f.has_sse()),
+            ("sse2", f.has_sse2()),
+            ("pni", f.has_sse3()),
+            ("ssse3", f.has_ssse3()),
+            ("fma", f.has_fma()),
+            ("cx16", f.has_cmpxchg16b()),
+            ("pcid", f.has_pcid()),
+            ("sse4_1", f.has_sse41()),
+            ("sse4_2", f.has_sse42()),
+            ("x2apic", f.has_x2apic()),
+            ("movbe", f.has_movbe()),
+            ("popcnt", f.has_popcnt()),
+            ("tsc_deadline_timer", f.has_tsc_deadline()),
+            ("aes", f.has_aesni()),
+            ("xsave", f.has_xsave()),
+            ("avx", f.has_avx()),
+            ("f16c", f.has_f16c()),
+            ("rdrand", f.has_rdrand()),
+            ("hypervisor", f.has_hypervisor()),
+        ];
+        known.iter().filter(|k| k.1).for_each(|k| {
+            let _ = write!(flags, " {}", k.0);
+        });
+    }
+    for cpu in online.iter() {
+        let _ = writeln!(out, "processor\t: {cpu}");
+        if let Some(v) = &vendor {
+            let _ = writeln!(out, "vendor_id\t: {}", v.as_str());
+        }
+        if let Some(f) = &feature {
+            let (family, model) = (f.family_id(), f.model_id());
+            let _ = writeln!(out, "cpu family\t: {family}\nmodel\t\t: {model}");
+        }
+        if let Some(b) = &brand {
+            let _ = writeln!(out, "model name\t: {}", b.as_str().trim());
+        }
+        if let Some(f) = &feature {
+            let _ = writeln!(out, "stepping\t: {}", f.stepping_id());
+        }
+        let apic = percpu::get(cpu).map_or(0, |a| a.apic_id.load(Ordering::Relaxed));
+        let _ = writeln!(out, "cpu MHz\t\t: {}.{:03}", khz / 1000, khz % 1000);
+        let _ = writeln!(out, "apicid\t\t: {apic}\nflags\t\t:{flags}\n");
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! /sys/kernel/quiesce: what each CPU does, why its tick is on, what it was interrupted by, and an IPI on demand.
+//!
+//! Looking at an isolated CPU reads its memory and never interrupts it. Line formats are fixed: programs read them.
+
+use crate::arch::tsc;
+use crate::context_tracking;
+use crate::errno::{self, Errno};
+use crate::fs::generated::{Item, Leaf, Numbered};
+use crate::isolation::housekeeping;
+use crate::percpu::{self, Percpu};
+use crate::sched::{self, task};
+use crate::smp::call_function;
+use crate::time::tick::{self, Site};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+use kcore::interruption::Cause;
+use kcore::tick::{Scope, TickDep};
+
+/// What is in it.
+pub static ITEMS: &[Item] = &[
+    Item::File("tsc_khz", |_, out| {
+        let _ = writeln!(out, "{}", tsc::khz());
+        Ok(())
+    }),
+    Item::File("cpus", cpus),
+    Item::Special("log", super::log::open),
+    Item::Control("inject_ipi", inject_ipi),
+    Item::File("console", |_, out| {
+        let _ = writeln!(out, "overflows {}", crate::tty::console::overflows());
+        Ok(())
+    }),
+    Item::File("rcu", |_, out| {
+        let (periods, total_ns, longest_ns) = crate::rcu::stats();
+        let _ = writeln!(out, "grace_periods={periods} total_ns={total_ns} longest_ns={longest_ns}");
+        Ok(())
+    }),
+    Item::Numbered(Numbered {
+        prefix: "cpu",
+        exists: |_, cpu| percpu::is_online(cpu),
+        all: |_| percpu::online().iter().collect::<Vec<u32>>(),
+        argument: |_, cpu| cpu as u64,
+        leaf: Leaf::Dir(&[Item::File("entries", entries), Item::File("why", why)]),
+    }),
+];
+
+/// Interrupt counts of a CPU by cause, NMIs apart.
+fn interrupt_counts(area: &Percpu) -> impl Iterator<Item = (Cause, u64)> {
+    let causes = Cause::INTERRUPTS.into_iter().filter(|c| *c != Cause::Nmi);
+    causes.map(|c| (c, area.head.irqs[c.code() as usize].load(Ordering::Relaxed)))
+}
+
+fn cpus(_: u64, out: &mut String) -> Result<(), Errno> {
+    for cpu in percpu::online().iter() {
+        if let Some(area) = percpu::get(cpu) {
+            cpu_line(cpu, area, out);
+        }
+    }
+    Ok(())
+}
+
+fn cpu_line(cpu: u32, area: &Percpu, out: &mut String) {
+    let head = &area.head;
+    let load = |field: &core::sync::atomic::AtomicU64| field.load(Ordering::Relaxed);
+    let tracked = head.active.load(Ordering::Relaxed) != 0;
+    let state = context_tracking::describe(cpu);
+    let since_tsc = match state {
+        "idle" => load(&area.state_since_tsc),
+        _ if tracked => load(&head.since_tsc),
+        _ => load(&area.state_since_tsc),
+    };
+    // What has not been set yet counts from boot.
+    let since_ns = tsc::ticks_to_ns(since_tsc.saturating_sub(tsc::boot()));
+    let now_ns = tsc::now_ns().max(since_ns);
+    let tick = if load(&area.time.tick_deadline) != 0 { "on" } else { "off" };
+    let nmis = load(&head.nmis);
+    let interrupts: u64 = interrupt_counts(area).map(|c| c.1).sum::<u64>() + nmis;
+    let all = load(&head.syscalls) + load(&head.exceptions) + interrupts;
+    let isolated = housekeeping::is_isolated(cpu) as u32;
+    let _ = write!(
+        out,
+        "cpu={cpu} state={state} since_ns={since_ns} now_ns={now_ns} tick={tick} isolated={isolated} tracked={} \
+         entries={all} interrupts={interrupts}",
+        tracked as u32
+    );
+    if let Some(running) = sched::running_on(cpu) {
+        let _ = write!(out, " task={} comm={}", running.tid(), field(task::comm_str(&running.comm())));
+    }
+    out.push('\n');
+}
+
+/// A name as the value of a field: blanks would end it.
+fn field(name: &str) -> String {
+    name.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect()
+}
+
+fn entries(cpu: u64, out: &mut String) -> Result<(), Errno> {
+    let area = percpu::get(cpu as u32).ok_or(errno::ENXIO)?;
+    let head = &area.head;
+    for (name, count) in [("syscall", &head.syscalls), ("exception", &head.exceptions), ("nmi", &head.nmis)] {
+        let _ = writeln!(out, "{name} {}", count.load(Ordering::Relaxed));
+    }
+    for (cause, count) in interrupt_counts(area) {
+        let _ = writeln!(out, "{} {count}", cause.name());
+    }
+    Ok(())
+}
+
+fn origin(site: Site, task: u32, comm: &[u8; 16], out: &mut String) {
+    if let Some(site) = site {
+        let _ = write!(out, " site={}:{}", site.file(), site.line());
+    }
+    if comm[0] != 0 {
+        let _ = write!(out, " task={task} comm={}", field(task::comm_str(comm)));
+    }
+}
+
+fn why(cpu: u64, out: &mut String) -> Result<(), Errno> {
+    let area = percpu::get(cpu as u32).ok_or(errno::ENXIO)?;
+    let history = area.time.history.lock_irq();
+    let (held, log, since_ns) = (history.held.clone(), history.log.clone(), history.since_ns);
+    drop(history);
+    let on = area.time.tick_deadline.load(Ordering::Relaxed) != 0;
+    let now_ns = tsc::now_ns().max(since_ns);
+    let _ = writeln!(out, "cpu={cpu} tick={} since_ns={since_ns} now_ns={now_ns}", if on { "on" } else { "off" });
+    let mask = area.time.deps.load();
+    for (dep, h) in held.iter().filter(|(dep, _)| mask & dep.bit() != 0) {
+        // Housekeeping is not about one CPU: it is what all CPUs but the isolated ones do.
+        let scope = if dep == TickDep::Housekeeping { Scope::Global } else { Scope::Cpu };
+        let _ = write!(out, "held dep={} scope={}", dep.name(), scope.name());
+        origin(h.site, h.task, &h.comm, out);
+        let _ = writeln!(out, " since_ns={}", h.since_ns);
+    }
+    // The other masks keep no holder.
+    let mut bare = |mask: u32, scope: Scope, whose: Option<(u32, [u8; 16])>| {
+        for dep in TickDep::ALL.into_iter().filter(|dep| mask & dep.bit() != 0) {
+            let _ = write!(out, "held dep={} scope={}", dep.name(), scope.name());
+            if let Some((task, comm)) = whose {
+                origin(None, task, &comm, out);
+            }
+            out.push('\n');
+        }
+    };
+    bare(tick::GLOBAL.load(), Scope::Global, None);
+    if let Some(running) = sched::running_on(cpu as u32) {
+        bare(running.tick_deps.load(), Scope::Task, Some((running.tid(), running.comm())));
+    }
+    for c in log.iter() {
+        let dep = c.dep.map_or("none", |d| d.name());
+        let tick = if c.on { "on" } else { "off" };
+        let _ = write!(out, "change at_ns={} tick={tick} dep={dep} scope={}", c.at_ns, c.scope.name());
+        origin(c.site, c.task, &c.comm, out);
+        out.push('\n');
+    }
+    Ok(())
+}
+
+/// One function-call IPI to the CPU whose number is written.
+fn inject_ipi(_: u64, text: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    let cpu: u32 = text.trim().parse().map_err(|_| errno::EINVAL)?;
+    if !percpu::is_online(cpu) {
+        return Err(errno::ENXIO);
+    }
+    call_function::call(cpu, Cause::CallFunction, |_| {}, 0);
+    Ok(())
+}
