@@ -1,1 +1,710 @@
-//! Address spaces.
+//! Address spaces: the map of `kcore::vma`, the page tables that follow it, and the faults that fill them.
+//!
+//! Process context, interrupts on: the lock is held while other CPUs are asked to flush. Frames that were mapped are freed only
+//! after the flush. An address space is dropped when no CPU has its root loaded any more.
+
+use super::user_page_table::UserPageTable;
+use super::{frame, kernel_map, page_cache};
+use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
+use crate::errno::{EFAULT, EINVAL, ENOMEM, Errno};
+use crate::percpu;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+use kcore::cpu_set::CpuSet;
+use kcore::interruption::Cause;
+use kcore::vma::{Access, AddressSpaceMap, FaultDecision, Kind, Limits, Pieces, Prot, Pte, Region, SegvCode};
+
+/// How far a stack may grow: RLIMIT_STACK.
+pub const STACK_LIMIT: u64 = 8 << 20;
+
+/// A page of zeros that all may read.
+#[repr(C, align(4096))]
+struct ZeroPage([u8; PAGE_SIZE as usize]);
+static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
+
+fn zero_page() -> u64 {
+    kernel_map::virt_to_phys(&ZERO_PAGE as *const _ as u64)
+}
+
+/// Memory that several address spaces share: pages by index, made on first use.
+pub struct SharedMemory {
+    pages: SpinLock<Vec<u64>, { rank::FILE }>,
+}
+
+impl SharedMemory {
+    /// `len` bytes of zeros, no page made yet. `None` without memory.
+    pub fn new(len: u64) -> Option<Arc<Self>> {
+        let count = len.div_ceil(PAGE_SIZE) as usize;
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(count).ok()?;
+        pages.resize(count, 0);
+        Some(Arc::new(Self { pages: SpinLock::new(pages) }))
+    }
+
+    /// The page at byte `offset`, with one user more. `Err(None)`: beyond the end; `Err(Some(()))`: no memory.
+    fn page(&self, offset: u64) -> Result<u64, FaultError> {
+        let mut pages = self.pages.lock();
+        let slot = pages.get_mut((offset / PAGE_SIZE) as usize).ok_or(FaultError::Bus)?;
+        if *slot == 0 {
+            *slot = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
+        }
+        frame::share(*slot);
+        Ok(*slot)
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        self.pages.lock().iter().filter(|&&p| p != 0).for_each(|&p| frame::release(p));
+    }
+}
+
+/// What a new mapping shows.
+pub enum Content {
+    /// Private zeros.
+    Anonymous,
+    /// A stack.
+    Stack,
+    /// A private view of `bytes` from `offset` on (page-aligned); what is beyond the end of the last page is zero.
+    File(&'static [u8], u64),
+    /// Shared memory from `offset` on.
+    Shared(Arc<SharedMemory>, u64),
+}
+
+/// Where a new mapping goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At the hint if that is free, else anywhere.
+    Anywhere(u64),
+    /// There, in place of what is there.
+    Fixed(u64),
+    /// There, if nothing is there.
+    FixedNoReplace(u64),
+}
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// SIGSEGV.
+    Segv(SegvCode),
+    /// SIGBUS: beyond the end of the file.
+    Bus,
+    /// No frame is left.
+    NoMemory,
+}
+
+struct Inner {
+    map: AddressSpaceMap,
+    table: UserPageTable,
+    files: Vec<&'static [u8]>,
+    shared: Vec<Option<Arc<SharedMemory>>>,
+    /// Pages mapped, foreign ones too.
+    resident: u64,
+}
+
+/// One address space.
+pub struct AddressSpace {
+    root: u64,
+    inner: SpinLock<Inner, { rank::ADDRESS_SPACE }>,
+    /// membarrier(2) registrations.
+    pub membarrier: core::sync::atomic::AtomicU32,
+}
+
+/// Frames to be freed after a flush, and what has to be flushed.
+struct Gather {
+    frames: ArrayVec<u64, 64>,
+    first: u64,
+    end: u64,
+}
+
+impl Gather {
+    fn new() -> Self {
+        Self { frames: ArrayVec::new(), first: u64::MAX, end: 0 }
+    }
+
+    /// `virt` had the entry `old`, which is gone. False if a flush is due.
+    fn removed(&mut self, virt: u64, old: u64) -> bool {
+        self.changed(virt);
+        if old & bits::FOREIGN == 0 {
+            self.frames.push(old & bits::ADDRESS);
+        }
+        !self.frames.is_full()
+    }
+
+    fn changed(&mut self, virt: u64) {
+        self.first = self.first.min(virt);
+        self.end = self.end.max(virt + PAGE_SIZE);
+    }
+
+    fn finish(&mut self, root: u64) {
+        if self.first < self.end {
+            flush(root, self.first..self.end);
+            (self.first, self.end) = (u64::MAX, 0);
+        }
+        self.frames.drain(..).for_each(frame::release);
+    }
+}
+
+/// The CPUs that have `root` loaded now; one that loads it later loads fresh translations.
+pub fn cpus_running(root: u64) -> CpuSet {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let mut set = CpuSet::new();
+    for cpu in 0..percpu::nr_cpus() {
+        if percpu::get(cpu).is_some_and(|a| a.address_space_root.load(Ordering::Relaxed) == root) {
+            let _ = set.insert(cpu);
+        }
+    }
+    set
+}
+
+struct FlushRequest {
+    root: u64,
+    range: Range<u64>,
+}
+
+fn flush_here(request: &FlushRequest) {
+    if pt::root() != request.root {
+        return;
+    }
+    if request.range.end - request.range.start <= 16 * PAGE_SIZE {
+        let mut at = request.range.start;
+        while at < request.range.end {
+            pt::flush_page(at);
+            at += PAGE_SIZE;
+        }
+    } else {
+        // SAFETY: the root that is loaded already.
+        unsafe { pt::load(request.root) };
+    }
+}
+
+/// Drop the translations of `range` on all CPUs that have `root` loaded. Preemption is off, interrupts are on.
+fn flush(root: u64, range: Range<u64>) {
+    let request = FlushRequest { root, range };
+    flush_here(&request);
+    let mut others = cpus_running(root);
+    others.remove(percpu::cpu());
+    if !others.is_empty() {
+        fn on_target(argument: usize) {
+            // SAFETY: the caller waits until all targets have run this, so the request lives.
+            flush_here(unsafe { &*(argument as *const FlushRequest) });
+        }
+        crate::smp::call_function::call_many(&others, Cause::TlbFlush, on_target, &request as *const _ as usize);
+    }
+}
+
+fn entry_flags(prot: Prot) -> u64 {
+    let mut flags = bits::USER | bits::ACCESSED;
+    if prot != Prot::NONE {
+        flags |= bits::PRESENT;
+    }
+    if prot.write() {
+        flags |= bits::WRITABLE | bits::DIRTY;
+    }
+    if !prot.exec() {
+        flags |= bits::NO_EXECUTE;
+    }
+    flags
+}
+
+fn classify(entry: u64) -> Pte {
+    if entry == 0 {
+        Pte::Absent
+    } else if entry & bits::FOREIGN != 0 {
+        if entry & bits::ADDRESS == zero_page() {
+            Pte::ZeroPage
+        } else {
+            Pte::Page { writable: false, sole_owner: false }
+        }
+    } else {
+        Pte::Page {
+            writable: entry & bits::WRITABLE != 0,
+            sole_owner: frame::users(entry & bits::ADDRESS) == 1,
+        }
+    }
+}
+
+impl Inner {
+    fn set(&mut self, page: u64, entry: u64) -> Result<u64, FaultError> {
+        let Some(e) = self.table.entry(page) else {
+            if entry & bits::FOREIGN == 0 {
+                frame::release(entry & bits::ADDRESS);
+            }
+            return Err(FaultError::NoMemory);
+        };
+        let old = e.swap(entry, Ordering::AcqRel);
+        if old == 0 {
+            self.resident += 1;
+        }
+        Ok(old)
+    }
+
+    /// Put `entry` at `page`; the old translation is dropped everywhere, then the old frame's user.
+    fn replace(&mut self, page: u64, entry: u64) -> Result<(), FaultError> {
+        let old = self.set(page, entry)?;
+        if old != 0 {
+            flush(self.table.root(), page..page + PAGE_SIZE);
+            if old & bits::FOREIGN == 0 {
+                frame::release(old & bits::ADDRESS);
+            }
+        }
+        Ok(())
+    }
+
+    fn file_page(&self, file: u32, offset: u64) -> Result<&'static [u8], FaultError> {
+        let bytes = *self.files.get(file as usize).ok_or(FaultError::Bus)?;
+        let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
+        Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
+    }
+
+    fn fault(&mut self, addr: u64, access: Access) -> Result<(), FaultError> {
+        let page = addr & !(PAGE_SIZE - 1);
+        loop {
+            let now = self.table.lookup(page).map_or(0, |e| e.load(Ordering::Relaxed));
+            let (decision, prot) = self.map.fault(addr, access, classify(now));
+            let flags = entry_flags(prot);
+            let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
+            return match decision {
+                FaultDecision::ReadZero => self.set(page, zero_page() | read_only | bits::FOREIGN).map(drop),
+                FaultDecision::ZeroFill => {
+                    let phys = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::FileRead { file, offset } => {
+                    let bytes = self.file_page(file, offset)?;
+                    let entry = match page_cache::page_of(bytes)? {
+                        page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
+                        page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
+                    };
+                    self.set(page, entry).map(drop)
+                }
+                FaultDecision::FileCopy { file, offset } => {
+                    let phys = page_cache::copy_of(self.file_page(file, offset)?)?;
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::SharedPage { object, offset } => {
+                    let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
+                    let phys = memory.page(offset)?;
+                    self.set(page, phys | flags).map(drop)
+                }
+                FaultDecision::SpecialPage { .. } => Err(FaultError::Bus),
+                FaultDecision::CopyOnWrite => {
+                    let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
+                    // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so
+                    // not freed while the lock is held.
+                    unsafe { copy_frame(phys, now & bits::ADDRESS) };
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::MakeWritable => {
+                    // Only rights are added: a stale translation elsewhere faults and finds it done.
+                    let _ = self.set(page, now & bits::ADDRESS | flags)?;
+                    pt::flush_page(page);
+                    Ok(())
+                }
+                FaultDecision::Refresh => {
+                    let writable = now & bits::WRITABLE != 0 && prot.write();
+                    let flags = if writable { flags } else { read_only };
+                    let _ = self.set(page, now & (bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE) | flags)?;
+                    pt::flush_page(page);
+                    Ok(())
+                }
+                FaultDecision::GrowStack => {
+                    if !self.map.grow_stack(addr, STACK_LIMIT) {
+                        return Err(FaultError::Segv(SegvCode::MapErr));
+                    }
+                    continue;
+                }
+                FaultDecision::Segv(code) => Err(FaultError::Segv(code)),
+            };
+        }
+    }
+
+    /// Take out all pages of `range`.
+    fn zap(&mut self, range: Range<u64>) {
+        let root = self.table.root();
+        let mut gather = Gather::new();
+        let mut at = range.start;
+        let mut removed = 0;
+        while at < range.end {
+            at = self.table.for_each(at, range.end, |virt, e| {
+                removed += 1;
+                gather.removed(virt, e.swap(0, Ordering::AcqRel))
+            });
+            gather.finish(root);
+        }
+        self.resident -= removed;
+    }
+
+    fn zap_pieces(&mut self, pieces: &Pieces) {
+        for piece in pieces.iter() {
+            self.zap(piece.start..piece.end);
+        }
+        if pieces.iter().any(|p| matches!(p.kind, Kind::Shared { .. })) {
+            self.forget_unused_shared();
+        }
+    }
+
+    fn forget_unused_shared(&mut self) {
+        for (i, slot) in self.shared.iter_mut().enumerate() {
+            let used = |r: &Region| matches!(r.kind, Kind::Shared { object, .. } if object as usize == i);
+            if slot.is_some() && !self.map.iter().any(used) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn kind_of(&mut self, content: Content) -> Result<Kind, Errno> {
+        Ok(match content {
+            Content::Anonymous => Kind::Anonymous,
+            Content::Stack => Kind::Stack,
+            Content::File(bytes, offset) => {
+                let same = |f: &&[u8]| f.as_ptr() == bytes.as_ptr() && f.len() == bytes.len();
+                let file = match self.files.iter().position(same) {
+                    Some(i) => i,
+                    None => {
+                        self.files.try_reserve(1).map_err(|_| ENOMEM)?;
+                        self.files.push(bytes);
+                        self.files.len() - 1
+                    }
+                };
+                Kind::FileBacked { file: file as u32, offset }
+            }
+            Content::Shared(memory, offset) => {
+                let object = match self.shared.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, &memory))) {
+                    Some(i) => i,
+                    None => match self.shared.iter().position(Option::is_none) {
+                        Some(i) => {
+                            self.shared[i] = Some(memory);
+                            i
+                        }
+                        None => {
+                            self.shared.try_reserve(1).map_err(|_| ENOMEM)?;
+                            self.shared.push(Some(memory));
+                            self.shared.len() - 1
+                        }
+                    },
+                };
+                Kind::Shared { object: object as u32, offset }
+            }
+        })
+    }
+}
+
+/// # Safety
+/// 1. Both are frames in the direct map; 2. `to` is the caller's alone; 3. `from` is not freed meanwhile.
+pub(super) unsafe fn copy_frame(to: u64, from: u64) {
+    // SAFETY: the caller's conditions; exactly one page each.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rdi") phys_to_virt(to) => _, inout("rsi") phys_to_virt(from) => _, inout("rcx") PAGE_SIZE / 8 => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+impl AddressSpace {
+    /// An empty one. `None` without memory.
+    pub fn new() -> Option<Self> {
+        Some(Self::with(AddressSpaceMap::new(Limits::for_stack(STACK_LIMIT)), UserPageTable::new()?))
+    }
+
+    fn with(map: AddressSpaceMap, table: UserPageTable) -> Self {
+        Self {
+            root: table.root(),
+            inner: SpinLock::new(Inner { map, table, files: Vec::new(), shared: Vec::new(), resident: 0 }),
+            membarrier: core::sync::atomic::AtomicU32::new(0),
+        }
+    }
+
+    /// CR3.
+    #[inline]
+    pub fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// Resolve a fault at `addr`.
+    #[inline]
+    pub fn fault(&self, addr: u64, access: Access) -> Result<(), FaultError> {
+        self.inner.lock().fault(addr, access)
+    }
+
+    /// mmap(2): map `len` bytes (rounded up to pages); returns the address.
+    pub fn map(&self, place: Place, len: u64, prot: Prot, content: Content) -> Result<u64, Errno> {
+        let mut inner = self.inner.lock();
+        let kind = inner.kind_of(content)?;
+        let fixed = |at: u64| -> Result<Region, Errno> {
+            let end = at.checked_add(len).and_then(|e| e.checked_next_multiple_of(PAGE_SIZE)).ok_or(ENOMEM)?;
+            if len == 0 {
+                return Err(EINVAL);
+            }
+            Ok(Region::new(at..end, prot, kind))
+        };
+        let at = match place {
+            Place::Anywhere(hint) => inner.map.map_anywhere(len, hint, prot, kind)?,
+            Place::Fixed(at) => {
+                let pieces = inner.map.map_fixed(fixed(at)?)?;
+                inner.zap_pieces(&pieces);
+                at
+            }
+            Place::FixedNoReplace(at) => {
+                inner.map.map_fixed_noreplace(fixed(at)?)?;
+                at
+            }
+        };
+        Ok(at)
+    }
+
+    /// munmap(2).
+    pub fn unmap(&self, start: u64, len: u64) -> Result<(), Errno> {
+        let end = start.checked_add(len).ok_or(EINVAL)?;
+        let mut inner = self.inner.lock();
+        let pieces = inner.map.unmap(start..end)?;
+        inner.zap_pieces(&pieces);
+        Ok(())
+    }
+
+    /// mprotect(2).
+    pub fn protect(&self, start: u64, len: u64, prot: Prot) -> Result<(), Errno> {
+        let end = start.checked_add(len).ok_or(ENOMEM)?;
+        let mut inner = self.inner.lock();
+        let pieces = inner.map.protect(start..end, prot)?;
+        let flags = entry_flags(prot);
+        let keep = bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE;
+        let mut gather = Gather::new();
+        for piece in pieces.iter() {
+            inner.table.for_each(piece.start, piece.end, |virt, e| {
+                let old = e.load(Ordering::Relaxed);
+                let mut new = old & keep | flags;
+                if old & (bits::FOREIGN | bits::COPY_ON_WRITE) != 0 {
+                    new &= !(bits::WRITABLE | bits::DIRTY);
+                }
+                e.store(new, Ordering::Release);
+                gather.changed(virt);
+                true
+            });
+        }
+        gather.finish(self.root);
+        Ok(())
+    }
+
+    /// brk(2): the new break, or the old one.
+    pub fn set_brk(&self, brk: u64) -> u64 {
+        let mut inner = self.inner.lock();
+        let (now, pieces) = inner.map.set_brk(brk, u64::MAX);
+        inner.zap_pieces(&pieces);
+        now
+    }
+
+    /// Where the heap starts. For exec.
+    pub fn set_brk_start(&self, start: u64) {
+        self.inner.lock().map.set_brk_start(start);
+    }
+
+    /// MADV_DONTNEED: private pages are forgotten; the next access finds them as at first. ENOMEM if a part is not mapped.
+    pub fn forget(&self, start: u64, len: u64) -> Result<(), Errno> {
+        let end = start.checked_add(len).ok_or(EINVAL)?.next_multiple_of(PAGE_SIZE);
+        let mut inner = self.inner.lock();
+        let covered = inner.map.covers(start..end, Prot::NONE);
+        inner.zap(start..end.min(pt::USER_END));
+        if covered { Ok(()) } else { Err(ENOMEM) }
+    }
+
+    /// Whether all of the range is mapped with these rights.
+    pub fn covers(&self, start: u64, len: u64, prot: Prot) -> bool {
+        start.checked_add(len).is_some_and(|end| self.inner.lock().map.covers(start..end, prot))
+    }
+
+    /// mremap(2) of one region or a part of it. `to`: MREMAP_FIXED's address; `may_move`: MREMAP_MAYMOVE.
+    pub fn remap(&self, old: u64, old_len: u64, new_len: u64, may_move: bool, to: Option<u64>) -> Result<u64, Errno> {
+        let round = |n: u64| n.checked_next_multiple_of(PAGE_SIZE).ok_or(EINVAL);
+        let (old_len, new_len) = (round(old_len)?, round(new_len)?);
+        if old % PAGE_SIZE != 0 || new_len == 0 {
+            return Err(EINVAL);
+        }
+        let old_end = old.checked_add(old_len).filter(|&e| e <= pt::USER_END).ok_or(EINVAL)?;
+        let mut inner = self.inner.lock();
+        let region = *inner.map.find(old).filter(|r| r.end >= old_end).ok_or(EFAULT)?;
+        if to.is_none() && new_len <= old_len {
+            if new_len < old_len {
+                let pieces = inner.map.unmap(old + new_len..old_end)?;
+                inner.zap_pieces(&pieces);
+            }
+            return Ok(old);
+        }
+        if to.is_none() && old_len > 0 && old_end == region.end {
+            // In place, if there is room behind it.
+            let tail = Region::new(old_end..old + new_len, region.prot, advanced(region.kind, old_end - region.start));
+            if old.checked_add(new_len).is_some_and(|e| e <= pt::USER_END) && inner.map.map_fixed_noreplace(tail).is_ok() {
+                return Ok(old);
+            }
+        }
+        if !may_move {
+            return Err(ENOMEM);
+        }
+        let kind = advanced(region.kind, old - region.start);
+        let new = match to {
+            Some(at) => {
+                let end = at.checked_add(new_len).filter(|&e| e <= pt::USER_END).ok_or(EINVAL)?;
+                if at % PAGE_SIZE != 0 || at < old_end && old < end {
+                    return Err(EINVAL);
+                }
+                let pieces = inner.map.map_fixed(Region::new(at..end, region.prot, kind))?;
+                inner.zap_pieces(&pieces);
+                at
+            }
+            None => inner.map.map_anywhere(new_len, 0, region.prot, kind)?,
+        };
+        inner.move_pages(old, new, old_len.min(new_len));
+        if old_len > 0 {
+            let pieces = inner.map.unmap(old..old_end)?;
+            inner.zap_pieces(&pieces);
+        }
+        Ok(new)
+    }
+
+    /// fork: the same map, private pages shared copy-on-write, shared ones shared.
+    pub fn fork(&self) -> Option<AddressSpace> {
+        let new = AddressSpace::with(AddressSpaceMap::new(Limits::for_stack(STACK_LIMIT)), UserPageTable::new()?);
+        let inner = self.inner.lock();
+        // The new one is nobody else's yet: its parts are filled without its lock, which has the same rank.
+        let mut child = Inner {
+            map: inner.map.clone(),
+            table: UserPageTable::new()?,
+            files: inner.files.clone(),
+            shared: inner.shared.clone(),
+            resident: 0,
+        };
+        drop(new);
+        let mut write_protected = false;
+        let mut enough_memory = true;
+        for region in inner.map.iter() {
+            let shared = matches!(region.kind, Kind::Shared { .. });
+            inner.table.for_each(region.start, region.end, |virt, e| {
+                let mut v = e.load(Ordering::Relaxed);
+                if v & bits::FOREIGN == 0 {
+                    if !shared {
+                        if v & bits::WRITABLE != 0 {
+                            write_protected = true;
+                        }
+                        v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
+                        e.store(v, Ordering::Release);
+                    }
+                    frame::share(v & bits::ADDRESS);
+                }
+                enough_memory = child.set(virt, v).is_ok();
+                enough_memory
+            });
+            if !enough_memory {
+                break;
+            }
+        }
+        if write_protected {
+            flush(self.root, 0..pt::USER_END);
+        }
+        drop(inner);
+        let root = child.table.root();
+        let child = AddressSpace {
+            root,
+            inner: SpinLock::new(child),
+            membarrier: core::sync::atomic::AtomicU32::new(self.membarrier.load(Ordering::Relaxed)),
+        };
+        enough_memory.then_some(child)
+    }
+
+    /// Write `bytes` at `addr` as the program could, whether the address space is loaded or not.
+    pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<(), FaultError> {
+        let mut inner = self.inner.lock();
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = addr + done as u64;
+            let n = ((PAGE_SIZE - at % PAGE_SIZE) as usize).min(bytes.len() - done);
+            inner.fault(at, Access::Write)?;
+            let entry = inner.table.lookup(at).map_or(0, |e| e.load(Ordering::Relaxed));
+            let to = phys_to_virt(entry & bits::ADDRESS) + at % PAGE_SIZE;
+            // SAFETY: the fault made the page ours and writable; the lock keeps it; `n` stays within it.
+            unsafe { core::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to as *mut u8, n) };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// The shared memory behind `addr` and the offset in it, as the key of a futex that processes share. The number names the
+    /// memory as long as it is mapped.
+    pub fn shared_key(&self, addr: u64) -> Option<(usize, u64)> {
+        let inner = self.inner.lock();
+        let region = inner.map.find(addr)?;
+        match region.kind {
+            Kind::Shared { object, offset } => {
+                let memory = inner.shared.get(object as usize)?.as_ref()?;
+                Some((Arc::as_ptr(memory) as usize, offset + (addr - region.start)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes mapped and pages resident.
+    pub fn size(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.map.total_bytes(), inner.resident)
+    }
+
+    /// The regions, for /proc/PID/maps.
+    pub fn regions(&self) -> Vec<Region> {
+        self.inner.lock().map.iter().copied().collect()
+    }
+}
+
+impl Inner {
+    /// Move the entries of `len` bytes from `old` to `new`, where nothing is mapped.
+    fn move_pages(&mut self, old: u64, new: u64, len: u64) {
+        let mut gather = Gather::new();
+        let mut at = old;
+        while at < old + len {
+            let Some(from) = self.table.lookup(at) else {
+                at += PAGE_SIZE;
+                continue;
+            };
+            let v = from.load(Ordering::Relaxed);
+            if v != 0 {
+                // Without memory for a table the page stays behind and is unmapped with the rest: never a wrong mapping.
+                if let Some(to) = self.table.entry(new + (at - old)) {
+                    to.store(v, Ordering::Release);
+                    if let Some(from) = self.table.lookup(at) {
+                        from.store(0, Ordering::Release);
+                    }
+                    gather.changed(at);
+                }
+            }
+            at += PAGE_SIZE;
+        }
+        gather.finish(self.table.root());
+    }
+}
+
+fn advanced(kind: Kind, bytes: u64) -> Kind {
+    match kind {
+        Kind::FileBacked { file, offset } => Kind::FileBacked { file, offset: offset + bytes },
+        Kind::Shared { object, offset } => Kind::Shared { object, offset: offset + bytes },
+        Kind::Special { offset } => Kind::Special { offset: offset + bytes },
+        Kind::Heap => Kind::Anonymous,
+        same => same,
+    }
+}
+
+impl Drop for Inner {
+    /// No CPU has the root loaded: frames go without a flush.
+    fn drop(&mut self) {
+        self.table.for_each(0, pt::USER_END, |_, e: &AtomicU64| {
+            let v = e.load(Ordering::Relaxed);
+            if v & bits::FOREIGN == 0 {
+                frame::release(v & bits::ADDRESS);
+            }
+            true
+        });
+    }
+}
