@@ -38,6 +38,50 @@ pub fn area_size() -> usize {
     AREA_SIZE.load(Ordering::Relaxed) as usize
 }
 
+/// Whether areas are XSAVE's.
+pub fn has_xsave() -> bool {
+    XCR0.load(Ordering::Relaxed) != 0
+}
+
+/// Size of an area in a signal frame: a magic word lies behind an XSAVE area.
+pub fn frame_size() -> usize {
+    area_size() + if has_xsave() { 4 } else { 0 }
+}
+
+/// What a signal frame's area says about itself: (offset, bytes) pairs to be written over the area.
+/// Source: Linux arch/x86/include/uapi/asm/sigcontext.h, `struct _fpx_sw_bytes`.
+pub fn describe_frame<E>(mut write: impl FnMut(usize, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    const MAGIC1: u32 = 0x4650_5853;
+    const MAGIC2: u32 = 0x4650_5845;
+    const SOFTWARE_BYTES: usize = 464;
+    if !has_xsave() {
+        return Ok(());
+    }
+    let size = area_size() as u32;
+    let mut software = [0u8; 24];
+    software[..4].copy_from_slice(&MAGIC1.to_le_bytes());
+    software[4..8].copy_from_slice(&(size + 4).to_le_bytes());
+    software[8..16].copy_from_slice(&XCR0.load(Ordering::Relaxed).to_le_bytes());
+    software[16..20].copy_from_slice(&size.to_le_bytes());
+    write(SOFTWARE_BYTES, &software)?;
+    write(size as usize, &MAGIC2.to_le_bytes())
+}
+
+/// Make an area that a user wrote one that `restore` can load without a fault.
+pub fn sanitise(area: &mut [u8]) {
+    const MXCSR_MASK: u32 = 0xffbf;
+    const XCOMP_BV: core::ops::Range<usize> = 520..576;
+    let mxcsr = u32::from_le_bytes([area[24], area[25], area[26], area[27]]) & MXCSR_MASK;
+    area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+    if has_xsave() {
+        let mut used = [0; 8];
+        used.copy_from_slice(&area[512..520]);
+        let used = u64::from_le_bytes(used) & XCR0.load(Ordering::Relaxed);
+        area[512..520].copy_from_slice(&used.to_le_bytes());
+        area[XCOMP_BV].fill(0);
+    }
+}
+
 /// One task's state. Owned by its task; touched only while that task switches or is stopped.
 pub struct FpuState(*mut u8);
 // SAFETY: plain memory with one owner.
@@ -73,6 +117,18 @@ impl FpuState {
     pub unsafe fn bytes(&self) -> &mut [u8] {
         // SAFETY: the area is ours; the caller excludes others.
         unsafe { core::slice::from_raw_parts_mut(self.0, area_size()) }
+    }
+
+    /// Back to the initial state.
+    ///
+    /// # Safety
+    /// As `bytes`.
+    pub unsafe fn reset(&self) {
+        // SAFETY: the caller's condition; offsets of FCW and MXCSR in the legacy region.
+        let area = unsafe { self.bytes() };
+        area.fill(0);
+        area[..2].copy_from_slice(&0x37fu16.to_le_bytes());
+        area[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     }
 
     /// Copy of another task's saved state (fork).

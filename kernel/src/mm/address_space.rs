@@ -63,6 +63,33 @@ impl Drop for SharedMemory {
     }
 }
 
+/// The content of a file, as it was when it was mapped.
+#[derive(Clone)]
+pub enum FileBytes {
+    /// In memory for ever (the root archive): pages may be shared.
+    Static(&'static [u8]),
+    /// The first so many bytes of a copy.
+    Owned(Arc<Vec<u8>>, usize),
+}
+
+impl FileBytes {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Static(b) => b,
+            Self::Owned(b, len) => &b[..*len],
+        }
+    }
+
+    /// The same without what is at `len` and beyond.
+    pub fn cut(&self, len: usize) -> Self {
+        match self {
+            Self::Static(b) => Self::Static(&b[..len.min(b.len())]),
+            Self::Owned(b, old) => Self::Owned(b.clone(), len.min(*old)),
+        }
+    }
+}
+
 /// What a new mapping shows.
 pub enum Content {
     /// Private zeros.
@@ -70,7 +97,7 @@ pub enum Content {
     /// A stack.
     Stack,
     /// A private view of `bytes` from `offset` on (page-aligned); what is beyond the end of the last page is zero.
-    File(&'static [u8], u64),
+    File(FileBytes, u64),
     /// Shared memory from `offset` on.
     Shared(Arc<SharedMemory>, u64),
 }
@@ -100,7 +127,7 @@ pub enum FaultError {
 struct Inner {
     map: AddressSpaceMap,
     table: UserPageTable,
-    files: Vec<&'static [u8]>,
+    files: Vec<FileBytes>,
     shared: Vec<Option<Arc<SharedMemory>>>,
     /// Pages mapped, foreign ones too.
     resident: u64,
@@ -228,6 +255,12 @@ fn classify(entry: u64) -> Pte {
     }
 }
 
+/// The page of `bytes` at `offset`, cut at the end. SIGBUS beyond it.
+fn page_at(bytes: &[u8], offset: u64) -> Result<&[u8], FaultError> {
+    let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
+    Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
+}
+
 impl Inner {
     fn set(&mut self, page: u64, entry: u64) -> Result<u64, FaultError> {
         let Some(e) = self.table.entry(page) else {
@@ -255,12 +288,6 @@ impl Inner {
         Ok(())
     }
 
-    fn file_page(&self, file: u32, offset: u64) -> Result<&'static [u8], FaultError> {
-        let bytes = *self.files.get(file as usize).ok_or(FaultError::Bus)?;
-        let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
-        Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
-    }
-
     fn fault(&mut self, addr: u64, access: Access) -> Result<(), FaultError> {
         let page = addr & !(PAGE_SIZE - 1);
         loop {
@@ -275,15 +302,18 @@ impl Inner {
                     self.replace(page, phys | flags)
                 }
                 FaultDecision::FileRead { file, offset } => {
-                    let bytes = self.file_page(file, offset)?;
-                    let entry = match page_cache::page_of(bytes)? {
-                        page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
-                        page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
+                    let entry = match self.files.get(file as usize).ok_or(FaultError::Bus)? {
+                        FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
+                            page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
+                            page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
+                        },
+                        owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
                     };
                     self.set(page, entry).map(drop)
                 }
                 FaultDecision::FileCopy { file, offset } => {
-                    let phys = page_cache::copy_of(self.file_page(file, offset)?)?;
+                    let bytes = self.files.get(file as usize).ok_or(FaultError::Bus)?.bytes();
+                    let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
                     self.replace(page, phys | flags)
                 }
                 FaultDecision::SharedPage { object, offset } => {
@@ -362,7 +392,7 @@ impl Inner {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
             Content::File(bytes, offset) => {
-                let same = |f: &&[u8]| f.as_ptr() == bytes.as_ptr() && f.len() == bytes.len();
+                let same = |f: &FileBytes| core::ptr::eq(f.bytes(), bytes.bytes());
                 let file = match self.files.iter().position(same) {
                     Some(i) => i,
                     None => {
@@ -569,9 +599,7 @@ impl AddressSpace {
 
     /// fork: the same map, private pages shared copy-on-write, shared ones shared.
     pub fn fork(&self) -> Option<AddressSpace> {
-        let new = AddressSpace::with(AddressSpaceMap::new(Limits::for_stack(STACK_LIMIT)), UserPageTable::new()?);
         let inner = self.inner.lock();
-        // The new one is nobody else's yet: its parts are filled without its lock, which has the same rank.
         let mut child = Inner {
             map: inner.map.clone(),
             table: UserPageTable::new()?,
@@ -579,7 +607,6 @@ impl AddressSpace {
             shared: inner.shared.clone(),
             resident: 0,
         };
-        drop(new);
         let mut write_protected = false;
         let mut enough_memory = true;
         for region in inner.map.iter() {

@@ -1,8 +1,103 @@
-//! faults
+//! Faults of programs: pages brought in, or a signal. A program's fault never ends the kernel.
+//!
+//! Called by the exception entry with interrupts on, in the context of the task that faulted.
+
+use super::signal::{self, Info, sig};
+use super::{Thread, current_thread, try_current_thread};
+use crate::arch::cpu_head::{self, offset};
+use crate::arch::page_table::USER_END;
 use crate::entry::frame::Frame;
-pub fn user_page_fault(_: &mut Frame, _: u64, _: u64) {}
-pub fn user_exception(_: &mut Frame, _: u64, _: u64) {}
-pub fn kernel_user_access(_: u64, _: u64) -> bool {
-    false
+use crate::mm::address_space::FaultError;
+use kcore::vma::{Access, SegvCode};
+
+/// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions").
+const WRITE: u64 = 1 << 1;
+const FETCH: u64 = 1 << 4;
+
+fn access(code: u64) -> Access {
+    if code & FETCH != 0 {
+        Access::Exec
+    } else if code & WRITE != 0 {
+        Access::Write
+    } else {
+        Access::Read
+    }
 }
-pub fn user_debug(_: &mut Frame, _: u64) {}
+
+/// A page fault in user mode.
+pub fn user_page_fault(frame: &mut Frame, address: u64, code: u64) {
+    let thread = current_thread();
+    let result = match thread.address_space() {
+        Some(space) if address < USER_END => space.fault(address, access(code)),
+        _ => Err(FaultError::Segv(SegvCode::MapErr)),
+    };
+    let Err(error) = result else { return };
+    let info = match error {
+        FaultError::Segv(how) => Info::fault(sig::SEGV, how as i32, address),
+        FaultError::Bus => Info::fault(sig::BUS, 2, address), // BUS_ADRERR
+        FaultError::NoMemory => {
+            let comm = crate::sched::current().comm();
+            let name = crate::sched::task::comm_str(&comm);
+            crate::warning!("out of memory: killed {name}[{}]", thread.process.pid);
+            if thread.process.pid == 1 {
+                crate::panic::cannot_go_on(format_args!("out of memory, and only init is left to kill"));
+            }
+            signal::kill(&thread.process, sig::KILL);
+            return;
+        }
+    };
+    let name = if info.signal == sig::SEGV { "segfault" } else { "bus error" };
+    raise(thread, frame, info, format_args!("{name} at {address:x}"), code);
+}
+
+/// The kernel reads or writes user memory for the running task and the page is not there. True if it is now. Fails where the
+/// task may not wait: a lock is held, or there is no user.
+pub fn kernel_user_access(address: u64, code: u64) -> bool {
+    if cpu_head::read_u32::<{ offset::PREEMPT_COUNT }>() != 0 {
+        return false;
+    }
+    let Some(space) = try_current_thread().and_then(Thread::address_space) else { return false };
+    space.fault(address, access(code)).is_ok()
+}
+
+/// Any other exception in user mode.
+pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
+    let at = frame.rip;
+    let (name, info) = match vector {
+        0 => ("divide error", Info::fault(sig::FPE, 1, at)),     // FPE_INTDIV
+        3 => ("int3", Info::from_kernel(sig::TRAP)),
+        4 => ("overflow", Info::from_kernel(sig::SEGV)),
+        5 => ("bounds", Info::from_kernel(sig::SEGV)),
+        6 => ("invalid opcode", Info::fault(sig::ILL, 2, at)),   // ILL_ILLOPN
+        12 => ("stack segment", Info::from_kernel(sig::BUS)),
+        13 => ("general protection fault", Info::from_kernel(sig::SEGV)),
+        16 => ("x87 error", Info::fault(sig::FPE, 7, at)),       // FPE_FLTINV
+        17 => ("alignment check", Info::fault(sig::BUS, 1, 0)),  // BUS_ADRALN
+        19 => ("SIMD error", Info::fault(sig::FPE, 7, at)),
+        _ => ("exception", Info::from_kernel(sig::SEGV)),
+    };
+    raise(current_thread(), frame, info, format_args!("{name}"), code);
+}
+
+/// #DB in user mode: a single step, or a breakpoint of the debug registers.
+pub fn user_debug(frame: &mut Frame, dr6: u64) {
+    const SINGLE_STEP: u64 = 1 << 14;
+    let code = if dr6 & SINGLE_STEP != 0 { 2 } else { 4 }; // TRAP_TRACE, TRAP_HWBKPT
+    let info = Info::fault(sig::TRAP, code, frame.rip);
+    raise(current_thread(), frame, info, format_args!("debug trap"), 0);
+}
+
+/// Send the signal; say so where nobody handles it.
+fn raise(thread: &Thread, frame: &Frame, info: Info, what: core::fmt::Arguments<'_>, code: u64) {
+    let handler = thread.process.actions.lock().of(info.signal).handler;
+    if handler == signal::DEFAULT || handler == signal::IGNORE {
+        say(thread, frame, format_args!("{what} ip {:x} sp {:x} error {code:x}", frame.rip, frame.rsp));
+    }
+    signal::force(info);
+}
+
+/// One line about a program that is about to die.
+pub fn say(thread: &Thread, _frame: &Frame, what: core::fmt::Arguments<'_>) {
+    let comm = crate::sched::current().comm();
+    crate::info!("{}[{}]: {what}", crate::sched::task::comm_str(&comm), thread.process.pid);
+}

@@ -1,6 +1,252 @@
-//! Processes.
+//! Processes and their threads: what a user task is besides a thing that runs.
+//!
+//! A `sched::task::Task` that runs user code owns a `Thread`; threads of one process share its `Process`. Process context only,
+//! but for what says otherwise. `tree` knows all processes.
+
+pub mod exec;
+pub mod exit;
 pub mod fault;
+pub mod fork;
+pub mod init;
+pub mod random;
 pub mod signal;
-pub fn start_init(_: &crate::limine::BootInfo, _: kcore::cmdline::BootParams<'static>) -> Result<(), &'static str> {
-    Ok(())
+pub mod signal_frame;
+pub mod tree;
+pub mod user_stack;
+
+pub use init::start_init;
+
+use crate::fs::{FileTable, WorkDir};
+use crate::mm::address_space::AddressSpace;
+use crate::sched::task::Task;
+use crate::sched::wait_queue::WaitQueue;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use kcore::tick::TickMask;
+use signal::{PendingSignals, SignalActions};
+
+/// What the threads of a program share.
+pub struct Process {
+    /// Process id: the first thread's id.
+    pub pid: u32,
+    /// The parent's pid; 0 for the first process and for orphans of nobody.
+    pub ppid: AtomicU32,
+    /// Process group.
+    pub pgid: AtomicU32,
+    /// Session.
+    pub sid: AtomicU32,
+    /// It has called execve since it was forked (setpgid looks).
+    pub has_execed: AtomicBool,
+    /// Its address space, for others than its own threads; `None` once it has ended.
+    pub address_space: SpinLock<Option<Arc<AddressSpace>>, { rank::PROCESS_PART }>,
+    /// Its descriptors, for others than its own threads; `None` once it has ended.
+    pub files: SpinLock<Option<Arc<FileTable>>, { rank::PROCESS_PART }>,
+    /// Working directory and umask.
+    pub work_dir: Arc<WorkDir>,
+    /// Path of the program, for /proc/PID/exe.
+    pub exe: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
+    /// Arguments, each with its NUL, for /proc/PID/cmdline.
+    pub cmdline: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
+    /// Threads that have not ended.
+    pub threads: SpinLock<Vec<Arc<Thread>>, { rank::PROCESS_PART }>,
+    /// Signal handlers.
+    pub actions: SpinLock<SignalActions, { rank::PROCESS_PART }>,
+    /// Signals for any of its threads.
+    pub pending: PendingSignals,
+    /// GROUP_EXIT | wait status, once all threads have to end.
+    group_exit: AtomicU64,
+    /// All threads sleep until SIGCONT.
+    pub stopped: AtomicBool,
+    /// Who waits for `stopped` to end, or for the other threads to end.
+    pub changed: WaitQueue,
+    /// Where its threads wait for its children.
+    pub children_changed: WaitQueue,
+    /// The vfork parent that waits for exec or exit.
+    pub vfork: SpinLock<Option<Arc<Completion>>, { rank::PROCESS_PART }>,
+    /// The signal that its parent gets at its end; 0 = none.
+    pub exit_signal: u32,
+    /// Tick dependencies of this process.
+    pub tick_deps: TickMask,
+    /// Nanoseconds that threads which have ended ran.
+    pub ended_runtime_ns: AtomicU64,
+    /// When it was made, ns since boot.
+    pub start_ns: u64,
+    /// RLIMIT_NOFILE and the like are constants; the nice value is kept.
+    pub nice: core::sync::atomic::AtomicI32,
+}
+
+/// Bit of `Process::group_exit`: the process ends.
+const GROUP_EXIT: u64 = 1 << 32;
+
+/// A value that its own thread alone touches.
+struct Own<T>(UnsafeCell<T>);
+// SAFETY: by `Thread`'s rule only the thread itself touches it, and the thread before it has ever run.
+unsafe impl<T: Send> Sync for Own<T> {}
+
+/// What a user task is besides a task. Lives as long as its task's memory.
+pub struct Thread {
+    /// Its process.
+    pub process: Arc<Process>,
+    /// Thread id as the program sees it.
+    pub tid: AtomicU32,
+    /// Index of its task.
+    pub task: u32,
+    address_space: Own<Option<Arc<AddressSpace>>>,
+    files: Own<Option<Arc<FileTable>>>,
+    /// Signals that wait while they are in this set.
+    pub blocked: AtomicU64,
+    /// The set to go back to after sigsuspend; `None` outside.
+    pub saved_blocked: SpinLock<Option<u64>, { rank::PROCESS_PART }>,
+    /// Signals for this thread.
+    pub pending: PendingSignals,
+    /// sigaltstack(2): address, size, flags.
+    pub alternate_stack: SpinLock<signal_frame::AlternateStack, { rank::PROCESS_PART }>,
+    /// The word to clear and wake when the thread ends; 0 = none.
+    pub clear_child_tid: AtomicU64,
+    /// Head of the robust-futex list; 0 = none.
+    pub robust_list: AtomicU64,
+    /// The thread must end (another thread calls execve).
+    pub must_end: AtomicBool,
+    /// What restart_syscall goes on with.
+    pub restart: SpinLock<Restart, { rank::PROCESS_PART }>,
+    /// PR_SET_PDEATHSIG.
+    pub parent_death_signal: AtomicU32,
+    /// Timer slack, kept for prctl.
+    pub timer_slack_ns: AtomicU64,
+}
+
+/// What restart_syscall(2) goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restart {
+    /// Nothing: EINTR.
+    Nothing,
+    /// A sleep to this TSC value; where to write what is left (0 = nowhere).
+    Sleep {
+        /// End of the sleep.
+        deadline_tsc: u64,
+        /// Where to write what is left.
+        left: u64,
+    },
+}
+
+/// Something that happens once.
+pub struct Completion {
+    done: AtomicBool,
+    waiters: WaitQueue,
+}
+
+impl Completion {
+    /// It has not happened.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { done: AtomicBool::new(false), waiters: WaitQueue::new() })
+    }
+
+    /// It happened.
+    pub fn complete(&self) {
+        self.done.store(true, Ordering::SeqCst);
+        self.waiters.wake_all();
+    }
+
+    /// Wait for it. A signal does not end the wait.
+    pub fn wait(&self) {
+        let _ = self.waiters.wait(false, || self.done.load(Ordering::SeqCst).then_some(()));
+    }
+}
+
+impl Process {
+    /// The wait status with which all threads have to end, if they have to.
+    #[inline]
+    pub fn ending(&self) -> Option<u32> {
+        let v = self.group_exit.load(Ordering::SeqCst);
+        (v & GROUP_EXIT != 0).then_some(v as u32)
+    }
+
+    /// All threads have to end with `status`, unless they have to already. Returns the status that counts.
+    pub fn set_ending(&self, status: u32) -> u32 {
+        match self.group_exit.compare_exchange(0, GROUP_EXIT | status as u64, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => status,
+            Err(first) => first as u32,
+        }
+    }
+
+    /// Time that its threads ran, ns.
+    pub fn runtime_ns(&self) -> u64 {
+        let live: u64 = self
+            .threads
+            .lock()
+            .iter()
+            .filter_map(|t| crate::sched::task::with(t.task, |task| task.runtime_ns.load(Ordering::Relaxed)))
+            .sum();
+        self.ended_runtime_ns.load(Ordering::Relaxed) + live
+    }
+}
+
+impl Thread {
+    /// The address space it runs in. Its own thread only; `None` after it was given up.
+    #[inline]
+    pub fn address_space(&self) -> Option<&Arc<AddressSpace>> {
+        // SAFETY: own thread, and it replaces the value only where no reference is held (exec, exit).
+        unsafe { (*self.address_space.0.get()).as_ref() }
+    }
+
+    /// Its descriptors. Its own thread only; `None` after they were given up.
+    #[inline]
+    pub fn files(&self) -> Option<&Arc<FileTable>> {
+        // SAFETY: as in `address_space`.
+        unsafe { (*self.files.0.get()).as_ref() }
+    }
+
+    /// Change the address space; returns the old one.
+    ///
+    /// # Safety
+    /// The thread itself calls, with no reference from `address_space` alive; or the thread has never run.
+    unsafe fn set_address_space(&self, new: Option<Arc<AddressSpace>>) -> Option<Arc<AddressSpace>> {
+        // SAFETY: the caller's conditions.
+        unsafe { core::mem::replace(&mut *self.address_space.0.get(), new) }
+    }
+
+    /// Change the descriptors; returns the old ones.
+    ///
+    /// # Safety
+    /// As `set_address_space`.
+    unsafe fn set_files(&self, new: Option<Arc<FileTable>>) -> Option<Arc<FileTable>> {
+        // SAFETY: the caller's conditions.
+        unsafe { core::mem::replace(&mut *self.files.0.get(), new) }
+    }
+}
+
+/// The thread behind a user task, by its task's `owner`.
+#[inline(always)]
+fn thread_of_current() -> *const Thread {
+    crate::sched::current().owner.load(Ordering::Relaxed) as *const Thread
+}
+
+/// The running thread. Only in the context of a user task (system calls, faults, exit work).
+#[inline(always)]
+pub fn current_thread() -> &'static Thread {
+    // SAFETY: 1. a user task's `owner` points to its thread; 2. the task keeps the thread alive as long as it exists, and the caller
+    // runs in that task.
+    unsafe { &*thread_of_current() }
+}
+
+/// The running thread, or `None` in a kernel thread.
+#[inline]
+pub fn try_current_thread() -> Option<&'static Thread> {
+    // SAFETY: as in `current_thread`; null for kernel threads.
+    unsafe { thread_of_current().as_ref() }
+}
+
+/// The running process. As `current_thread`.
+#[inline(always)]
+pub fn current() -> &'static Process {
+    &current_thread().process
+}
+
+/// The thread behind `task`, if it is a user task. Any context; the caller holds the task.
+pub fn thread_of(task: &Task) -> Option<&Thread> {
+    // SAFETY: a task keeps its thread alive as long as it exists, and the caller keeps the task.
+    unsafe { (task.owner.load(Ordering::Acquire) as *const Thread).as_ref() }
 }

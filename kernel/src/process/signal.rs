@@ -1,3 +1,489 @@
-//! signals
+//! Signals: sending, blocking, and what a pending one does. Frames for handlers are `signal_frame`'s work.
+//!
+//! Sending: process context, also with the process tree locked, never with a lock of rank PROCESS_PART. A thread with something
+//! to do has `signal_pending` set in its task, which is exit work: `deliver_pending` clears it first and looks then.
+//! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
+
+use super::{Process, Restart, Thread, current_thread, signal_frame, tree};
+use crate::arch::irq_flag::IrqOff;
+use crate::entry::exit_work;
 use crate::entry::frame::Frame;
-pub fn deliver_pending(_: &mut Frame) {}
+use crate::errno::{EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
+use crate::percpu;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers (asm/signal.h).
+#[allow(missing_docs, reason = "the names say it")]
+pub mod sig {
+    pub const HUP: u32 = 1;
+    pub const INT: u32 = 2;
+    pub const QUIT: u32 = 3;
+    pub const ILL: u32 = 4;
+    pub const TRAP: u32 = 5;
+    pub const ABRT: u32 = 6;
+    pub const BUS: u32 = 7;
+    pub const FPE: u32 = 8;
+    pub const KILL: u32 = 9;
+    pub const SEGV: u32 = 11;
+    pub const PIPE: u32 = 13;
+    pub const ALRM: u32 = 14;
+    pub const CHLD: u32 = 17;
+    pub const CONT: u32 = 18;
+    pub const STOP: u32 = 19;
+    pub const TSTP: u32 = 20;
+    pub const TTIN: u32 = 21;
+    pub const TTOU: u32 = 22;
+    pub const URG: u32 = 23;
+    pub const WINCH: u32 = 28;
+    pub const SYS: u32 = 31;
+    pub const RTMIN: u32 = 32;
+    pub const MAX: u32 = 64;
+}
+
+/// The bit of a signal in a set.
+#[inline]
+pub const fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
+const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
+/// Faults of the thread itself come first.
+const SYNCHRONOUS: u64 = bit(sig::SEGV) | bit(sig::BUS) | bit(sig::ILL) | bit(sig::TRAP) | bit(sig::FPE) | bit(sig::SYS);
+/// End with a core dump in Linux: the wait status says so only where a core was written, which is never.
+const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
+
+/// SIG_DFL
+pub const DEFAULT: u64 = 0;
+/// SIG_IGN
+pub const IGNORE: u64 = 1;
+/// SA_* flags (asm/signal.h).
+#[allow(missing_docs, reason = "the names say it")]
+pub mod sa {
+    pub const NOCLDSTOP: u64 = 1;
+    pub const NOCLDWAIT: u64 = 2;
+    pub const SIGINFO: u64 = 4;
+    pub const RESTORER: u64 = 0x0400_0000;
+    pub const ONSTACK: u64 = 0x0800_0000;
+    pub const RESTART: u64 = 0x1000_0000;
+    pub const NODEFER: u64 = 0x4000_0000;
+    pub const RESETHAND: u64 = 0x8000_0000;
+}
+
+/// What to do with one signal, as rt_sigaction has it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Action {
+    /// DEFAULT, IGNORE or an address.
+    pub handler: u64,
+    /// SA_*.
+    pub flags: u64,
+    /// Where the handler returns to.
+    pub restorer: u64,
+    /// What is blocked while it runs.
+    pub mask: u64,
+}
+
+/// A process's actions by signal number.
+#[derive(Clone)]
+pub struct SignalActions([Action; sig::MAX as usize]);
+
+impl SignalActions {
+    /// All default.
+    pub const fn new() -> Self {
+        Self([Action { handler: DEFAULT, flags: 0, restorer: 0, mask: 0 }; sig::MAX as usize])
+    }
+
+    /// The action of `signal`, 1 to 64.
+    #[inline]
+    pub fn of(&self, signal: u32) -> Action {
+        self.0[signal as usize - 1]
+    }
+
+    /// Change it.
+    pub fn set(&mut self, signal: u32, action: Action) {
+        self.0[signal as usize - 1] = action;
+    }
+
+    /// exec: handlers are gone, what is ignored stays so.
+    pub fn reset_for_exec(&mut self) {
+        for action in &mut self.0 {
+            let handler = if action.handler == IGNORE { IGNORE } else { DEFAULT };
+            *action = Action { handler, ..Action::default() };
+        }
+    }
+
+    /// Whether ended children are forgotten at once (SIGCHLD ignored, or SA_NOCLDWAIT).
+    pub fn children_are_not_waited_for(&self) -> bool {
+        let action = self.of(sig::CHLD);
+        action.handler == IGNORE || action.flags & sa::NOCLDWAIT != 0
+    }
+
+    fn ignores(&self, signal: u32) -> bool {
+        match self.of(signal).handler {
+            IGNORE => true,
+            DEFAULT => IGNORED_BY_DEFAULT & bit(signal) != 0,
+            _ => false,
+        }
+    }
+}
+
+/// What comes with a signal (siginfo_t, as far as we fill it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Number
+    pub signal: u32,
+    /// si_code
+    pub code: i32,
+    /// Sender, or child
+    pub pid: u32,
+    /// Its user
+    pub uid: u32,
+    /// si_status, or sigqueue's value
+    pub value: u64,
+    /// si_addr of faults
+    pub address: u64,
+}
+
+impl Info {
+    /// From the kernel (SI_KERNEL).
+    pub const fn from_kernel(signal: u32) -> Self {
+        Self { signal, code: 0x80, pid: 0, uid: 0, value: 0, address: 0 }
+    }
+
+    /// From kill(2) (SI_USER) by the running process.
+    pub fn from_user(signal: u32) -> Self {
+        Self { signal, code: 0, pid: super::current().pid, uid: 0, value: 0, address: 0 }
+    }
+
+    /// From tkill or tgkill (SI_TKILL).
+    pub fn from_thread(signal: u32) -> Self {
+        Self { code: -6, ..Self::from_user(signal) }
+    }
+
+    /// A fault at `address`.
+    pub const fn fault(signal: u32, code: i32, address: u64) -> Self {
+        Self { signal, code, pid: 0, uid: 0, value: 0, address }
+    }
+}
+
+/// Signals that wait, of a thread or of a process.
+pub struct PendingSignals {
+    set: AtomicU64,
+    queue: SpinLock<VecDeque<Info>, { rank::PROCESS_PART }>,
+}
+
+/// Real-time signals queued at most, per queue.
+const QUEUE_MAX: usize = 256;
+
+impl PendingSignals {
+    /// None.
+    pub const fn new() -> Self {
+        Self { set: AtomicU64::new(0), queue: SpinLock::new(VecDeque::new()) }
+    }
+
+    /// Which ones.
+    #[inline]
+    pub fn set(&self) -> u64 {
+        self.set.load(Ordering::SeqCst)
+    }
+
+    /// Add one. A standard signal that waits already is not added again.
+    fn add(&self, info: Info) {
+        let mut queue = self.queue.lock();
+        if self.set() & bit(info.signal) != 0 && (info.signal < sig::RTMIN || queue.len() >= QUEUE_MAX) {
+            return;
+        }
+        queue.push_back(info);
+        self.set.fetch_or(bit(info.signal), Ordering::SeqCst);
+    }
+
+    /// Take out the first of the lowest signal that is in `wanted`; faults first.
+    pub fn take(&self, wanted: u64) -> Option<Info> {
+        if self.set() & wanted == 0 {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let ready = self.set() & wanted;
+        let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
+        if first == 0 {
+            return None;
+        }
+        let signal = first.trailing_zeros() + 1;
+        let at = queue.iter().position(|i| i.signal == signal)?;
+        let info = queue.remove(at)?;
+        if !queue.iter().any(|i| i.signal == signal) {
+            self.set.fetch_and(!bit(signal), Ordering::SeqCst);
+        }
+        Some(info)
+    }
+
+    fn remove(&self, set: u64) {
+        if self.set() & set != 0 {
+            self.queue.lock().retain(|i| bit(i.signal) & set == 0);
+            self.set.fetch_and(!set, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Thread {
+    /// Signals that wait for this thread and are not blocked.
+    #[inline]
+    pub fn deliverable(&self) -> u64 {
+        (self.pending.set() | self.process.pending.set()) & !self.blocked.load(Ordering::SeqCst)
+    }
+
+    /// Have the thread look at its signals, and wake it from an interruptible sleep.
+    #[track_caller]
+    fn notify(&self) {
+        let _ = crate::sched::task::with(self.task, crate::sched::notify_signal);
+    }
+}
+
+/// What a stop or continue signal does at once, whatever its action and mask.
+fn prepare(process: &Arc<Process>, signal: u32) {
+    if STOPS & bit(signal) != 0 {
+        process.pending.remove(bit(sig::CONT));
+        threads(process).iter().for_each(|t| t.pending.remove(bit(sig::CONT)));
+    } else if signal == sig::CONT {
+        process.pending.remove(STOPS);
+        threads(process).iter().for_each(|t| t.pending.remove(STOPS));
+        go_on(process);
+    }
+}
+
+fn threads(process: &Process) -> alloc::vec::Vec<Arc<Thread>> {
+    process.threads.lock().clone()
+}
+
+fn go_on(process: &Process) {
+    if process.stopped.swap(false, Ordering::SeqCst) {
+        process.changed.wake_all();
+    }
+}
+
+/// Whether the signal changes nothing and is dropped: ignored and not blocked, or the default action of the first process.
+fn is_dropped(process: &Process, signal: u32, blocked: u64) -> bool {
+    if process.pid == 1 && process.actions.lock().of(signal).handler == DEFAULT {
+        return true;
+    }
+    blocked & bit(signal) == 0 && process.actions.lock().ignores(signal)
+}
+
+/// Send to the process: one of its threads that does not block it gets it. See the module for where this may be called.
+#[track_caller]
+pub fn send_to_process(process: &Arc<Process>, info: Info) {
+    let signal = info.signal;
+    if signal == sig::KILL {
+        if process.pid != 1 {
+            kill(process, signal);
+        }
+        return;
+    }
+    prepare(process, signal);
+    let threads = threads(process);
+    let blocked = threads.first().map_or(0, |t| t.blocked.load(Ordering::SeqCst));
+    if is_dropped(process, signal, blocked) {
+        return;
+    }
+    process.pending.add(info);
+    if let Some(thread) = threads.iter().find(|t| t.blocked.load(Ordering::SeqCst) & bit(signal) == 0) {
+        thread.notify();
+    }
+}
+
+/// Send to one thread.
+#[track_caller]
+pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
+    let signal = info.signal;
+    if signal == sig::KILL {
+        if thread.process.pid != 1 {
+            kill(&thread.process, signal);
+        }
+        return;
+    }
+    prepare(&thread.process, signal);
+    let blocked = thread.blocked.load(Ordering::SeqCst);
+    if is_dropped(&thread.process, signal, blocked) {
+        return;
+    }
+    thread.pending.add(info);
+    if blocked & bit(signal) == 0 {
+        thread.notify();
+    }
+}
+
+/// Send to all processes of a group. How many there are.
+#[track_caller]
+pub fn send_to_group(pgid: u32, info: Info) -> usize {
+    tree::each_live(|p| p.pgid.load(Ordering::Relaxed) == pgid, |p| send_to_process(p, info))
+}
+
+/// All threads end with `status`.
+#[track_caller]
+pub fn kill(process: &Process, status: u32) {
+    process.set_ending(status);
+    process.stopped.store(false, Ordering::SeqCst);
+    for thread in threads(process) {
+        thread.notify();
+        // A stopped thread does not sleep interruptibly.
+        process.changed.wake_all();
+    }
+}
+
+/// A fault of the running thread: the signal cannot be blocked or ignored, only handled. Kills the process otherwise.
+pub fn force(info: Info) {
+    let thread = current_thread();
+    let blocked = thread.blocked.load(Ordering::SeqCst) & bit(info.signal) != 0;
+    let mut actions = thread.process.actions.lock();
+    let handler = actions.of(info.signal).handler;
+    if blocked || handler == IGNORE || handler == DEFAULT {
+        actions.set(info.signal, Action::default());
+        drop(actions);
+        kill(&thread.process, info.signal);
+        return;
+    }
+    drop(actions);
+    thread.pending.add(info);
+    look_again();
+}
+
+/// Have the running thread look at its signals before it goes back to user mode.
+pub fn look_again() {
+    let irq_off = IrqOff::new();
+    crate::sched::current().signal_pending.store(true, Ordering::SeqCst);
+    percpu::this(&irq_off).head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::SeqCst);
+}
+
+/// Change the running thread's blocked set; signals that are not blocked any more are handled before user mode.
+pub fn set_blocked(thread: &Thread, set: u64) {
+    thread.blocked.store(set & !UNBLOCKABLE, Ordering::SeqCst);
+    if thread.deliverable() != 0 {
+        look_again();
+    }
+}
+
+/// Exit work: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with.
+pub fn deliver_pending(frame: &mut Frame) {
+    {
+        let irq_off = IrqOff::new();
+        crate::sched::current().signal_pending.store(false, Ordering::SeqCst);
+        percpu::this(&irq_off).head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
+    }
+    let Some(thread) = super::try_current_thread() else { return };
+    let process = &thread.process;
+    loop {
+        if let Some(status) = process.ending() {
+            super::exit::exit_thread(status);
+        }
+        if thread.must_end.load(Ordering::SeqCst) {
+            super::exit::exit_thread(0);
+        }
+        if process.stopped.load(Ordering::SeqCst) {
+            wait_while_stopped(thread);
+            continue;
+        }
+        let wanted = !thread.blocked.load(Ordering::SeqCst);
+        let Some(info) = thread.pending.take(wanted).or_else(|| process.pending.take(wanted)) else { break };
+        let action = process.actions.lock().of(info.signal);
+        match action.handler {
+            IGNORE => continue,
+            DEFAULT => {
+                if IGNORED_BY_DEFAULT & bit(info.signal) != 0 || process.pid == 1 {
+                    continue;
+                }
+                if STOPS & bit(info.signal) != 0 {
+                    stop(process, info.signal);
+                    continue;
+                }
+                kill(process, info.signal);
+                continue;
+            }
+            _ => {}
+        }
+        if action.flags & sa::RESETHAND != 0 {
+            process.actions.lock().set(info.signal, Action::default());
+        }
+        restart_system_call(frame, Some(action));
+        let old = thread.saved_blocked.lock().take().unwrap_or(thread.blocked.load(Ordering::SeqCst));
+        if signal_frame::push(frame, thread, &action, &info, old).is_err() {
+            // No stack to put it on: the program ends as by SIGSEGV.
+            super::fault::say(thread, frame, format_args!("no stack for the frame of signal {}", info.signal));
+            kill(process, sig::SEGV);
+            continue;
+        }
+        let mut blocked = thread.blocked.load(Ordering::SeqCst) | action.mask;
+        if action.flags & sa::NODEFER == 0 {
+            blocked |= bit(info.signal);
+        }
+        set_blocked(thread, blocked);
+        return;
+    }
+    restart_system_call(frame, None);
+    if let Some(old) = thread.saved_blocked.lock().take() {
+        set_blocked(thread, old);
+    }
+}
+
+/// The call that `frame` returns from was interrupted: restart it, or let it return EINTR to the handler `action`.
+fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
+    const SYSCALL_LEN: u64 = 2;
+    const RESTART_SYSCALL: u64 = 219;
+    if frame.orig_rax == u64::MAX {
+        return;
+    }
+    let number = core::mem::replace(&mut frame.orig_rax, u64::MAX);
+    let result = frame.rax as i64;
+    let may_restart = action.is_none_or(|a| a.flags & sa::RESTART != 0);
+    let again = if result == ERESTARTNOINTR.ret() {
+        Some(number)
+    } else if result == ERESTARTSYS.ret() {
+        may_restart.then_some(number)
+    } else if result == ERESTARTNOHAND.ret() {
+        action.is_none().then_some(number)
+    } else if result == ERESTART_RESTARTBLOCK.ret() {
+        action.is_none().then_some(RESTART_SYSCALL)
+    } else {
+        frame.orig_rax = number;
+        return;
+    };
+    match again {
+        Some(number) => {
+            frame.rax = number;
+            frame.rip -= SYSCALL_LEN;
+        }
+        None => {
+            frame.rax = EINTR.ret() as u64;
+            *current_thread().restart.lock() = Restart::Nothing;
+        }
+    }
+}
+
+fn stop(process: &Arc<Process>, signal: u32) {
+    process.stopped.store(true, Ordering::SeqCst);
+    // A SIGCONT or SIGKILL that came meanwhile wins.
+    if process.ending().is_some() {
+        go_on(process);
+        return;
+    }
+    let me = current_thread().task;
+    threads(process).iter().filter(|t| t.task != me).for_each(|t| t.notify());
+    tree::stop_changed(process, Some(signal));
+}
+
+fn wait_while_stopped(thread: &Thread) {
+    let process = &thread.process;
+    let over = || {
+        let over = !process.stopped.load(Ordering::SeqCst)
+            || process.ending().is_some()
+            || thread.must_end.load(Ordering::SeqCst);
+        over.then_some(())
+    };
+    let _ = process.changed.wait(false, over);
+    let leader = process.threads.lock().first().is_some_and(|t| t.task == thread.task);
+    if leader && process.ending().is_none() {
+        tree::stop_changed(process, None);
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Nothing is ever placed on an isolated CPU unasked: `placement` looks at a task's own affinity.
 
+pub mod futex;
 pub mod idle;
 pub mod placement;
 pub mod switch;
@@ -261,6 +262,12 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
             crate::smp::ipi::reschedule(target, site, &irq_off);
         }
     }
+}
+
+/// What the running task ran since it was charged last, ns.
+pub fn uncharged_ns() -> u64 {
+    let irq_off = IrqOff::new();
+    tsc::ticks_to_ns(tsc::now().wrapping_sub(percpu::this(&irq_off).sched.charged_tsc.load(Ordering::Relaxed)))
 }
 
 /// Start a new task: `task` sleeps (new_asleep) and has never run.

@@ -56,6 +56,8 @@ pub struct Task {
     pub fpu: Option<FpuState>,
     /// The `process::Thread` behind a user task; null for kernel threads.
     pub owner: AtomicPtr<()>,
+    /// Keeps what `owner` points to alive as long as the task.
+    owner_kept: spin::Once<Arc<dyn Send + Sync>>,
     /// A signal waits: exit work.
     pub signal_pending: AtomicBool,
     /// Tick dependencies of this task.
@@ -72,7 +74,10 @@ pub struct Task {
 pub struct Table([AtomicPtr<Task>; SLOTS]);
 /// All tasks by index.
 pub static TABLE: Table = Table([const { AtomicPtr::new(core::ptr::null_mut()) }; SLOTS]);
-static NEXT: AtomicU32 = AtomicU32::new(1);
+/// Id 1 is for the first program alone.
+static NEXT: AtomicU32 = AtomicU32::new(2);
+/// Ids that stay taken after their task has ended: processes that nobody has waited for.
+static HELD: [AtomicU64; PID_MAX as usize / 64] = [const { AtomicU64::new(0) }; PID_MAX as usize / 64];
 static LIVE: AtomicU32 = AtomicU32::new(0);
 
 impl Table {
@@ -138,6 +143,7 @@ impl Task {
             gs_base: AtomicU64::new(0),
             fpu,
             owner: AtomicPtr::new(core::ptr::null_mut()),
+            owner_kept: spin::Once::new(),
             signal_pending: AtomicBool::new(false),
             tick_deps: TickMask::new(),
             runtime_ns: AtomicU64::new(0),
@@ -147,6 +153,12 @@ impl Task {
         };
         task.set_comm(name.as_bytes());
         Some(task)
+    }
+
+    /// Give a new user task its owner, before it is started.
+    pub fn set_owner<T: Send + Sync + 'static>(&self, owner: Arc<T>) {
+        self.owner.store(Arc::as_ptr(&owner) as *mut (), Ordering::Release);
+        self.owner_kept.call_once(|| owner);
     }
 
     /// Top of the kernel stack.
@@ -221,20 +233,38 @@ pub fn comm_str(comm: &[u8; 16]) -> &str {
     core::str::from_utf8(&comm[..n]).unwrap_or("?")
 }
 
+/// Keep `id` from being given to a new task.
+pub fn hold_id(id: u32) {
+    HELD[id as usize / 64].fetch_or(1 << (id % 64), Ordering::Relaxed);
+}
+
+/// Undo `hold_id`.
+pub fn drop_id(id: u32) {
+    HELD[id as usize / 64].fetch_and(!(1 << (id % 64)), Ordering::Relaxed);
+}
+
+fn is_free(id: u32) -> bool {
+    TABLE.0[id as usize].load(Ordering::Relaxed).is_null()
+        && HELD[id as usize / 64].load(Ordering::Relaxed) >> (id % 64) & 1 == 0
+}
+
 /// Take a free id and publish the task that `build` makes for it. Ids rise and wrap, as in Linux.
-fn insert(build: impl FnOnce(u32) -> Option<Task>) -> Result<TaskRef, NewTaskError> {
+fn insert(wanted: Option<u32>, build: impl FnOnce(u32) -> Option<Task>) -> Result<TaskRef, NewTaskError> {
     /// Marks a slot as taken while its task is being built; readers see no task there.
     static INSERTING: crate::spin_lock::SpinLock<(), { crate::spin_lock::rank::RCU }> =
         crate::spin_lock::SpinLock::new(());
     let serial = INSERTING.lock();
     let start = NEXT.load(Ordering::Relaxed);
-    let index = (0..PID_MAX - 1)
-        .map(|i| 1 + (start - 1 + i) % (PID_MAX - 1))
-        .find(|&i| TABLE.0[i as usize].load(Ordering::Relaxed).is_null())
-        .ok_or(NewTaskError::NoId)?;
+    let index = match wanted {
+        Some(id) => Some(id).filter(|&i| is_free(i)),
+        None => (0..PID_MAX - 2).map(|i| 2 + (start - 2 + i) % (PID_MAX - 2)).find(|&i| is_free(i)),
+    };
+    let index = index.ok_or(NewTaskError::NoId)?;
     let task = Arc::new(build(index).ok_or(NewTaskError::NoMemory)?);
     TABLE.0[index as usize].store(Arc::into_raw(task.clone()) as *mut Task, Ordering::Release);
-    NEXT.store(1 + index % (PID_MAX - 1), Ordering::Relaxed);
+    if wanted.is_none() {
+        NEXT.store(if index + 1 < PID_MAX { index + 1 } else { 2 }, Ordering::Relaxed);
+    }
     LIVE.fetch_add(1, Ordering::Relaxed);
     drop(serial);
     Ok(task)
@@ -243,12 +273,17 @@ fn insert(build: impl FnOnce(u32) -> Option<Task>) -> Result<TaskRef, NewTaskErr
 /// A new user task that sleeps until `sched::start`. Its stack is for `switch::prepare_user`.
 pub fn new_user(name: &[u8]) -> Result<TaskRef, NewTaskError> {
     let name = core::str::from_utf8(name).unwrap_or("?");
-    insert(|index| Task::build(index, name, None, 0, true))
+    insert(None, |index| Task::build(index, name, None, 0, true))
+}
+
+/// The first program's task: id 1.
+pub fn new_first(name: &str) -> Result<TaskRef, NewTaskError> {
+    insert(Some(1), |index| Task::build(index, name, None, 0, true))
 }
 
 /// A kernel thread named `name` that runs `entry(argument)` on the CPUs of `allowed`; it starts at once.
 pub fn spawn_kthread(name: &str, allowed: &CpuSet, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
-    let task = insert(|index| Task::build(index, name, Some(entry), argument, false))?;
+    let task = insert(None, |index| Task::build(index, name, Some(entry), argument, false))?;
     task.set_allowed(allowed);
     super::switch::prepare_kthread(&task);
     super::start(&task);

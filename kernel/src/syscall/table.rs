@@ -14,7 +14,16 @@ pub type Calls = &'static [(usize, Handler)];
 #[repr(transparent)]
 pub struct Table([Handler; TABLE_LEN]);
 
-const GROUPS: &[Calls] = &[super::process::CALLS, super::file::FILE_CALLS];
+const GROUPS: &[Calls] = &[
+    super::file::FILE_CALLS,
+    super::cpu::CALLS,
+    super::frame_call::CALLS,
+    super::memory::CALLS,
+    super::process::CALLS,
+    super::signal::CALLS,
+    super::system::CALLS,
+    super::time::CALLS,
+];
 
 /// What the entry path calls by number.
 pub static TABLE: Table = Table(build());

@@ -1,0 +1,258 @@
+//! execve: another program in the running process.
+//!
+//! Everything that can fail is done before the point of no return; after it the old program is gone.
+
+use super::user_stack::{self, Program, Strings};
+use super::{Thread, current_thread, random};
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::page_table::{PAGE_SIZE, USER_END};
+use crate::entry::frame::{Frame, RFLAGS_IF};
+use crate::fs::{self, Bytes, WorkDir};
+use crate::errno::{EACCES, EAGAIN, ENOEXEC, ENOMEM, Errno};
+use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT};
+use crate::percpu;
+use crate::sched;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use kcore::elf::{self, Kind, LoadPlan};
+use kcore::vma::Prot;
+use x86_64::registers::model_specific::Msr;
+use x86_64::registers::segmentation::{FS, Segment64};
+
+/// Where position-independent programs go, as in Linux: two thirds of user space.
+const PIE_BASE: u64 = 0x5555_5555_4000;
+/// A script may name an interpreter that is a script, so often.
+const SCRIPT_DEPTH: usize = 4;
+
+/// A program in an address space of its own, ready to run.
+pub struct Loaded {
+    /// Where it is.
+    pub space: Arc<AddressSpace>,
+    /// First instruction.
+    pub entry: u64,
+    /// Stack pointer.
+    pub stack: u64,
+    /// Its arguments, with what scripts put before them.
+    pub args: Strings,
+    /// Absolute path of its file.
+    pub exe: Vec<u8>,
+}
+
+/// Make a program from the file at `path`.
+pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -> Result<Loaded, Errno> {
+    let (mut file, mut exe) = file_at(work_dir, path)?;
+    let mut interpreter: Vec<u8> = path.to_vec();
+    for _ in 0..SCRIPT_DEPTH {
+        let Some((program, argument)) = script_line(bytes_of(&file)) else { break };
+        let (program, argument) = (program.to_vec(), argument.map(<[u8]>::to_vec));
+        args.remove_first();
+        args.push_front(&interpreter)?;
+        if let Some(argument) = argument {
+            args.push_front(&argument)?;
+        }
+        args.push_front(&program)?;
+        (file, exe) = file_at(work_dir, &program)?;
+        interpreter = program;
+    }
+    let plan = elf::plan_user(bytes_of(&file)).map_err(|e| {
+        crate::info!("{}: {e}", core::str::from_utf8(path).unwrap_or("?"));
+        ENOEXEC
+    })?;
+    if let Some(range) = &plan.interp {
+        let name = bytes_of(&file).get(range.clone()).unwrap_or(&[]);
+        let name = core::str::from_utf8(name).unwrap_or("?");
+        crate::info!("{}: needs the interpreter {name}: only static programs run", core::str::from_utf8(path).unwrap_or("?"));
+        return Err(ENOEXEC);
+    }
+    let space = AddressSpace::new().ok_or(ENOMEM)?;
+    let (base, end) = map_segments(&space, &file, &plan)?;
+    space.set_brk_start(end + (random::next() & 0xff) * PAGE_SIZE);
+    let top = USER_END - (random::next() & 0xff) * PAGE_SIZE;
+    let stack_prot = if plan.stack_exec { Prot::RW.with(Prot::X) } else { Prot::RW };
+    let needed = args.bytes().len() + env.bytes().len() + (args.len() + env.len()) * 8 + 4096;
+    let size = (needed as u64 + 32 * PAGE_SIZE).next_multiple_of(PAGE_SIZE).min(STACK_LIMIT);
+    space.map(Place::FixedNoReplace(top - size), size, stack_prot, Content::Stack)?;
+    let program = Program {
+        phdr: plan.phdr_vaddr.map_or(0, |p| p + base),
+        phent: plan.phentsize as u64,
+        phnum: plan.phnum as u64,
+        entry: plan.entry + base,
+        vdso: 0,
+    };
+    // A few bytes down from the top, so that caches see stacks at different places.
+    let stack = user_stack::build(&space, top - (random::next() & 0x1f0), path, &args, env, &program)?;
+    Ok(Loaded { space: Arc::new(space), entry: program.entry, stack, args, exe })
+}
+
+fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(FileBytes, Vec<u8>), Errno> {
+    let (bytes, place) = fs::lookup_exec(work_dir, path)?;
+    Ok((mappable(bytes), place.path()))
+}
+
+/// A file's content as address spaces map it.
+pub fn mappable(bytes: Bytes) -> FileBytes {
+    match bytes {
+        Bytes::Archived(b) => FileBytes::Static(b),
+        Bytes::Copied(b) => {
+            let len = b.len();
+            FileBytes::Owned(b, len)
+        }
+    }
+}
+
+fn bytes_of(file: &FileBytes) -> &[u8] {
+    file.bytes()
+}
+
+/// `#!interpreter [argument]` in the first line.
+fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let line = file.strip_prefix(b"#!")?;
+    let line = &line[..line.len().min(254)];
+    let line = &line[..line.iter().position(|&b| b == b'\n').unwrap_or(line.len())];
+    let line = line.trim_ascii();
+    let end = line.iter().position(|b| b.is_ascii_whitespace()).unwrap_or(line.len());
+    let (program, rest) = line.split_at(end);
+    let rest = rest.trim_ascii();
+    (!program.is_empty()).then_some((program, (!rest.is_empty()).then_some(rest)))
+}
+
+/// Map the segments; returns the base and the end of the highest.
+fn map_segments(space: &AddressSpace, file: &FileBytes, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
+    let base = match plan.kind {
+        Kind::Static => 0,
+        Kind::Pie => (PIE_BASE + (random::next() & 0xfff) * PAGE_SIZE).next_multiple_of(plan.align) - plan.span().start,
+    };
+    let mut end = 0;
+    for segment in &plan.segments {
+        let mut prot = Prot::NONE;
+        for (has, right) in [(segment.read, Prot::R), (segment.write, Prot::W), (segment.exec, Prot::X)] {
+            if has {
+                prot = prot.with(right);
+            }
+        }
+        let at = segment.vaddr + base;
+        let start = at & !(PAGE_SIZE - 1);
+        let file_end = (at + segment.filesz).next_multiple_of(PAGE_SIZE);
+        let memory_end = (at + segment.memsz).next_multiple_of(PAGE_SIZE);
+        if segment.filesz > 0 {
+            // Cut behind the segment's bytes, so that what lies beyond them in the last page is zero.
+            let cut = file.cut((segment.file_offset + segment.filesz) as usize);
+            let offset = segment.file_offset - (at - start);
+            space.map(Place::Fixed(start), file_end - start, prot, Content::File(cut, offset))?;
+        }
+        let zero_start = if segment.filesz > 0 { file_end } else { start };
+        if memory_end > zero_start {
+            space.map(Place::Fixed(zero_start), memory_end - zero_start, prot, Content::Anonymous)?;
+        }
+        end = end.max(memory_end);
+    }
+    Ok((base, end))
+}
+
+/// The registers of a program that starts.
+pub fn first_frame(entry: u64, stack: u64) -> Frame {
+    Frame {
+        rip: entry,
+        cs: crate::arch::gdt::USER_CS as u64,
+        rflags: RFLAGS_IF | 2,
+        rsp: stack,
+        ss: crate::arch::gdt::USER_DS as u64,
+        orig_rax: u64::MAX,
+        ..Frame::default()
+    }
+}
+
+/// execve(2) in the running process. On success `frame` is the new program's.
+pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> Result<(), Errno> {
+    if path.is_empty() {
+        return Err(crate::errno::ENOENT);
+    }
+    let thread = current_thread();
+    let process = &thread.process;
+    let loaded = load(&process.work_dir, path, args, env)?;
+    end_other_threads(thread)?;
+    // The point of no return.
+    let old = process.address_space.lock().replace(loaded.space.clone());
+    let root = loaded.space.root();
+    // SAFETY: the thread itself; no reference to its address space is alive.
+    let own = unsafe { thread.set_address_space(Some(loaded.space.clone())) };
+    {
+        const KERNEL_GS_BASE: u32 = 0xc000_0102;
+        let task = sched::current();
+        let irq_off = IrqOff::new();
+        task.root.store(root, Ordering::Relaxed);
+        sched::switch::load_address_space(percpu::this(&irq_off), root);
+        // SAFETY: interrupts are off; the CPU holds this task's user state, which starts anew.
+        unsafe {
+            if let Some(fpu) = &task.fpu {
+                fpu.reset();
+                fpu.restore();
+            }
+            FS::write_base(x86_64::VirtAddr::zero());
+            Msr::new(KERNEL_GS_BASE).write(0);
+        }
+    }
+    drop(old);
+    drop(own);
+    let waiting = process.vfork.lock().take();
+    if let Some(waiting) = waiting {
+        waiting.complete();
+    }
+    // Descriptors that were shared with another process are this one's own from now on.
+    if let Some(shared) = thread.files() {
+        let own = if Arc::strong_count(shared) > 2 { shared.clone_table() } else { shared.clone() };
+        own.close_on_exec();
+        let old = process.files.lock().replace(own.clone());
+        // SAFETY: the thread itself; `shared` is not used any more.
+        let older = unsafe { thread.set_files(Some(own)) };
+        drop(old);
+        drop(older);
+    }
+    process.actions.lock().reset_for_exec();
+    *thread.alternate_stack.lock() = Default::default();
+    thread.clear_child_tid.store(0, Ordering::Relaxed);
+    thread.robust_list.store(0, Ordering::Relaxed);
+    process.has_execed.store(true, Ordering::Relaxed);
+    describe(thread, path, &loaded);
+    *frame = first_frame(loaded.entry, loaded.stack);
+    Ok(())
+}
+
+/// Name and arguments, as ps shows them.
+pub fn describe(thread: &Thread, path: &[u8], loaded: &Loaded) {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+    let _ = sched::task::with(thread.task, |t| t.set_comm(name));
+    let process = &thread.process;
+    let cmdline = core::mem::replace(&mut *process.cmdline.lock(), loaded.args.bytes().to_vec());
+    drop(cmdline);
+    let exe = core::mem::replace(&mut *process.exe.lock(), loaded.exe.clone());
+    drop(exe);
+}
+
+/// All threads but the running one end; it becomes the process's first.
+fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
+    let process = &thread.process;
+    let others = || process.threads.lock().iter().filter(|t| t.task != thread.task).cloned().collect::<Vec<_>>();
+    let first = others();
+    if first.is_empty() {
+        return Ok(());
+    }
+    if thread.must_end.load(Ordering::SeqCst) || process.ending().is_some() {
+        return Err(EAGAIN);
+    }
+    for other in &first {
+        other.must_end.store(true, Ordering::SeqCst);
+        let _ = sched::task::with(other.task, sched::notify_signal);
+    }
+    drop(first);
+    let alone = process.changed.wait(true, || (process.threads.lock().len() == 1).then_some(()));
+    if alone.is_err() && others().iter().any(|_| process.ending().is_some()) {
+        return Err(EACCES);
+    }
+    let _ = process.changed.wait(false, || {
+        (process.threads.lock().len() == 1 || process.ending().is_some()).then_some(())
+    });
+    thread.tid.store(process.pid, Ordering::Relaxed);
+    Ok(())
+}

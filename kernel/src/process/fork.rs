@@ -1,0 +1,223 @@
+//! New threads and processes: clone(2), with fork and vfork as its special cases.
+
+use super::signal::{PendingSignals, SignalActions, sig};
+use super::signal_frame::AlternateStack;
+use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
+use crate::arch::irq_flag::IrqOff;
+use crate::entry::frame::Frame;
+use crate::errno::{EAGAIN, EINVAL, ENOMEM, Errno, SysResult};
+use crate::fs::{FileTable, WorkDir};
+use crate::mm::address_space::AddressSpace;
+use crate::mm::user_copy;
+use crate::sched::task::{self, NewTaskError, Task};
+use crate::sched::{self, switch};
+use crate::spin_lock::SpinLock;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use kcore::tick::TickMask;
+use x86_64::registers::model_specific::Msr;
+use x86_64::registers::segmentation::{FS, Segment64};
+
+/// Flags of clone(2) (linux/sched.h).
+#[allow(missing_docs, reason = "the names say it")]
+pub mod flag {
+    pub const SIGNAL: u64 = 0xff;
+    pub const VM: u64 = 0x100;
+    pub const FS: u64 = 0x200;
+    pub const FILES: u64 = 0x400;
+    pub const SIGHAND: u64 = 0x800;
+    pub const VFORK: u64 = 0x4000;
+    pub const PARENT: u64 = 0x8000;
+    pub const THREAD: u64 = 0x1_0000;
+    pub const SETTLS: u64 = 0x8_0000;
+    pub const PARENT_SETTID: u64 = 0x10_0000;
+    pub const CHILD_CLEARTID: u64 = 0x20_0000;
+    pub const CHILD_SETTID: u64 = 0x100_0000;
+    /// New namespaces, a pidfd: not here.
+    pub const REFUSED: u64 = 0x7c02_1080;
+}
+
+/// clone's arguments in the x86-64 order.
+pub struct Clone {
+    /// flag::*
+    pub flags: u64,
+    /// The child's stack pointer; 0 = the parent's.
+    pub stack: u64,
+    /// Where PARENT_SETTID writes.
+    pub parent_tid: u64,
+    /// Where CHILD_SETTID writes and CHILD_CLEARTID clears.
+    pub child_tid: u64,
+    /// FS base for SETTLS.
+    pub tls: u64,
+}
+
+impl From<NewTaskError> for Errno {
+    fn from(e: NewTaskError) -> Self {
+        match e {
+            NewTaskError::NoId => EAGAIN,
+            NewTaskError::NoMemory => ENOMEM,
+        }
+    }
+}
+
+/// Parts of a new thread, whoever makes it.
+pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressSpace>, blocked: u64) -> Arc<Thread> {
+    let files = process.files.lock().clone();
+    task.root.store(space.root(), Ordering::Relaxed);
+    let thread = Arc::new(Thread {
+        process,
+        tid: AtomicU32::new(task.index),
+        task: task.index,
+        address_space: Own(UnsafeCell::new(Some(space))),
+        files: Own(UnsafeCell::new(files)),
+        blocked: AtomicU64::new(blocked),
+        saved_blocked: SpinLock::new(None),
+        pending: PendingSignals::new(),
+        alternate_stack: SpinLock::new(AlternateStack::default()),
+        clear_child_tid: AtomicU64::new(0),
+        robust_list: AtomicU64::new(0),
+        must_end: AtomicBool::new(false),
+        restart: SpinLock::new(Restart::Nothing),
+        parent_death_signal: AtomicU32::new(0),
+        timer_slack_ns: AtomicU64::new(50_000),
+    });
+    thread.process.threads.lock().push(thread.clone());
+    task.set_owner(thread.clone());
+    thread
+}
+
+/// A process without threads yet.
+#[allow(clippy::too_many_arguments, reason = "all that differs between the first process and a fork")]
+pub(super) fn new_process(
+    pid: u32,
+    parent: Option<&Process>,
+    exit_signal: u32,
+    space: Arc<AddressSpace>,
+    files: Arc<FileTable>,
+    work_dir: Arc<WorkDir>,
+    actions: SignalActions,
+) -> Arc<Process> {
+    let of = |f: fn(&Process) -> &AtomicU32, otherwise: u32| {
+        AtomicU32::new(parent.map_or(otherwise, |p| f(p).load(Ordering::Relaxed)))
+    };
+    let bytes = |f: fn(&Process) -> Vec<u8>| SpinLock::new(parent.map_or(Vec::new(), f));
+    Arc::new(Process {
+        pid,
+        ppid: AtomicU32::new(parent.map_or(0, |p| p.pid)),
+        pgid: of(|p| &p.pgid, pid),
+        sid: of(|p| &p.sid, pid),
+        has_execed: AtomicBool::new(false),
+        address_space: SpinLock::new(Some(space)),
+        files: SpinLock::new(Some(files)),
+        work_dir,
+        exe: bytes(|p| p.exe.lock().clone()),
+        cmdline: bytes(|p| p.cmdline.lock().clone()),
+        threads: SpinLock::new(Vec::new()),
+        actions: SpinLock::new(actions),
+        pending: PendingSignals::new(),
+        group_exit: AtomicU64::new(0),
+        stopped: AtomicBool::new(false),
+        changed: WaitQueue::new(),
+        children_changed: WaitQueue::new(),
+        vfork: SpinLock::new(None),
+        exit_signal,
+        tick_deps: TickMask::new(),
+        ended_runtime_ns: AtomicU64::new(0),
+        start_ns: crate::arch::tsc::now_ns(),
+        nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
+    })
+}
+
+/// Give a task that has never run what the CPU holds for the running one: FPU state, segment bases, affinity, class.
+fn copy_task_state(from: &Task, to: &Task) {
+    const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    to.set_allowed(&from.allowed());
+    to.run.set_class(from.run.class());
+    let _irq_off = IrqOff::new();
+    // SAFETY: interrupts are off: the CPU holds `from`'s state, and `to` does not run.
+    unsafe {
+        if let (Some(a), Some(b)) = (&from.fpu, &to.fpu) {
+            a.save();
+            b.copy_from(a);
+        }
+        to.fs_base.store(FS::read_base().as_u64(), Ordering::Relaxed);
+        to.gs_base.store(Msr::new(KERNEL_GS_BASE).read(), Ordering::Relaxed);
+    }
+}
+
+/// clone(2): the child's thread id. `frame` is the caller's.
+pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
+    let Clone { flags, .. } = *args;
+    let has = |f: u64| flags & f != 0;
+    let bad = has(flag::THREAD) && !has(flag::SIGHAND) || has(flag::SIGHAND) && !has(flag::VM) || has(flag::REFUSED);
+    if bad || flags & flag::SIGNAL > sig::MAX as u64 {
+        return Err(EINVAL);
+    }
+    let me = current_thread();
+    let parent = &me.process;
+    let space = me.address_space().ok_or(ENOMEM)?;
+    let space = if has(flag::VM) { space.clone() } else { Arc::new(space.fork().ok_or(ENOMEM)?) };
+    let comm = sched::current().comm();
+    let task = task::new_user(task::comm_str(&comm).as_bytes())?;
+    copy_task_state(sched::current(), &task);
+
+    let blocked = me.blocked.load(Ordering::Relaxed);
+    let completion = has(flag::VFORK).then(Completion::new);
+    let thread = if has(flag::THREAD) {
+        new_thread(parent.clone(), &task, space, blocked)
+    } else {
+        let files = me.files().ok_or(ENOMEM)?;
+        let files = if has(flag::FILES) { files.clone() } else { files.clone_table() };
+        let work_dir = if has(flag::FS) { parent.work_dir.clone() } else { parent.work_dir.clone_dir() };
+        let actions = parent.actions.lock().clone();
+        let exit_signal = (flags & flag::SIGNAL) as u32;
+        let process = new_process(task.index, Some(parent), exit_signal, space.clone(), files, work_dir, actions);
+        *process.vfork.lock() = completion.clone();
+        let ppid = if has(flag::PARENT) { parent.ppid.load(Ordering::Relaxed) } else { parent.pid };
+        process.ppid.store(ppid, Ordering::Relaxed);
+        let thread = new_thread(process.clone(), &task, space, blocked);
+        if !has(flag::VM) || has(flag::VFORK) {
+            let stack = *me.alternate_stack.lock();
+            *thread.alternate_stack.lock() = stack;
+        }
+        tree::insert(process, ppid);
+        thread
+    };
+    if has(flag::SETTLS) {
+        task.fs_base.store(args.tls, Ordering::Relaxed);
+    }
+    if has(flag::CHILD_CLEARTID) {
+        thread.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
+    }
+    let tid = task.index;
+    if has(flag::CHILD_SETTID)
+        && let Some(space) = thread_space(&thread)
+    {
+        let _ = space.write(args.child_tid, &tid.to_le_bytes());
+    }
+    if has(flag::PARENT_SETTID) {
+        let _ = user_copy::write(args.parent_tid, &tid);
+    }
+    let mut child = frame.clone();
+    child.rax = 0;
+    child.orig_rax = u64::MAX;
+    if args.stack != 0 {
+        child.rsp = args.stack;
+    }
+    switch::prepare_user(&task, &child);
+    // It looks once whether its process ends already.
+    task.signal_pending.store(has(flag::THREAD), Ordering::Relaxed);
+    sched::start(&task);
+    if let Some(completion) = completion {
+        completion.wait();
+    }
+    Ok(tid as u64)
+}
+
+/// The address space of a thread that has not run yet.
+fn thread_space(thread: &Thread) -> Option<Arc<AddressSpace>> {
+    // SAFETY: it has not run, so nobody changes it.
+    unsafe { (*thread.address_space.0.get()).clone() }
+}

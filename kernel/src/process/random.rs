@@ -1,0 +1,42 @@
+//! Random bytes for getrandom(2), AT_RANDOM and layout: RDRAND where the CPU has it, mixed with the TSC.
+//!
+//! Process context.
+
+use crate::arch::tsc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+static STATE: AtomicU64 = AtomicU64::new(0);
+
+fn rdrand() -> Option<u64> {
+    static HAS: spin::Once<bool> = spin::Once::new();
+    if !*HAS.call_once(|| crate::arch::cpu_features::Features::detect().rdrand) {
+        return None;
+    }
+    for _ in 0..10 {
+        let value: u64;
+        let ok: u8;
+        // SAFETY: CPUID says that the instruction exists; it touches no memory.
+        unsafe { core::arch::asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+        if ok != 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// 64 random bits.
+pub fn next() -> u64 {
+    // SplitMix64 (Steele, Lea, Flood) over a counter that the TSC moves, so that a CPU without RDRAND gives different bits too.
+    let step = 0x9e37_79b9_7f4a_7c15u64;
+    let mut z = STATE.fetch_add(step.wrapping_add(tsc::now()), Ordering::Relaxed);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) ^ rdrand().unwrap_or(0)
+}
+
+/// Fill `out`.
+pub fn fill(out: &mut [u8]) {
+    for chunk in out.chunks_mut(8) {
+        chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]);
+    }
+}

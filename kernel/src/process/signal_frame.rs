@@ -1,0 +1,256 @@
+//! What a handler finds on its stack, and the way back: Linux's rt_sigframe.
+//!
+//! ```text
+//! high   floating-point state (FXSAVE or XSAVE area, magic word behind it), 64-byte aligned
+//!        siginfo 128 | ucontext 304 | return address (restorer)      <- RSP at the handler's start, 8 below a multiple of 16
+//! ```
+//! Called by signal delivery and rt_sigreturn, process context. Nothing that comes back from the user is trusted: flags are cut to
+//! the user's, selectors are ours, RIP must be a user address, the FPU state is checked.
+//! Source: Linux arch/x86/include/uapi/asm/sigcontext.h, ucontext.h; SDM vol. 1, "XSAVE Area".
+
+use super::Thread;
+use super::signal::{Action, Info, sa, set_blocked, sig};
+use crate::arch::fpu;
+use crate::arch::gdt::{USER_CS, USER_DS};
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::page_table::USER_END;
+use crate::entry::frame::{Frame, RFLAGS_IF, USER_RFLAGS};
+use crate::mm::user_copy::{self, Fault};
+
+/// sigaltstack(2)'s stack.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct AlternateStack {
+    /// Lowest address
+    pub base: u64,
+    /// Bytes; 0 = none
+    pub size: u64,
+    /// SS_AUTODISARM or nothing
+    pub flags: u32,
+}
+
+/// SS_ONSTACK
+pub const ON_STACK: u32 = 1;
+/// SS_DISABLE
+pub const DISABLED: u32 = 2;
+/// SS_AUTODISARM
+pub const AUTO_DISARM: u32 = 1 << 31;
+
+impl AlternateStack {
+    /// Whether `rsp` is on it.
+    pub fn holds(&self, rsp: u64) -> bool {
+        self.size != 0 && rsp > self.base && rsp - self.base <= self.size
+    }
+}
+
+const RED_ZONE: u64 = 128;
+/// Words of return address, ucontext and siginfo.
+const WORDS: usize = 1 + 38 + 16;
+const FRAME_BYTES: u64 = WORDS as u64 * 8;
+/// Word indices within the frame.
+mod at {
+    pub const RETURN: usize = 0;
+    pub const FLAGS: usize = 1;
+    pub const STACK: usize = 3;
+    pub const REGISTERS: usize = 6;
+    pub const FPSTATE: usize = REGISTERS + 23;
+    pub const MASK: usize = 38;
+    pub const INFO: usize = 39;
+}
+/// UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
+const UC_XSTATE: u64 = 1;
+const UC_SS: u64 = 2 | 4;
+
+/// Build the frame and make `frame` go on in the handler. `old_mask` is what is blocked again after the handler.
+pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, old_mask: u64) -> Result<(), Fault> {
+    if action.flags & sa::RESTORER == 0 {
+        return Err(Fault);
+    }
+    let mut alternate = thread.alternate_stack.lock();
+    let on_alternate = alternate.holds(frame.rsp);
+    let mut top = frame.rsp.wrapping_sub(RED_ZONE);
+    if action.flags & sa::ONSTACK != 0 && alternate.size != 0 && !on_alternate {
+        top = alternate.base + alternate.size;
+    }
+    let shown = *alternate;
+    if shown.flags & AUTO_DISARM != 0 && action.flags & sa::ONSTACK != 0 {
+        *alternate = AlternateStack::default();
+    }
+    drop(alternate);
+    let fp_bytes = fpu::frame_size();
+    let fp_at = top.checked_sub(fp_bytes as u64).ok_or(Fault)? & !63;
+    let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
+    save_fpu(fp_at)?;
+
+    let mut w = [0u64; WORDS];
+    w[at::RETURN] = action.restorer;
+    w[at::FLAGS] = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
+    w[at::STACK] = shown.base;
+    w[at::STACK + 1] = stack_flags(&shown, frame.rsp) as u64;
+    w[at::STACK + 2] = shown.size;
+    let f = &*frame;
+    w[at::REGISTERS..at::REGISTERS + 23].copy_from_slice(&[
+        f.r8,
+        f.r9,
+        f.r10,
+        f.r11,
+        f.r12,
+        f.r13,
+        f.r14,
+        f.r15,
+        f.rdi,
+        f.rsi,
+        f.rbp,
+        f.rbx,
+        f.rdx,
+        f.rax,
+        f.rcx,
+        f.rsp,
+        f.rip,
+        f.rflags,
+        USER_CS as u64 | (USER_DS as u64) << 48,
+        0, // err
+        0, // trapno
+        old_mask,
+        info.address, // cr2
+    ]);
+    w[at::FPSTATE] = fp_at;
+    w[at::MASK] = old_mask;
+    fill_info(&mut w[at::INFO..], info);
+    user_copy::write(at_frame, &w)?;
+
+    frame.rdi = info.signal as u64;
+    frame.rsi = at_frame + at::INFO as u64 * 8;
+    frame.rdx = at_frame + at::FLAGS as u64 * 8;
+    frame.rax = 0;
+    frame.rsp = at_frame;
+    frame.rip = action.handler;
+    frame.cs = USER_CS as u64;
+    frame.ss = USER_DS as u64;
+    frame.rflags &= !0x1_0500; // TF, DF, RF
+    frame.orig_rax = u64::MAX;
+    if frame.rip >= USER_END { Err(Fault) } else { Ok(()) }
+}
+
+/// ss_flags as sigaltstack shows them.
+pub fn stack_flags(stack: &AlternateStack, rsp: u64) -> u32 {
+    if stack.size == 0 {
+        DISABLED
+    } else if stack.flags & AUTO_DISARM == 0 && stack.holds(rsp) {
+        ON_STACK
+    } else {
+        stack.flags
+    }
+}
+
+/// siginfo_t: si_signo, si_errno, si_code, then by kind.
+pub fn fill_info(w: &mut [u64], info: &Info) {
+    w[0] = info.signal as u64;
+    w[1] = info.code as u32 as u64;
+    match info.signal {
+        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if info.code > 0 => w[2] = info.address,
+        sig::CHLD => {
+            w[2] = info.pid as u64 | (info.uid as u64) << 32;
+            w[3] = info.value;
+        }
+        _ => {
+            w[2] = info.pid as u64 | (info.uid as u64) << 32;
+            w[3] = info.value;
+        }
+    }
+}
+
+/// Copy the running task's FPU state to user address `to`.
+fn save_fpu(to: u64) -> Result<(), Fault> {
+    let task = crate::sched::current();
+    let Some(state) = &task.fpu else { return Err(Fault) };
+    {
+        let _irq_off = IrqOff::new();
+        // SAFETY: interrupts are off, and the CPU holds the running task's state.
+        unsafe { state.save() };
+    }
+    // SAFETY: the running task's own area. A switch during the copy stores the same state there again: the kernel changes none.
+    let bytes = unsafe { state.bytes() };
+    user_copy::write_bytes(to, bytes)?;
+    fpu::describe_frame(|offset, words| user_copy::write_bytes(to + offset as u64, words))
+}
+
+/// rt_sigreturn(2): back to what the frame at RSP says. `Err`: the frame is bad and the program must end.
+pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
+    // RET took the return address.
+    let at_frame = frame.rsp.wrapping_sub(8);
+    let w: [u64; WORDS] = user_copy::read(at_frame)?;
+    let r = &w[at::REGISTERS..];
+    if r[16] >= USER_END {
+        return Err(Fault);
+    }
+    frame.r8 = r[0];
+    frame.r9 = r[1];
+    frame.r10 = r[2];
+    frame.r11 = r[3];
+    frame.r12 = r[4];
+    frame.r13 = r[5];
+    frame.r14 = r[6];
+    frame.r15 = r[7];
+    frame.rdi = r[8];
+    frame.rsi = r[9];
+    frame.rbp = r[10];
+    frame.rbx = r[11];
+    frame.rdx = r[12];
+    frame.rax = r[13];
+    frame.rcx = r[14];
+    frame.rsp = r[15];
+    frame.rip = r[16];
+    frame.rflags = frame.rflags & !USER_RFLAGS | r[17] & USER_RFLAGS | RFLAGS_IF;
+    frame.cs = USER_CS as u64;
+    frame.ss = USER_DS as u64;
+    frame.orig_rax = u64::MAX;
+    restore_fpu(w[at::FPSTATE])?;
+    {
+        let mut alternate = thread.alternate_stack.lock();
+        if alternate.size == 0 && w[at::STACK + 1] as u32 & DISABLED == 0 {
+            *alternate = AlternateStack {
+                base: w[at::STACK],
+                size: w[at::STACK + 2],
+                flags: w[at::STACK + 1] as u32 & AUTO_DISARM,
+            };
+        }
+    }
+    set_blocked(thread, w[at::MASK]);
+    Ok(())
+}
+
+fn restore_fpu(from: u64) -> Result<(), Fault> {
+    let task = crate::sched::current();
+    let Some(state) = &task.fpu else { return Err(Fault) };
+    if from == 0 {
+        let _irq_off = IrqOff::new();
+        // SAFETY: interrupts are off; the area is the running task's own.
+        unsafe {
+            state.reset();
+            state.restore();
+        }
+        return Ok(());
+    }
+    loop {
+        {
+            let _irq_off = IrqOff::new();
+            // SAFETY: interrupts are off, so that no switch uses the area meanwhile; it is the running task's own, and what was read
+            // is made well-formed before it is loaded.
+            unsafe {
+                let area = state.bytes();
+                if user_copy::read_bytes(from, area).is_ok() {
+                    fpu::sanitise(area);
+                    state.restore();
+                    return Ok(());
+                }
+            }
+        }
+        // With interrupts off a page that is not there fails: bring it in and try again. The CPU still holds the state.
+        let size = fpu::area_size() as u64;
+        let mut at = from;
+        while at < from + size {
+            let _: [u8; 1] = user_copy::read(at)?;
+            at = (at & !4095) + 4096;
+        }
+    }
+}

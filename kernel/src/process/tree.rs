@@ -1,0 +1,288 @@
+//! All processes: by id, with parents and children, and what wait4 takes from them.
+//!
+//! One lock of the lowest rank; signals are sent with it held. An ended process stays until its parent has waited for it.
+
+use super::signal::{self, Info, sig};
+use super::{Process, Thread};
+use crate::errno::{ECHILD, EPERM, ESRCH, Errno};
+use crate::sched::task;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+/// How a process stands, for its parent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Ended { status: u32 },
+}
+
+struct Node {
+    process: Arc<Process>,
+    children: Vec<u32>,
+    life: Life,
+    /// A stop or continuation that the parent has not seen: its wait status.
+    report: Option<u32>,
+    /// CPU time of children that were waited for, ns.
+    waited_runtime_ns: u64,
+}
+
+static TREE: SpinLock<BTreeMap<u32, Node>, { rank::PROCESS }> = SpinLock::new(BTreeMap::new());
+
+/// Whose end or change wait4 asks for.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// Any child.
+    Any,
+    /// This child.
+    Pid(u32),
+    /// Any child of this group.
+    Group(u32),
+}
+
+/// What wait4 found.
+pub struct Waited {
+    /// The child.
+    pub pid: u32,
+    /// Its wait status.
+    pub status: u32,
+    /// Its CPU time, ns.
+    pub runtime_ns: u64,
+}
+
+/// Wait status of a stop by `signal`.
+pub const fn stopped_status(signal: u32) -> u32 {
+    signal << 8 | 0x7f
+}
+/// Wait status of a continuation.
+pub const CONTINUED: u32 = 0xffff;
+
+/// A new process, child of `parent` (0 = of nobody). Its pid is held until it has been waited for.
+pub fn insert(process: Arc<Process>, parent: u32) {
+    let pid = process.pid;
+    task::hold_id(pid);
+    let mut tree = TREE.lock();
+    if let Some(p) = tree.get_mut(&parent) {
+        p.children.push(pid);
+    }
+    tree.insert(pid, Node { process, children: Vec::new(), life: Life::Alive, report: None, waited_runtime_ns: 0 });
+}
+
+/// The process `pid`, ended ones too.
+pub fn find(pid: u32) -> Option<Arc<Process>> {
+    TREE.lock().get(&pid).map(|n| n.process.clone())
+}
+
+/// Whether `pid` has ended and waits to be waited for.
+pub fn has_ended(pid: u32) -> bool {
+    matches!(TREE.lock().get(&pid), Some(Node { life: Life::Ended { .. }, .. }))
+}
+
+/// All processes that have not been waited for, by rising pid.
+pub fn all() -> Vec<Arc<Process>> {
+    TREE.lock().values().map(|n| n.process.clone()).collect()
+}
+
+/// Whether the group exists in the session.
+pub fn group_in_session(pgid: u32, sid: u32) -> bool {
+    TREE.lock().values().any(|n| {
+        n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid
+    })
+}
+
+/// Call `f` with each live process that `select` takes; the number of them.
+pub fn each_live(mut select: impl FnMut(&Process) -> bool, mut f: impl FnMut(&Arc<Process>)) -> usize {
+    let tree = TREE.lock();
+    let mut n = 0;
+    for node in tree.values() {
+        if node.life == Life::Alive && select(&node.process) {
+            n += 1;
+            f(&node.process);
+        }
+    }
+    n
+}
+
+/// The thread `tid`, of a process that has not been waited for.
+pub fn find_thread(tid: u32) -> Option<Arc<Thread>> {
+    let tree = TREE.lock();
+    let of = |n: &Node| n.process.threads.lock().iter().find(|t| t.tid.load(Ordering::Relaxed) == tid).cloned();
+    match tree.get(&tid).and_then(of) {
+        Some(t) => Some(t),
+        None => tree.values().find_map(of),
+    }
+}
+
+fn tell_parent(tree: &BTreeMap<u32, Node>, child: &Process, signal: u32, info: Info) {
+    if let Some(parent) = tree.get(&child.ppid.load(Ordering::Relaxed)) {
+        if signal != 0 {
+            signal::send_to_process(&parent.process, info);
+        }
+        parent.process.children_changed.wake_all();
+    }
+}
+
+fn child_info(child: &Process, signal: u32, code: i32, status: i32) -> Info {
+    Info { signal, code, pid: child.pid, uid: 0, value: status as u64, address: 0 }
+}
+
+/// The last thread of `process` is gone: its children get a new parent, its own parent is told.
+pub fn ended(process: &Process, status: u32) {
+    let mut tree = TREE.lock();
+    let children = match tree.get_mut(&process.pid) {
+        Some(node) => core::mem::take(&mut node.children),
+        None => return,
+    };
+    let mut ended_child = false;
+    for &child in &children {
+        if let Some(node) = tree.get(&child) {
+            node.process.ppid.store(1, Ordering::Relaxed);
+            ended_child |= node.life != Life::Alive;
+            for thread in node.process.threads.lock().iter() {
+                let signal = thread.parent_death_signal.load(Ordering::Relaxed);
+                if signal != 0 {
+                    signal::send_to_thread(thread, Info::from_kernel(signal));
+                }
+            }
+        }
+    }
+    if process.pid != 1
+        && let Some(init) = tree.get_mut(&1)
+    {
+        init.children.extend(children);
+        if ended_child {
+            signal::send_to_process(&init.process, Info::from_kernel(sig::CHLD));
+            init.process.children_changed.wake_all();
+        }
+    }
+    let ppid = process.ppid.load(Ordering::Relaxed);
+    let unwanted = match tree.get(&ppid) {
+        Some(parent) => {
+            process.exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for()
+        }
+        None => true,
+    };
+    let (code, value) = match status & 0x7f {
+        0 => (1, status >> 8 & 0xff),                              // CLD_EXITED
+        signal => (if status & 0x80 != 0 { 3 } else { 2 }, signal), // CLD_DUMPED, CLD_KILLED
+    };
+    let node = tree.get_mut(&process.pid).expect("looked up above");
+    node.life = Life::Ended { status };
+    tell_parent(&tree, process, process.exit_signal, child_info(process, process.exit_signal, code, value as i32));
+    if unwanted {
+        if let Some(parent) = tree.get_mut(&ppid) {
+            parent.children.retain(|&c| c != process.pid);
+        }
+        let node = tree.remove(&process.pid);
+        task::drop_id(process.pid);
+        drop(tree);
+        drop(node);
+    }
+}
+
+/// `process` was stopped by `signal`, or goes on (`None`).
+pub fn stop_changed(process: &Process, signal: Option<u32>) {
+    let mut tree = TREE.lock();
+    if let Some(node) = tree.get_mut(&process.pid) {
+        node.report = Some(signal.map_or(CONTINUED, stopped_status));
+    }
+    let (code, value) = signal.map_or((6, sig::CONT), |s| (5, s)); // CLD_CONTINUED, CLD_STOPPED
+    tell_parent(&tree, process, sig::CHLD, child_info(process, sig::CHLD, code, value as i32));
+}
+
+/// One look at the children of `parent`: `Ok(None)` if there are some but none to report. `keep`: leave it to be waited for again.
+pub fn look(parent: &Process, who: Who, stopped: bool, continued: bool, keep: bool) -> Result<Option<Waited>, Errno> {
+    let mut tree = TREE.lock();
+    let me = tree.get(&parent.pid).ok_or(ECHILD)?;
+    let mut any = false;
+    let mut found = None;
+    for (at, &pid) in me.children.iter().enumerate() {
+        let Some(node) = tree.get(&pid) else { continue };
+        let wanted = match who {
+            Who::Any => true,
+            Who::Pid(p) => p == pid,
+            Who::Group(g) => g == node.process.pgid.load(Ordering::Relaxed),
+        };
+        if !wanted {
+            continue;
+        }
+        any = true;
+        let status = match (node.life, node.report) {
+            (Life::Ended { status }, _) => Some((status, true)),
+            (_, Some(CONTINUED)) if continued => Some((CONTINUED, false)),
+            (_, Some(status)) if stopped && status != CONTINUED => Some((status, false)),
+            _ => None,
+        };
+        if let Some((status, ended)) = status {
+            found = Some((at, pid, status, ended, node.process.runtime_ns()));
+            break;
+        }
+    }
+    let Some((at, pid, status, ended, runtime_ns)) = found else {
+        return if any { Ok(None) } else { Err(ECHILD) };
+    };
+    let waited = Waited { pid, status, runtime_ns };
+    if keep {
+        return Ok(Some(waited));
+    }
+    if ended {
+        let gone = tree.remove(&pid);
+        let me = tree.get_mut(&parent.pid).expect("looked up above");
+        me.children.remove(at);
+        me.waited_runtime_ns += runtime_ns + gone.as_ref().map_or(0, |n| n.waited_runtime_ns);
+        task::drop_id(pid);
+        drop(tree);
+        drop(gone);
+    } else if let Some(node) = tree.get_mut(&pid) {
+        node.report = None;
+    }
+    Ok(Some(waited))
+}
+
+/// CPU time of the children that `process` has waited for, ns.
+pub fn waited_runtime_ns(process: &Process) -> u64 {
+    TREE.lock().get(&process.pid).map_or(0, |n| n.waited_runtime_ns)
+}
+
+/// setpgid(2) on `pid` (a child of `caller`, or itself).
+pub fn set_group(caller: &Process, pid: u32, pgid: u32) -> Result<(), Errno> {
+    let tree = TREE.lock();
+    let node = tree.get(&pid).ok_or(ESRCH)?;
+    let target = &node.process;
+    let sid = caller.sid.load(Ordering::Relaxed);
+    if pid != caller.pid {
+        if target.ppid.load(Ordering::Relaxed) != caller.pid {
+            return Err(ESRCH);
+        }
+        if target.sid.load(Ordering::Relaxed) != sid {
+            return Err(EPERM);
+        }
+        if target.has_execed.load(Ordering::Relaxed) {
+            return Err(crate::errno::EACCES);
+        }
+    }
+    if target.sid.load(Ordering::Relaxed) == pid {
+        return Err(EPERM); // a session leader
+    }
+    let in_session = |n: &Node| {
+        n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid
+    };
+    if pgid != pid && !tree.values().any(in_session) {
+        return Err(EPERM);
+    }
+    target.pgid.store(pgid, Ordering::Relaxed);
+    Ok(())
+}
+
+/// setsid(2).
+pub fn new_session(caller: &Process) -> Result<u32, Errno> {
+    let tree = TREE.lock();
+    if tree.values().any(|n| n.process.pgid.load(Ordering::Relaxed) == caller.pid) {
+        return Err(EPERM);
+    }
+    caller.sid.store(caller.pid, Ordering::Relaxed);
+    caller.pgid.store(caller.pid, Ordering::Relaxed);
+    Ok(caller.pid)
+}

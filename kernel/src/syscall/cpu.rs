@@ -1,0 +1,324 @@
+//! System calls about CPUs and scheduling, and futexes.
+
+use super::table::Calls;
+use crate::arch::tsc;
+use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
+use crate::mm::address_space::cpus_running;
+use crate::mm::user_copy;
+use crate::percpu;
+use crate::process::{current, current_thread, tree};
+use crate::sched::task::{self, TaskRef};
+use crate::sched::{self, futex};
+use crate::system_call;
+use core::sync::atomic::Ordering;
+use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::interruption::Cause;
+use kcore::run_queue::Class;
+
+/// Numbers and handlers.
+pub const CALLS: Calls = &[
+    (24, sched_yield),
+    (140, getpriority),
+    (141, setpriority),
+    (142, sched_setparam),
+    (143, sched_getparam),
+    (144, sched_setscheduler),
+    (145, sched_getscheduler),
+    (146, priority_max),
+    (147, priority_min),
+    (148, rr_interval),
+    (202, futex_call),
+    (203, sched_setaffinity),
+    (204, sched_getaffinity),
+    (309, getcpu),
+    (324, membarrier),
+];
+
+/// The task a call names: 0 is the running one.
+fn named(tid: u64) -> Result<TaskRef, Errno> {
+    let tid = tid as i32;
+    if tid < 0 {
+        return Err(EINVAL);
+    }
+    let index = if tid == 0 { sched::current().index } else { tid as u32 };
+    task::by_index(index).filter(|t| t.tid() != 0).ok_or(ESRCH)
+}
+
+system_call! {
+    /// sched_yield(2)
+    sched_yield() {
+        sched::yield_now();
+        Ok(0)
+    }
+}
+
+system_call! {
+    /// sched_setaffinity(2). A set that names an isolated CPU is an explicit wish and is followed.
+    sched_setaffinity(tid, len, at) {
+        let mut words = [0u64; MAX_CPUS / 64];
+        let mut bytes = [0u8; MAX_CPUS / 8];
+        let n = (len as usize).min(bytes.len());
+        user_copy::read_bytes(at, &mut bytes[..n])?;
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(chunk.try_into().map_err(|_| EINVAL)?);
+        }
+        let set = CpuSet::from_words(words).intersection(&percpu::online());
+        let task = named(tid)?;
+        if set.is_empty() {
+            return Err(EINVAL);
+        }
+        if crate::process::thread_of(&task).is_none() {
+            return Err(EPERM); // a kernel thread stays where it belongs
+        }
+        sched::set_affinity(&task, &set);
+        Ok(0)
+    }
+}
+system_call! {
+    /// sched_getaffinity(2): the number of bytes written.
+    sched_getaffinity(tid, len, at) {
+        let needed = (percpu::nr_cpus() as usize).div_ceil(64) * 8;
+        if len as usize * 8 < percpu::nr_cpus() as usize || len % 8 != 0 {
+            return Err(EINVAL);
+        }
+        let set = named(tid)?.allowed().intersection(&percpu::online());
+        let mut bytes = [0u8; MAX_CPUS / 8];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(set.words()) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        let n = needed.min(len as usize);
+        user_copy::write_bytes(at, &bytes[..n])?;
+        Ok(n as u64)
+    }
+}
+system_call! {
+    /// getcpu(2)
+    getcpu(cpu, node) {
+        if cpu != 0 {
+            user_copy::write(cpu, &percpu::cpu())?;
+        }
+        if node != 0 {
+            user_copy::write(node, &0u32)?;
+        }
+        Ok(0)
+    }
+}
+
+const OTHER: u64 = 0;
+const FIFO: u64 = 1;
+const ROUND_ROBIN: u64 = 2;
+const BATCH: u64 = 3;
+const IDLE: u64 = 5;
+const RESET_ON_FORK: u64 = 0x4000_0000;
+
+/// Round robin runs as FIFO: the next of a priority comes when the running one blocks or yields.
+fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
+    match policy & !RESET_ON_FORK {
+        OTHER | BATCH | IDLE if priority == 0 => Ok(Class::Fair),
+        FIFO | ROUND_ROBIN if (1..=99).contains(&priority) => Ok(Class::Fifo(priority as u8)),
+        _ => Err(EINVAL),
+    }
+}
+
+system_call! {
+    /// sched_setscheduler(2)
+    sched_setscheduler(tid, policy, at) {
+        let priority: u32 = user_copy::read(at)?;
+        let task = named(tid)?;
+        sched::set_class(&task, class_of(policy as u32 as u64, priority)?);
+        Ok(0)
+    }
+}
+system_call! {
+    /// sched_getscheduler(2)
+    sched_getscheduler(tid) {
+        Ok(match named(tid)?.run.class() {
+            Class::Fifo(_) => FIFO,
+            _ => OTHER,
+        })
+    }
+}
+system_call! {
+    /// sched_setparam(2)
+    sched_setparam(tid, at) {
+        let priority: u32 = user_copy::read(at)?;
+        let task = named(tid)?;
+        let policy = if matches!(task.run.class(), Class::Fifo(_)) { FIFO } else { OTHER };
+        sched::set_class(&task, class_of(policy, priority)?);
+        Ok(0)
+    }
+}
+system_call! {
+    /// sched_getparam(2)
+    sched_getparam(tid, at) {
+        let priority = match named(tid)?.run.class() {
+            Class::Fifo(p) => p as u32,
+            _ => 0,
+        };
+        if at == 0 {
+            return Err(EINVAL);
+        }
+        user_copy::write(at, &priority)?;
+        Ok(0)
+    }
+}
+system_call! {
+    /// sched_get_priority_max(2)
+    priority_max(policy) {
+        match policy {
+            FIFO | ROUND_ROBIN => Ok(99),
+            OTHER | BATCH | IDLE => Ok(0),
+            _ => Err(EINVAL),
+        }
+    }
+}
+system_call! {
+    /// sched_get_priority_min(2)
+    priority_min(policy) {
+        match policy {
+            FIFO | ROUND_ROBIN => Ok(1),
+            OTHER | BATCH | IDLE => Ok(0),
+            _ => Err(EINVAL),
+        }
+    }
+}
+system_call! {
+    /// sched_rr_get_interval(2)
+    rr_interval(tid, at) {
+        let fair = !matches!(named(tid)?.run.class(), Class::Fifo(_));
+        user_copy::write(at, &[0, if fair { 4_000_000 } else { 0u64 }])?;
+        Ok(0)
+    }
+}
+system_call! {
+    /// getpriority(2), as 20 - nice. Processes only.
+    getpriority(which, who) {
+        let process = match (which, who as u32) {
+            (0, 0) => current_thread().process.clone(),
+            (0, pid) => tree::find(pid).ok_or(ESRCH)?,
+            (1 | 2, 0) => current_thread().process.clone(),
+            (1 | 2, _) => return Err(ESRCH),
+            _ => return Err(EINVAL),
+        };
+        Ok((20 - process.nice.load(Ordering::Relaxed)) as u64)
+    }
+}
+system_call! {
+    /// setpriority(2). Processes only.
+    setpriority(which, who, nice) {
+        let process = match (which, who as u32) {
+            (0, 0) => current_thread().process.clone(),
+            (0, pid) => tree::find(pid).ok_or(ESRCH)?,
+            (1 | 2, 0) => current_thread().process.clone(),
+            (1 | 2, _) => return Err(ESRCH),
+            _ => return Err(EINVAL),
+        };
+        let nice = (nice as i32).clamp(-20, 19);
+        process.nice.store(nice, Ordering::Relaxed);
+        let threads = process.threads.lock().clone();
+        for thread in threads {
+            let _ = task::with(thread.task, |t| t.run.set_nice(nice as i8));
+        }
+        Ok(0)
+    }
+}
+
+system_call! {
+    /// futex(2)
+    futex_call(address, op, value, timeout, address2, value3) {
+        const PRIVATE: u64 = 128;
+        const CLOCK_REALTIME: u64 = 256;
+        let private = op & PRIVATE != 0;
+        let realtime = op & CLOCK_REALTIME != 0;
+        let command = op & !(PRIVATE | CLOCK_REALTIME);
+        let (value, value3) = (value as u32, value3 as u32);
+        let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
+            if timeout == 0 {
+                return Ok(None);
+            }
+            let ns = super::time::read_duration(timeout)?;
+            let start = match (absolute, realtime) {
+                (false, _) => return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns)))),
+                (true, true) => crate::time::wall_at_boot_s() * 1_000_000_000,
+                (true, false) => 0,
+            };
+            Ok(Some(tsc::boot().saturating_add(tsc::ns_to_ticks(ns.saturating_sub(start)))))
+        };
+        match command {
+            0 => futex::wait(address, private, value, u32::MAX, deadline(false)?),
+            9 => futex::wait(address, private, value, value3, deadline(true)?),
+            1 => futex::wake(address, private, value as usize, u32::MAX),
+            10 => futex::wake(address, private, value as usize, value3),
+            3 | 4 => {
+                if value as i32 >= 0 && timeout as i32 >= 0 {
+                    let expected = (command == 4).then_some(value3);
+                    futex::requeue(address, address2, private, value as usize, timeout as u32 as usize, expected)
+                } else {
+                    Err(EINVAL)
+                }
+            }
+            _ => Err(ENOSYS),
+        }
+    }
+}
+
+system_call! {
+    /// membarrier(2)
+    membarrier(command, flags) {
+        const QUERY: u64 = 0;
+        const GLOBAL: u64 = 1;
+        const GLOBAL_EXPEDITED: u64 = 2;
+        const REGISTER_GLOBAL_EXPEDITED: u64 = 4;
+        const PRIVATE_EXPEDITED: u64 = 8;
+        const REGISTER_PRIVATE_EXPEDITED: u64 = 16;
+        if flags != 0 {
+            return Err(EINVAL);
+        }
+        let space = current_thread().address_space().ok_or(EFAULT)?;
+        match command {
+            QUERY => Ok(GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED
+                | REGISTER_PRIVATE_EXPEDITED),
+            // Every CPU passes a full barrier within a grace period; one in user mode of a single task needs no interrupt for
+            // what this process wrote before: its next kernel entry is a full barrier too. But its user code needs one now.
+            GLOBAL | GLOBAL_EXPEDITED => {
+                barrier_on(&percpu::online().difference(&idle_or_alone()));
+                Ok(0)
+            }
+            REGISTER_GLOBAL_EXPEDITED => Ok(0),
+            REGISTER_PRIVATE_EXPEDITED => {
+                space.membarrier.fetch_or(1, Ordering::Relaxed);
+                Ok(0)
+            }
+            PRIVATE_EXPEDITED => {
+                if space.membarrier.load(Ordering::Relaxed) == 0 {
+                    return Err(EPERM);
+                }
+                barrier_on(&cpus_running(space.root()));
+                Ok(0)
+            }
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// CPUs that run no user code: idle ones.
+fn idle_or_alone() -> CpuSet {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let mut set = CpuSet::new();
+    for cpu in percpu::online().iter() {
+        if sched::is_idle(percpu::of(cpu)) {
+            let _ = set.insert(cpu);
+        }
+    }
+    set
+}
+
+fn barrier_on(cpus: &CpuSet) {
+    fn barrier(_: usize) {
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
+    core::sync::atomic::fence(Ordering::SeqCst);
+    crate::smp::call_function::call_many(cpus, Cause::CallFunction, barrier, 0);
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let _ = current();
+}

@@ -1,0 +1,163 @@
+//! System calls about memory.
+
+use super::table::Calls;
+use crate::arch::page_table::{PAGE_SIZE, USER_END};
+use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, Errno};
+use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory};
+use crate::fs::inode::Kind;
+use crate::process::current_thread;
+use crate::process::exec::mappable;
+use crate::system_call;
+use kcore::vma::Prot;
+
+/// Numbers and handlers.
+pub const CALLS: Calls = &[
+    (9, mmap),
+    (10, mprotect),
+    (11, munmap),
+    (12, brk),
+    (25, mremap),
+    (26, msync),
+    (28, madvise),
+    (149, nothing), // mlock
+    (150, nothing), // munlock
+    (151, nothing), // mlockall
+    (152, nothing), // munlockall
+];
+
+fn space() -> Result<&'static AddressSpace, Errno> {
+    current_thread().address_space().map(|a| &**a).ok_or(ENOMEM)
+}
+
+fn prot_of(bits: u64) -> Result<Prot, Errno> {
+    Prot::from_linux(bits & !0x0100_0000_u64).ok_or(EINVAL) // PROT_SEM's successor bits mean nothing
+}
+
+mod map {
+    pub const SHARED: u64 = 1;
+    pub const PRIVATE: u64 = 2;
+    pub const SHARED_VALIDATE: u64 = 3;
+    pub const TYPE: u64 = 0xf;
+    pub const FIXED: u64 = 0x10;
+    pub const ANONYMOUS: u64 = 0x20;
+    pub const GROWSDOWN: u64 = 0x100;
+    pub const POPULATE: u64 = 0x8000;
+    pub const FIXED_NOREPLACE: u64 = 0x10_0000;
+}
+
+/// The content of an open file that is to be mapped.
+fn file_bytes(fd: i32) -> Result<FileBytes, Errno> {
+    let open = current_thread().files().ok_or(EBADF)?.file(fd)?;
+    match open.inode().map(|inode| &inode.kind) {
+        Some(Kind::Regular(content)) => Ok(mappable(content.lock().bytes()?)),
+        _ => Err(ENODEV),
+    }
+}
+
+system_call! {
+    /// mmap(2)
+    mmap(address, len, prot, flags, fd, offset) {
+        let prot = prot_of(prot)?;
+        if len == 0 || offset % PAGE_SIZE != 0 {
+            return Err(EINVAL);
+        }
+        let content = match (flags & map::TYPE, flags & map::ANONYMOUS != 0) {
+            (map::PRIVATE, true) if flags & map::GROWSDOWN != 0 => Content::Stack,
+            (map::PRIVATE, true) => Content::Anonymous,
+            (map::SHARED | map::SHARED_VALIDATE, true) => Content::Shared(SharedMemory::new(len).ok_or(ENOMEM)?, 0),
+            (map::PRIVATE, false) => Content::File(file_bytes(fd as i32)?, offset),
+            // A shared view of a file can only be one that nobody writes through.
+            (map::SHARED | map::SHARED_VALIDATE, false) => {
+                let bytes = file_bytes(fd as i32)?;
+                if prot.write() {
+                    return Err(EACCES);
+                }
+                Content::File(bytes, offset)
+            }
+            _ => return Err(EINVAL),
+        };
+        let place = if flags & map::FIXED_NOREPLACE != 0 {
+            Place::FixedNoReplace(address)
+        } else if flags & map::FIXED != 0 {
+            Place::Fixed(address)
+        } else {
+            Place::Anywhere(address)
+        };
+        let space = space()?;
+        let at = space.map(place, len, prot, content)?;
+        if flags & map::POPULATE != 0 {
+            populate(space, at, len, prot);
+        }
+        Ok(at)
+    }
+}
+
+/// Bring pages in ahead; what cannot be brought in comes, or fails, at its first use.
+fn populate(space: &AddressSpace, start: u64, len: u64, prot: Prot) {
+    use kcore::vma::Access;
+    let access = if prot.write() { Access::Write } else { Access::Read };
+    let mut at = start;
+    while at < start + len && prot != Prot::NONE && space.fault(at, access).is_ok() {
+        at += PAGE_SIZE;
+    }
+}
+
+system_call! {
+    /// munmap(2)
+    munmap(address, len) {
+        space()?.unmap(address, len)?;
+        Ok(0)
+    }
+}
+system_call! {
+    /// mprotect(2)
+    mprotect(address, len, prot) {
+        space()?.protect(address, len, prot_of(prot)?)?;
+        Ok(0)
+    }
+}
+system_call! {
+    /// brk(2)
+    brk(address) { Ok(space()?.set_brk(address)) }
+}
+system_call! {
+    /// mremap(2)
+    mremap(old, old_len, new_len, flags, new) {
+        const MAYMOVE: u64 = 1;
+        const FIXED: u64 = 2;
+        if flags & !(MAYMOVE | FIXED) != 0 || flags & FIXED != 0 && flags & MAYMOVE == 0 {
+            return Err(EINVAL);
+        }
+        space()?.remap(old, old_len, new_len, flags & MAYMOVE != 0, (flags & FIXED != 0).then_some(new))
+    }
+}
+system_call! {
+    /// msync(2): there is nothing behind memory to write to.
+    msync(address, len, flags) {
+        if address % PAGE_SIZE != 0 || flags & !7 != 0 || flags & 5 == 5 {
+            return Err(EINVAL);
+        }
+        if space()?.covers(address, len.next_multiple_of(PAGE_SIZE), Prot::NONE) { Ok(0) } else { Err(ENOMEM) }
+    }
+}
+system_call! {
+    /// madvise(2)
+    madvise(address, len, advice) {
+        const DONTNEED: u64 = 4;
+        if address % PAGE_SIZE != 0 || address.checked_add(len).is_none_or(|end| end > USER_END) {
+            return Err(EINVAL);
+        }
+        match advice {
+            DONTNEED if len > 0 => space()?.forget(address, len)?,
+            // NORMAL RANDOM SEQUENTIAL WILLNEED FREE, DONTFORK.. KSM, (NO)HUGEPAGE, (DO/DONT)DUMP, COLD PAGEOUT: only advice
+            0..=4 | 8 | 12..=17 | 20 | 21 => {}
+            9..=11 | 18 | 19 => return Err(EOPNOTSUPP), // REMOVE, DONTFORK, DOFORK, WIPEONFORK: would change what a program sees
+            _ => return Err(EINVAL),
+        }
+        Ok(0)
+    }
+}
+system_call! {
+    /// mlock(2) and the like: memory is never swapped.
+    nothing() { Ok(0) }
+}

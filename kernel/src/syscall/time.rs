@@ -1,0 +1,159 @@
+//! System calls about time.
+
+use super::table::Calls;
+use crate::arch::tsc;
+use crate::errno::{EINTR, EINVAL, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Errno, SysResult};
+use crate::mm::user_copy;
+use crate::process::{Restart, current, current_thread, tree};
+use crate::system_call;
+use core::sync::atomic::Ordering;
+
+/// Numbers and handlers.
+pub const CALLS: Calls = &[
+    (35, nanosleep),
+    (96, gettimeofday),
+    (100, times),
+    (201, time),
+    (219, restart_syscall),
+    (228, clock_gettime),
+    (229, clock_getres),
+    (230, clock_nanosleep),
+];
+
+const NS: u64 = 1_000_000_000;
+const REALTIME: u64 = 0;
+const MONOTONIC: u64 = 1;
+
+/// A timespec at user address `at`, in ns, saturating.
+pub fn read_duration(at: u64) -> Result<u64, Errno> {
+    let [seconds, ns]: [u64; 2] = user_copy::read(at)?;
+    if seconds as i64 > i64::MAX || (seconds as i64) < 0 || ns >= NS {
+        return Err(EINVAL);
+    }
+    Ok(seconds.saturating_mul(NS).saturating_add(ns))
+}
+
+fn wall_ns() -> u64 {
+    crate::time::wall_at_boot_s() * NS + tsc::now_ns()
+}
+
+fn clock_ns(clock: u64) -> Result<u64, Errno> {
+    Ok(match clock as i32 {
+        0 | 5 | 11 => wall_ns(),     // REALTIME, its coarse form, TAI
+        1 | 4 | 6 | 7 => tsc::now_ns(), // MONOTONIC, RAW, COARSE, BOOTTIME
+        2 => current().runtime_ns() + running_ns(),
+        3 => crate::sched::current().runtime_ns.load(Ordering::Relaxed) + running_ns(),
+        _ => return Err(EINVAL),
+    })
+}
+
+/// What the running task ran since it was charged last.
+fn running_ns() -> u64 {
+    crate::sched::uncharged_ns()
+}
+
+system_call! {
+    /// clock_gettime(2)
+    clock_gettime(clock, at) {
+        let ns = clock_ns(clock)?;
+        user_copy::write(at, &[ns / NS, ns % NS])?;
+        Ok(0)
+    }
+}
+system_call! {
+    /// clock_getres(2)
+    clock_getres(clock, at) {
+        clock_ns(clock)?;
+        let coarse = matches!(clock, 5 | 6);
+        if at != 0 {
+            let resolution = if coarse { NS / crate::time::tick::hz() as u64 } else { 1 };
+            user_copy::write(at, &[0, resolution])?;
+        }
+        Ok(0)
+    }
+}
+system_call! {
+    /// gettimeofday(2)
+    gettimeofday(at, zone) {
+        let ns = wall_ns();
+        if at != 0 {
+            user_copy::write(at, &[ns / NS, ns % NS / 1000])?;
+        }
+        if zone != 0 {
+            user_copy::write(zone, &0u64)?;
+        }
+        Ok(0)
+    }
+}
+system_call! {
+    /// time(2)
+    time(at) {
+        let seconds = wall_ns() / NS;
+        if at != 0 {
+            user_copy::write(at, &seconds)?;
+        }
+        Ok(seconds)
+    }
+}
+system_call! {
+    /// times(2), in ticks of 10 ms
+    times(at) {
+        const TICK: u64 = NS / 100;
+        if at != 0 {
+            let own = (current().runtime_ns() + running_ns()) / TICK;
+            user_copy::write(at, &[own, 0, tree::waited_runtime_ns(current()) / TICK, 0])?;
+        }
+        Ok(tsc::now_ns() / TICK)
+    }
+}
+
+/// Sleep until `deadline_tsc`; a signal leaves what restart_syscall goes on with. `left`: where to write what is left.
+fn sleep(deadline_tsc: u64, left: u64) -> SysResult {
+    if crate::time::timer::sleep_to(deadline_tsc, true) {
+        return Ok(0);
+    }
+    if left != 0 {
+        let ns = tsc::ticks_to_ns(deadline_tsc.saturating_sub(tsc::now()));
+        user_copy::write(left, &[ns / NS, ns % NS])?;
+    }
+    *current_thread().restart.lock() = Restart::Sleep { deadline_tsc, left };
+    Err(ERESTART_RESTARTBLOCK)
+}
+
+fn after(ns: u64) -> u64 {
+    tsc::now().saturating_add(tsc::ns_to_ticks(ns))
+}
+
+system_call! {
+    /// nanosleep(2)
+    nanosleep(request, left) { sleep(after(read_duration(request)?), left) }
+}
+system_call! {
+    /// clock_nanosleep(2)
+    clock_nanosleep(clock, flags, request, left) {
+        const ABSTIME: u64 = 1;
+        if !matches!(clock, REALTIME | MONOTONIC | 7 | 11) {
+            return Err(EINVAL);
+        }
+        let ns = read_duration(request)?;
+        if flags & ABSTIME == 0 {
+            return sleep(after(ns), left);
+        }
+        let since_boot = match clock {
+            REALTIME | 11 => ns.saturating_sub(crate::time::wall_at_boot_s() * NS),
+            _ => ns,
+        };
+        let deadline = tsc::boot().saturating_add(tsc::ns_to_ticks(since_boot));
+        if crate::time::timer::sleep_to(deadline, true) { Ok(0) } else { Err(ERESTARTNOHAND) }
+    }
+}
+system_call! {
+    /// restart_syscall(2)
+    restart_syscall() {
+        let restart = core::mem::replace(&mut *current_thread().restart.lock(), Restart::Nothing);
+        match restart {
+            Restart::Sleep { deadline_tsc, left } => sleep(deadline_tsc, left),
+            Restart::Nothing => Err(EINTR),
+        }
+    }
+}
