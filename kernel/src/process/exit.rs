@@ -42,10 +42,13 @@ pub fn exit_thread(status: u32) -> ! {
     process.ended_runtime_ns.fetch_add(task.runtime_ns.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the thread itself, with no reference to its parts alive.
     let (files, space) = unsafe { (thread.set_files(None), thread.set_address_space(None)) };
-    let (shared_files, shared_space) =
-        if last { (process.files.lock().take(), process.address_space.lock().take()) } else { (None, None) };
     drop(files);
-    drop(shared_files);
+    let mut shared_space = None;
+    if last {
+        let shared_files = process.files.lock().take();
+        drop(shared_files);
+        shared_space = process.address_space.lock().take();
+    }
     {
         let irq_off = IrqOff::new();
         task.root.store(0, Ordering::Relaxed);
