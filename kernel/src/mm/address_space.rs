@@ -248,10 +248,7 @@ fn classify(entry: u64) -> Pte {
             Pte::Page { writable: false, sole_owner: false }
         }
     } else {
-        Pte::Page {
-            writable: entry & bits::WRITABLE != 0,
-            sole_owner: frame::users(entry & bits::ADDRESS) == 1,
-        }
+        Pte::Page { writable: entry & bits::WRITABLE != 0, sole_owner: frame::users(entry & bits::ADDRESS) == 1 }
     }
 }
 
@@ -404,7 +401,8 @@ impl Inner {
                 Kind::FileBacked { file: file as u32, offset }
             }
             Content::Shared(memory, offset) => {
-                let object = match self.shared.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, &memory))) {
+                let object = match self.shared.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, &memory)))
+                {
                     Some(i) => i,
                     None => match self.shared.iter().position(Option::is_none) {
                         Some(i) => {
@@ -569,7 +567,9 @@ impl AddressSpace {
         if to.is_none() && old_len > 0 && old_end == region.end {
             // In place, if there is room behind it.
             let tail = Region::new(old_end..old + new_len, region.prot, advanced(region.kind, old_end - region.start));
-            if old.checked_add(new_len).is_some_and(|e| e <= pt::USER_END) && inner.map.map_fixed_noreplace(tail).is_ok() {
+            if old.checked_add(new_len).is_some_and(|e| e <= pt::USER_END)
+                && inner.map.map_fixed_noreplace(tail).is_ok()
+            {
                 return Ok(old);
             }
         }

@@ -7,8 +7,8 @@ use super::{Thread, current_thread, random};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
-use crate::fs::{self, Bytes, WorkDir};
 use crate::errno::{EACCES, EAGAIN, ENOEXEC, ENOMEM, Errno};
+use crate::fs::{self, Bytes, WorkDir};
 use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT};
 use crate::percpu;
 use crate::sched;
@@ -62,7 +62,10 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     if let Some(range) = &plan.interp {
         let name = bytes_of(&file).get(range.clone()).unwrap_or(&[]);
         let name = core::str::from_utf8(name).unwrap_or("?");
-        crate::info!("{}: needs the interpreter {name}: only static programs run", core::str::from_utf8(path).unwrap_or("?"));
+        crate::info!(
+            "{}: needs the interpreter {name}: only static programs run",
+            core::str::from_utf8(path).unwrap_or("?")
+        );
         return Err(ENOEXEC);
     }
     let space = AddressSpace::new().ok_or(ENOMEM)?;
@@ -250,9 +253,8 @@ fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
     if alone.is_err() && others().iter().any(|_| process.ending().is_some()) {
         return Err(EACCES);
     }
-    let _ = process.changed.wait(false, || {
-        (process.threads.lock().len() == 1 || process.ending().is_some()).then_some(())
-    });
+    let _ =
+        process.changed.wait(false, || (process.threads.lock().len() == 1 || process.ending().is_some()).then_some(()));
     thread.tid.store(process.pid, Ordering::Relaxed);
     Ok(())
 }

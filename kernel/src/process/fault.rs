@@ -64,15 +64,15 @@ pub fn kernel_user_access(address: u64, code: u64) -> bool {
 pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
     let at = frame.rip;
     let (name, info) = match vector {
-        0 => ("divide error", Info::fault(sig::FPE, 1, at)),     // FPE_INTDIV
+        0 => ("divide error", Info::fault(sig::FPE, 1, at)), // FPE_INTDIV
         3 => ("int3", Info::from_kernel(sig::TRAP)),
         4 => ("overflow", Info::from_kernel(sig::SEGV)),
         5 => ("bounds", Info::from_kernel(sig::SEGV)),
-        6 => ("invalid opcode", Info::fault(sig::ILL, 2, at)),   // ILL_ILLOPN
+        6 => ("invalid opcode", Info::fault(sig::ILL, 2, at)), // ILL_ILLOPN
         12 => ("stack segment", Info::from_kernel(sig::BUS)),
         13 => ("general protection fault", Info::from_kernel(sig::SEGV)),
-        16 => ("x87 error", Info::fault(sig::FPE, 7, at)),       // FPE_FLTINV
-        17 => ("alignment check", Info::fault(sig::BUS, 1, 0)),  // BUS_ADRALN
+        16 => ("x87 error", Info::fault(sig::FPE, 7, at)), // FPE_FLTINV
+        17 => ("alignment check", Info::fault(sig::BUS, 1, 0)), // BUS_ADRALN
         19 => ("SIMD error", Info::fault(sig::FPE, 7, at)),
         _ => ("exception", Info::from_kernel(sig::SEGV)),
     };

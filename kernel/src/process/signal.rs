@@ -52,7 +52,8 @@ pub const fn bit(signal: u32) -> u64 {
 const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
 /// Faults of the thread itself come first.
-const SYNCHRONOUS: u64 = bit(sig::SEGV) | bit(sig::BUS) | bit(sig::ILL) | bit(sig::TRAP) | bit(sig::FPE) | bit(sig::SYS);
+const SYNCHRONOUS: u64 =
+    bit(sig::SEGV) | bit(sig::BUS) | bit(sig::ILL) | bit(sig::TRAP) | bit(sig::FPE) | bit(sig::SYS);
 /// End with a core dump in Linux: the wait status says so only where a core was written, which is never.
 const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 

@@ -87,9 +87,9 @@ pub fn all() -> Vec<Arc<Process>> {
 
 /// Whether the group exists in the session.
 pub fn group_in_session(pgid: u32, sid: u32) -> bool {
-    TREE.lock().values().any(|n| {
-        n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid
-    })
+    TREE.lock()
+        .values()
+        .any(|n| n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid)
 }
 
 /// Call `f` with each live process that `select` takes; the number of them.
@@ -159,13 +159,11 @@ pub fn ended(process: &Process, status: u32) {
     }
     let ppid = process.ppid.load(Ordering::Relaxed);
     let unwanted = match tree.get(&ppid) {
-        Some(parent) => {
-            process.exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for()
-        }
+        Some(parent) => process.exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for(),
         None => true,
     };
     let (code, value) = match status & 0x7f {
-        0 => (1, status >> 8 & 0xff),                              // CLD_EXITED
+        0 => (1, status >> 8 & 0xff),                               // CLD_EXITED
         signal => (if status & 0x80 != 0 { 3 } else { 2 }, signal), // CLD_DUMPED, CLD_KILLED
     };
     let node = tree.get_mut(&process.pid).expect("looked up above");
@@ -266,9 +264,8 @@ pub fn set_group(caller: &Process, pid: u32, pgid: u32) -> Result<(), Errno> {
     if target.sid.load(Ordering::Relaxed) == pid {
         return Err(EPERM); // a session leader
     }
-    let in_session = |n: &Node| {
-        n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid
-    };
+    let in_session =
+        |n: &Node| n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid;
     if pgid != pid && !tree.values().any(in_session) {
         return Err(EPERM);
     }

@@ -83,9 +83,9 @@ fn poll_until(at: u64, count: u64, deadline_tsc: Option<u64>) -> Result<usize, E
     Ok(n)
 }
 
-/// Poll is not restarted after a handler ran.
+/// Poll goes on after a stop, but not after a handler ran.
 fn no_restart(result: Result<usize, Errno>) -> Result<usize, Errno> {
-    result.map_err(|e| if e == errno::ERESTARTSYS { errno::EINTR } else { e })
+    result.map_err(|e| if e == errno::ERESTARTSYS { errno::ERESTARTNOHAND } else { e })
 }
 
 pub(super) fn poll(at: u64, count: u64, timeout_ms: u64) -> Result<usize, Errno> {

@@ -91,4 +91,3 @@ fn execve(frame: &mut Frame) -> Result<(), Errno> {
     }
     exec::execve(frame, &path, args, &env)
 }
-

@@ -3,8 +3,8 @@
 use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, Errno};
-use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory};
 use crate::fs::inode::Kind;
+use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory};
 use crate::process::current_thread;
 use crate::process::exec::mappable;
 use crate::system_call;

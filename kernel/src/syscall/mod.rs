@@ -1,13 +1,13 @@
 //! System calls: one file a group, each with its list of numbers; `table` puts them together.
 
 pub mod cpu;
-pub mod frame_call;
-pub mod memory;
 pub mod file;
 mod file_descriptor;
 mod file_path;
 mod file_poll;
 mod file_stat;
+pub mod frame_call;
+pub mod memory;
 pub mod process;
 pub mod signal;
 pub mod system;

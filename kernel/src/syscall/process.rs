@@ -398,4 +398,3 @@ system_call! {
         Ok(0)
     }
 }
-

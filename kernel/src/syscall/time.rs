@@ -39,7 +39,7 @@ fn wall_ns() -> u64 {
 
 fn clock_ns(clock: u64) -> Result<u64, Errno> {
     Ok(match clock as i32 {
-        0 | 5 | 11 => wall_ns(),     // REALTIME, its coarse form, TAI
+        0 | 5 | 11 => wall_ns(),        // REALTIME, its coarse form, TAI
         1 | 4 | 6 | 7 => tsc::now_ns(), // MONOTONIC, RAW, COARSE, BOOTTIME
         2 => current().runtime_ns() + running_ns(),
         3 => crate::sched::current().runtime_ns.load(Ordering::Relaxed) + running_ns(),

@@ -223,7 +223,7 @@ impl File for Console {
                 Err(_) if done > 0 => break,
                 Err(e) => return Err(e),
             };
-            let mut show = || {
+            let show = || {
                 let mut t = TERMINAL.lock();
                 if t.discipline.is_stopped() {
                     return None;
