@@ -122,13 +122,13 @@ fn bring_up() -> Result<Infallible, &'static str> {
 fn install_gates() {
     use arch::gdt::Ist;
     use entry::{exception, irq, nmi};
-    for v in 0..32u8 {
-        let stub = exception::exception_stubs as *const () as u64 + v as u64 * irq::STUB_SIZE as u64;
-        idt::set_gate(v, stub, None, v as u64 == exception::BREAKPOINT || v == 4);
-    }
-    for v in 32..=255u8 {
-        let stub = irq::irq_stubs as *const () as u64 + (v as usize - irq::FIRST_VECTOR) as u64 * irq::STUB_SIZE as u64;
-        idt::set_gate(v, stub, None, false);
+    // The stubs are aligned, the functions that hold them need not be.
+    let first = |f: unsafe extern "C" fn()| (f as *const () as u64).next_multiple_of(irq::STUB_SIZE as u64);
+    let (exceptions, irqs) = (first(exception::exception_stubs), first(irq::irq_stubs));
+    for v in 0..=255u8 {
+        let (base, number) = if v < 32 { (exceptions, v) } else { (irqs, v - irq::FIRST_VECTOR as u8) };
+        let from_user = v as u64 == exception::BREAKPOINT || v == 4;
+        idt::set_gate(v, base + number as u64 * irq::STUB_SIZE as u64, None, from_user);
     }
     idt::set_gate(1, nmi::debug_entry as *const () as u64, Some(Ist::Debug), false);
     idt::set_gate(2, nmi::nmi_entry as *const () as u64, Some(Ist::Nmi), false);

@@ -18,6 +18,12 @@ pub fn in_progress() -> bool {
     OWNER.load(Ordering::Relaxed) != 0
 }
 
+/// Whether another CPU's panic stops CPU `cpu`.
+pub fn stops(cpu: u32) -> bool {
+    let owner = OWNER.load(Ordering::Relaxed);
+    owner != 0 && owner != cpu + 1
+}
+
 macro_rules! say {
     ($($arg:tt)*) => { print_dying(format_args!("{}\n", format_args!($($arg)*))) };
 }

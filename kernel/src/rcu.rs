@@ -28,9 +28,10 @@ impl CpuRcu {
     }
 
     /// This CPU is between readers now: task switch, or a tick that hit user mode. Its own CPU only.
+    /// A full barrier: what the next reader loads, it loads after this count is visible.
     #[inline]
     pub fn note_quiescent(&self) {
-        self.quiescent.store(self.quiescent.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        self.quiescent.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -90,6 +91,7 @@ pub unsafe fn call(head: *const RcuHead, callback: Callback) {
 
 /// Wait until all readers of now are gone. Process context, no locks held.
 pub fn synchronize() {
+    snapshot_fence(); // what the caller unpublished, before the look at the number
     let wanted = GpSeq(SEQ.load(Ordering::SeqCst)).snap();
     WANTED.fetch_add(1, Ordering::SeqCst);
     WORK.wake_one();
@@ -151,6 +153,17 @@ fn grace_period_thread(_: usize) {
     }
 }
 
+/// CPU `cpu` has run kernel code for several scans: ask it to pass through the scheduler. If it is in user mode or idle by now,
+/// it is quiescent, and nothing is sent.
+fn kick(cpu: u32) {
+    let irq_off = crate::arch::irq_flag::IrqOff::new();
+    if cpu == percpu::this(&irq_off).cpu() || !kcore::context_tracking::is_watching(snapshot(cpu).word) {
+        return;
+    }
+    percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);
+    crate::smp::ipi::reschedule(cpu, core::panic::Location::caller(), &irq_off);
+}
+
 /// One grace period: every online CPU passes a quiescent state, or was in one.
 fn run_grace_period() {
     let start = tsc::now();
@@ -164,14 +177,7 @@ fn run_grace_period() {
         if scan.done {
             break;
         }
-        // A CPU that has run kernel code for several scans is asked to pass through the scheduler.
-        for cpu in scan.kick.iter() {
-            let pin = crate::arch::irq_flag::IrqOff::new();
-            if cpu != percpu::this(&pin).cpu() {
-                percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);
-                crate::smp::ipi::reschedule(cpu, core::panic::Location::caller(), &pin);
-            }
-        }
+        scan.kick.iter().for_each(kick);
         crate::time::timer::sleep_ns(1_000_000, false);
     }
     snapshot_fence();

@@ -26,18 +26,22 @@ pub mod rank {
     pub const RCU: u8 = 6;
     /// A CPU's timer queue.
     pub const TIMER: u8 = 7;
+    /// A task's place.
+    pub const PLACING: u8 = 8;
     /// A CPU's run queue.
-    pub const RUN_QUEUE: u8 = 8;
+    pub const RUN_QUEUE: u8 = 9;
     /// Tick bookkeeping.
-    pub const TICK: u8 = 9;
+    pub const TICK: u8 = 10;
     /// The kernel heap.
-    pub const HEAP: u8 = 10;
-    /// Kernel page tables and stacks.
-    pub const KERNEL_MAP: u8 = 11;
+    pub const HEAP: u8 = 11;
+    /// Free kernel stacks.
+    pub const STACK: u8 = 12;
+    /// Kernel page tables.
+    pub const KERNEL_MAP: u8 = 13;
     /// Page frames.
-    pub const FRAME: u8 = 12;
+    pub const FRAME: u8 = 14;
     /// Console output.
-    pub const CONSOLE: u8 = 13;
+    pub const CONSOLE: u8 = 15;
 }
 
 /// A value behind a lock of rank `RANK`.

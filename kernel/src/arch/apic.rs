@@ -97,11 +97,12 @@ pub fn is_x2apic() -> bool {
     XAPIC.load(Ordering::Relaxed) == 0
 }
 
-/// Set up the running CPU's APIC: same mode as the boot CPU, LINT0 masked, LINT1 = NMI, timer masked.
+/// Set up the running CPU's APIC: same mode as the boot CPU, LINT0 masked, LINT1 = NMI on the
+/// boot CPU and masked elsewhere, timer masked.
 ///
 /// # Safety
 /// Interrupts are off and the IDT serves the vectors of `vector`.
-pub unsafe fn init_cpu() {
+pub unsafe fn init_cpu(boot_cpu: bool) {
     let mut base_msr = Msr::new(IA32_APIC_BASE);
     // SAFETY: 1. the MSR exists; 2. an AP that the loader left in xAPIC mode joins the boot CPU's mode.
     unsafe {
@@ -111,14 +112,16 @@ pub unsafe fn init_cpu() {
             base_msr.write(wanted);
         }
     }
+    // Enabled first: a disabled APIC keeps its LVT entries masked.
+    write(REG_SVR, 1 << 8 | vector::SPURIOUS as u32);
     write(REG_TPR, 0);
     write(REG_LVT_TIMER, LVT_MASKED | vector::TIMER as u32);
     write(REG_LVT_LINT0, LVT_MASKED);
-    write(REG_LVT_LINT1, DELIVERY_NMI);
+    // The platform's NMI goes to the boot CPU alone: it must not disturb isolated ones.
+    write(REG_LVT_LINT1, if boot_cpu { DELIVERY_NMI } else { LVT_MASKED });
     write(REG_LVT_ERROR, vector::ERROR as u32);
     write(REG_TIMER_DIVIDE, 0b1011);
     write(REG_TIMER_INITIAL, 0);
-    write(REG_SVR, 1 << 8 | vector::SPURIOUS as u32);
 }
 
 /// APIC id of the running CPU.

@@ -1,10 +1,12 @@
 //! The kernel heap: the talc allocator over chunks of page frames in the direct map. Chunks are never given back.
 //!
-//! Process context only: nothing that an interrupt reaches allocates.
+//! Process context only: nothing that an interrupt reaches allocates. Interrupts are off while the lock is held, because locks that
+//! interrupts take are held around allocations.
 
 use super::frame;
+use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
-use crate::spin_lock::{Guard, PreemptOff, SpinLock, rank};
+use crate::spin_lock::{Guard, SpinLock, rank};
 use core::alloc::{GlobalAlloc, Layout};
 use talc::TalcCell;
 use talc::source::Manual;
@@ -17,7 +19,7 @@ struct Heap(SpinLock<TalcCell<Manual>, { rank::HEAP }>);
 #[global_allocator]
 static HEAP: Heap = Heap(SpinLock::new(TalcCell::new(Manual)));
 
-type Locked<'a> = Guard<'a, TalcCell<Manual>, { rank::HEAP }, PreemptOff>;
+type Locked<'a> = Guard<'a, TalcCell<Manual>, { rank::HEAP }, IrqOff>;
 
 /// Give the heap another chunk that holds `layout`. False without memory.
 fn grow(heap: &Locked, layout: Layout) -> bool {
@@ -36,7 +38,7 @@ fn grow(heap: &Locked, layout: Layout) -> bool {
 // SAFETY: talc hands out disjoint blocks of the layout asked for; the lock serialises it.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let heap = self.0.lock();
+        let heap = self.0.lock_irq();
         // SAFETY: the caller's contract (layout not empty) is talc's.
         unsafe {
             let p = GlobalAlloc::alloc(&*heap, layout);
@@ -48,7 +50,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        let heap = self.0.lock();
+        let heap = self.0.lock_irq();
         // SAFETY: the caller's contract is talc's.
         unsafe { GlobalAlloc::dealloc(&*heap, ptr, layout) }
     }

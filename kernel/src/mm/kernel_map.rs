@@ -54,7 +54,9 @@ fn entry(root: u64, virt: u64, level: u32) -> Option<&'static AtomicU64> {
             v = frame::alloc_zeroed()? | bits::PRESENT | bits::WRITABLE | bits::ACCESSED;
             e.store(v, Ordering::Release);
         }
-        debug_assert!(v & bits::HUGE == 0, "a big page is in the way");
+        if v & bits::HUGE != 0 {
+            return None; // a big page is in the way
+        }
         table_phys = v & bits::ADDRESS;
         at -= 1;
     }

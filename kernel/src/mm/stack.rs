@@ -11,7 +11,7 @@ pub const IST_STACK_PAGES: u64 = if cfg!(debug_assertions) { 4 } else { 2 };
 const GUARD_PAGES: u64 = 4;
 
 /// Free task stacks: the bottom word of each holds the bottom of the next.
-static FREE: SpinLock<u64, { rank::KERNEL_MAP - 1 }> = SpinLock::new(0);
+static FREE: SpinLock<u64, { rank::STACK }> = SpinLock::new(0);
 
 /// One task's kernel stack; goes back to the free slots when dropped.
 pub struct KernelStack {

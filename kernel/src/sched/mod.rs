@@ -17,7 +17,7 @@ use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use kcore::run_queue::{Class, Prev, RunQueue, Why};
+use kcore::run_queue::{Class, Prev, RunQueue, RunStore, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
 use task::{TABLE, Task, TaskRef};
@@ -127,36 +127,31 @@ pub fn preempt_from_irq(irq_off: &IrqOff) {
     reschedule(irq_off, Prev::Preempted, false);
 }
 
-fn charge(me: &percpu::Percpu, queue: &mut RunQueue, task: &Task, now: u64) {
-    let ns = tsc::ticks_to_ns(now.wrapping_sub(me.sched.charged_tsc.swap_relaxed(now)));
-    task.runtime_ns.store(task.runtime_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
-    if task.index < task::FIRST_IDLE {
-        queue.charge(&task.run, ns);
-    }
+/// Book the time since the last look to the task that runs on a CPU whose queue is locked. Any CPU may ask.
+fn charge_current(area: &percpu::Percpu, queue: &mut RunQueue) {
+    let now = tsc::now();
+    let since = area.sched.charged_tsc.load(Ordering::Relaxed);
+    area.sched.charged_tsc.store(since.max(now), Ordering::Relaxed);
+    let Some(index) = queue.current() else { return };
+    let ns = tsc::ticks_to_ns(now.saturating_sub(since));
+    // SAFETY: the queue's current task is in the table until `finish_switch` has taken it off its CPU.
+    let task = unsafe { &*TABLE.get(index) };
+    task.runtime_ns.fetch_add(ns, Ordering::Relaxed);
+    queue.charge(&task.run, ns);
 }
 
-trait SwapRelaxed {
-    fn swap_relaxed(&self, v: u64) -> u64;
-}
-impl SwapRelaxed for AtomicU64 {
-    /// Load and store: the field has one writer, so no locked instruction is spent.
-    #[inline]
-    fn swap_relaxed(&self, v: u64) -> u64 {
-        let old = self.load(Ordering::Relaxed);
-        self.store(v, Ordering::Relaxed);
-        old
-    }
+/// The class that runs on the CPU of `queue`.
+fn running_class(queue: &RunQueue) -> Class {
+    queue.current().map_or(Class::Idle, |index| TABLE.run_node(index).class())
 }
 
 fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
     debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
-    let now = tsc::now();
     me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
     let mut queue = me.sched.queue.lock_irq();
-    charge(me, &mut queue, prev, now);
-    me.rcu.note_quiescent();
+    charge_current(me, &mut queue);
     let idle = me.sched.idle_ptr();
     let leaves = may_sleep && prev.state.commit_sleep();
     if !core::ptr::eq(prev, idle) && !leaves && !prev.state.is_dead() {
@@ -170,17 +165,20 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
         Some(index) => TABLE.get(index),
         None => idle,
     };
-    let needs_tick = !core::ptr::eq(next, idle) && queue.tick_needed(TABLE.class_of(next));
-    drop(queue);
-    me.sched.picked_tsc.store(now, Ordering::Relaxed);
     // SAFETY: a queued task, or the idle task: both live.
     let next = unsafe { &*next };
-    crate::time::tick::sched_changed(me, needs_tick, next, irq_off);
+    // Under the lock: the dependency follows the queue, and who changes `next`'s affinity sees that it runs here.
+    next.on_cpu.store(true, Ordering::Relaxed);
+    let needs_tick = queue.tick_needed(running_class(&queue));
+    crate::time::tick::sched_dependency(me, needs_tick, next);
+    drop(queue);
+    me.sched.picked_tsc.store(tsc::now(), Ordering::Relaxed);
+    crate::time::tick::follow(me, next, irq_off);
     if core::ptr::eq(prev, next) {
+        me.rcu.note_quiescent();
         return;
     }
     me.sched.switches.store(me.sched.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    next.on_cpu.store(true, Ordering::Relaxed);
     me.sched.previous.store(prev as *const Task as *mut Task, Ordering::Relaxed);
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
     unsafe { switch::to(me, prev, next, irq_off) };
@@ -195,9 +193,14 @@ pub extern "C" fn finish_switch() {
     let previous = me.sched.previous.load(Ordering::Relaxed);
     // SAFETY: `previous` ran here a moment ago and cannot be freed before `on_cpu` is clear (see task::release).
     let previous = unsafe { &*previous };
+    let dead = previous.state.is_dead();
     let move_it = previous.moving.swap(false, Ordering::Relaxed);
     previous.on_cpu.store(false, Ordering::Release);
-    if move_it {
+    // Only now is this CPU done with the previous task and with everything that it read.
+    me.rcu.note_quiescent();
+    if dead {
+        task::release(previous);
+    } else if move_it {
         // Its affinity does not allow this CPU any more: it is runnable and on no queue.
         enqueue(previous, Why::New, Location::caller());
     }
@@ -229,27 +232,27 @@ fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bo
 /// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue.
 fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let irq_off = IrqOff::new();
+    let _placing = task.placing.lock_irq();
     let target = placement::choose(task);
+    let last = task.cpu.load(Ordering::Relaxed);
     // Its old CPU may still be on its stack; its own CPU's queue is safe, since that CPU picks only after the switch.
-    if target != task.cpu.load(Ordering::Relaxed) {
+    if target != last {
         while task.on_cpu.load(Ordering::Acquire) {
             core::hint::spin_loop();
         }
     }
+    // Virtual runtimes of two queues do not compare.
+    let why = if target == last { why } else { Why::New };
     let area = percpu::of(target);
     task.cpu.store(target, Ordering::Relaxed);
     let mut queue = area.sched.queue.lock_irq();
-    let on = area.head.current.load(Ordering::Acquire) as *const Task;
-    let local = target == percpu::this(&irq_off).cpu();
-    if local {
-        charge(area, &mut queue, current(), tsc::now());
-    }
+    charge_current(area, &mut queue);
+    let class = running_class(&queue);
+    let was_idle = class == Class::Idle;
     let enqueued = queue.enqueue(&TABLE, task.index, why);
-    let was_idle = core::ptr::eq(on, area.sched.idle_ptr());
-    let current_class = if was_idle { Class::Idle } else { TABLE.class_of(on) };
-    let needs_tick = queue.tick_needed(current_class);
+    let kick_for_tick = queue.tick_needed(class) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
-    let kick_for_tick = needs_tick && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
+    let local = target == percpu::this(&irq_off).cpu();
     if enqueued.preempts || was_idle {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
         if !local {
@@ -281,22 +284,22 @@ pub fn start(task: &Task) {
 /// At a tick: charge the running task, and say whether another one is due.
 pub fn tick(irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
-    let now = tsc::now();
     let task = current();
     let mut queue = me.sched.queue.lock_irq();
-    charge(me, &mut queue, task, now);
-    if core::ptr::eq(task, me.sched.idle_ptr()) {
-        return;
-    }
-    let ran_ns = tsc::ticks_to_ns(now.wrapping_sub(me.sched.picked_tsc.load(Ordering::Relaxed)));
-    if queue.slice_used(task.run.class(), ran_ns) {
+    charge_current(me, &mut queue);
+    crate::time::tick::sched_dependency(me, queue.tick_needed(running_class(&queue)), task);
+    let ran_ns = tsc::ticks_to_ns(tsc::now().saturating_sub(me.sched.picked_tsc.load(Ordering::Relaxed)));
+    if queue.slice_used(running_class(&queue), ran_ns) {
         me.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::Relaxed);
     }
 }
 
 /// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back.
+#[track_caller]
 pub fn set_class(task: &Task, class: Class) {
+    let site = Location::caller();
     let irq_off = IrqOff::new();
+    let placing = task.placing.lock_irq();
     let area = percpu::of(task.cpu.load(Ordering::Relaxed));
     let mut queue = area.sched.queue.lock_irq();
     let queued = queue.dequeue(&TABLE, task.index);
@@ -304,10 +307,19 @@ pub fn set_class(task: &Task, class: Class) {
     if queued {
         let _ = queue.enqueue(&TABLE, task.index, Why::New);
     }
+    let look_again = queued || task.on_cpu.load(Ordering::Relaxed);
     drop(queue);
+    drop(placing);
+    if look_again {
+        request_reschedule(area, site, &irq_off);
+    }
+}
+
+/// Let CPU `area` pass through its scheduler.
+fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, irq_off: &IrqOff) {
     area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
-    if area.cpu() != percpu::this(&irq_off).cpu() {
-        crate::smp::ipi::reschedule(area.cpu(), Location::caller(), &irq_off);
+    if area.cpu() != percpu::this(irq_off).cpu() {
+        crate::smp::ipi::reschedule(area.cpu(), site, irq_off);
     }
 }
 
@@ -315,8 +327,9 @@ pub fn set_class(task: &Task, class: Class) {
 #[track_caller]
 pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let site = Location::caller();
-    task.set_allowed(allowed);
     let irq_off = IrqOff::new();
+    let placing = task.placing.lock_irq();
+    task.set_allowed(allowed);
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {
         return;
@@ -324,23 +337,22 @@ pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_irq();
     if queue.dequeue(&TABLE, task.index) {
-        let on = area.head.current.load(Ordering::Acquire) as *const Task;
-        let class = if core::ptr::eq(on, area.sched.idle_ptr()) { Class::Idle } else { TABLE.class_of(on) };
-        let needs_tick = queue.tick_needed(class);
-        drop(queue);
-        if !needs_tick {
-            crate::time::tick::dep_clear_cpu(area, TickDep::Sched, site);
+        if !queue.tick_needed(running_class(&queue)) {
+            crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
         }
+        drop(queue);
+        drop(placing);
         enqueue(task, Why::New, site);
-    } else if task.on_cpu.load(Ordering::Acquire) {
-        drop(queue);
-        area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
-        if core::ptr::eq(task, current()) {
-            drop(irq_off);
-            schedule();
-        } else {
-            crate::smp::ipi::reschedule(cpu, site, &irq_off);
-        }
+        return;
+    }
+    let runs = task.on_cpu.load(Ordering::Relaxed);
+    drop(queue);
+    drop(placing);
+    if runs && core::ptr::eq(task, current()) {
+        drop(irq_off);
+        schedule();
+    } else if runs {
+        request_reschedule(area, site, &irq_off);
     }
 }
 
@@ -366,7 +378,6 @@ pub fn exit_current() -> ! {
     let irq_off = IrqOff::new();
     let task = current();
     task.state.exit();
-    task::release(task);
     reschedule(&irq_off, Prev::Preempted, false);
     unreachable!("a dead task was scheduled");
 }

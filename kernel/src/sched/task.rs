@@ -37,6 +37,8 @@ pub struct Task {
     pub timer_cpu: AtomicU32,
     /// The CPU that it runs on, waits for or ran on last.
     pub cpu: AtomicU32,
+    /// Held while the task is put on a queue, or its class or affinity changes: `cpu` is stable meanwhile.
+    pub placing: crate::spin_lock::SpinLock<(), { crate::spin_lock::rank::PLACING }>,
     /// Set while a CPU is on its stack.
     pub on_cpu: AtomicBool,
     /// Runnable, on no queue, to be enqueued elsewhere as soon as it is off its CPU.
@@ -86,14 +88,6 @@ impl Table {
     pub fn get(&self, index: u32) -> *const Task {
         self.0[index as usize].load(Ordering::Acquire)
     }
-
-    /// The class of a task that is known to live.
-    #[inline]
-    pub fn class_of(&self, task: *const Task) -> Class {
-        // SAFETY: the caller holds the run-queue lock of the CPU that the task runs on or waits for, so it lives.
-        let t = unsafe { &*task };
-        if t.index >= FIRST_IDLE { Class::Idle } else { t.run.class() }
-    }
 }
 
 impl RunStore for Table {
@@ -132,6 +126,7 @@ impl Task {
             timer: HeapNode::new(),
             timer_cpu: AtomicU32::new(0),
             cpu: AtomicU32::new(crate::percpu::cpu()),
+            placing: crate::spin_lock::SpinLock::new(()),
             on_cpu: AtomicBool::new(false),
             moving: AtomicBool::new(false),
             saved_sp: AtomicU64::new(0),
@@ -354,8 +349,7 @@ pub fn count() -> u32 {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Take an ended task out of the table; the table's count goes after a grace period, which it cannot outrun: the task's
-/// last switch is a quiescent state that comes after.
+/// Take an ended task that has left its CPU out of the table; the table's count goes after a grace period.
 pub fn release(task: &Task) {
     let p = TABLE.0[task.index as usize].swap(core::ptr::null_mut(), Ordering::AcqRel);
     LIVE.fetch_sub(1, Ordering::Relaxed);

@@ -31,7 +31,7 @@ pub unsafe fn init_cpu(me: &'static Percpu, features: &Features) -> Result<(), &
         idt::load();
         fpu::init_cpu(features.xsave);
         entry::syscall::init_cpu();
-        apic::init_cpu();
+        apic::init_cpu(me.cpu() == 0);
     }
     me.apic_id.store(apic::id(), Ordering::Relaxed);
     me.address_space_root.store(kernel_map::root(), Ordering::Relaxed);
@@ -156,8 +156,13 @@ pub fn release() {
 }
 
 unsafe extern "C" fn park(_: &Cpu) -> ! {
-    // SAFETY: the kernel's tables map this text.
-    unsafe { page_table::load(kernel_map::root()) };
+    // SAFETY: the kernel's tables map this text; their NX bits need EFER.NXE.
+    unsafe {
+        x86_64::registers::control::Efer::update(|e| {
+            e.insert(x86_64::registers::control::EferFlags::NO_EXECUTE_ENABLE)
+        });
+        page_table::load(kernel_map::root());
+    }
     loop {
         x86_64::instructions::interrupts::disable();
         x86_64::instructions::hlt();

@@ -40,18 +40,9 @@ pub fn handle(v: u8, partial: *const u64, irq_off: &IrqOff) {
 #[cold]
 fn recorded(me: &Percpu, v: u8, cause: Cause, partial: *const u64, irq_off: &IrqOff) {
     let start_tsc = tsc::now();
-    let sender = take_sender(me, cause);
+    let sender = me.smp.senders.lock_irq().take(cause);
     run(v, partial, irq_off);
     record(me, cause, sender, start_tsc);
-}
-
-fn take_sender(me: &Percpu, cause: Cause) -> Option<Sender> {
-    let mut senders = me.smp.senders.lock_irq();
-    let at = senders.iter().position(|s| s.cause == cause)?;
-    let first = senders.remove(at);
-    // IPIs of one cause that arrived while one was pending merged into it.
-    senders.retain(|s| s.cause != cause);
-    Some(first)
 }
 
 fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64) {
@@ -105,7 +96,7 @@ pub fn handle_nmi(frame: &Frame) {
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
     me.head.nmis.store(me.head.nmis.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    if crate::panic::in_progress() {
+    if crate::panic::stops(me.cpu()) {
         crate::panic::stop_here(frame);
     }
     if me.head.isolated.load(Ordering::Relaxed) != 0 {

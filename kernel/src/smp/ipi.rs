@@ -26,7 +26,31 @@ pub struct Sender {
 }
 
 /// IPIs under way to one CPU.
-pub type Senders = ArrayVec<Sender, 32>;
+pub struct Senders {
+    queue: ArrayVec<Sender, 32>,
+    /// The last sender of an IPI that merged into another: queued, and perhaps not sent yet.
+    merged: Option<Sender>,
+}
+
+impl Senders {
+    /// Nothing under way.
+    pub const fn new() -> Self {
+        Self { queue: ArrayVec::new_const(), merged: None }
+    }
+
+    /// The sender of the interrupt of `cause` that arrived. IPIs of one cause that came while one was pending merged into it.
+    pub fn take(&mut self, cause: Cause) -> Option<Sender> {
+        let Some(at) = self.queue.iter().position(|s| s.cause == cause) else {
+            return self.merged.take_if(|s| s.cause == cause);
+        };
+        let first = self.queue.remove(at);
+        if let Some(last) = self.queue.iter().rposition(|s| s.cause == cause) {
+            self.merged = Some(self.queue[last]);
+            self.queue.retain(|s| s.cause != cause);
+        }
+        Some(first)
+    }
+}
 
 fn vector_of(cause: Cause) -> u8 {
     match cause {
@@ -42,7 +66,7 @@ pub fn send(target: u32, cause: Cause, site: &'static Location<'static>, irq_off
     if area.head.isolated.load(Ordering::Relaxed) != 0 {
         let task = crate::sched::current();
         let sender = Sender { cause, cpu: percpu::this(irq_off).cpu(), task: task.tid(), comm: task.comm(), site };
-        if area.smp.senders.lock_irq().try_push(sender).is_err() {
+        if area.smp.senders.lock_irq().queue.try_push(sender).is_err() {
             area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
         }
     }

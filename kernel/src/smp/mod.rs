@@ -23,7 +23,7 @@ impl CpuSmp {
     pub const fn new() -> Self {
         Self {
             calls: AtomicPtr::new(core::ptr::null_mut()),
-            senders: SpinLock::new(ipi::Senders::new_const()),
+            senders: SpinLock::new(ipi::Senders::new()),
             senders_lost: AtomicU64::new(0),
         }
     }

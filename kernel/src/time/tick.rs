@@ -68,11 +68,21 @@ pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Loca
     area.time.deps.set(dep)
 }
 
-/// Clear a dependency of one CPU. Lazy: its next tick notices.
-pub fn dep_clear_cpu(area: &Percpu, dep: TickDep, _site: &'static Location<'static>) {
+/// Clear a dependency of one CPU. Lazy: its next look notices.
+pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) {
     if area.time.deps.load() & dep.bit() != 0 {
         area.time.deps.clear(dep);
         area.time.history.lock_irq().held.clear(dep);
+    }
+}
+
+/// The scheduler's dependency follows the run queue, whose lock the caller holds. `task` runs.
+#[track_caller]
+pub fn sched_dependency(me: &Percpu, needs_tick: bool, task: &Task) {
+    if needs_tick {
+        dep_set_cpu(me, TickDep::Sched, task, Location::caller());
+    } else {
+        dep_clear_cpu(me, TickDep::Sched);
     }
 }
 
@@ -83,30 +93,19 @@ pub fn hold_for_housekeeping(area: &Percpu) {
     area.time.deps.set(TickDep::Housekeeping);
 }
 
-/// The scheduler picked `next`, and `needs_tick` says whether a tick could change what runs next.
-#[track_caller]
-pub fn sched_changed(me: &Percpu, needs_tick: bool, next: &Task, irq_off: &IrqOff) {
-    if needs_tick {
-        dep_set_cpu(me, TickDep::Sched, next, Location::caller());
-    } else if me.time.deps.load() & TickDep::Sched.bit() != 0 {
-        dep_clear_cpu(me, TickDep::Sched, Location::caller());
-    }
+/// The tick follows the dependencies of `task`, which runs from now on. A CPU that is in the kernel anyway stops at once.
+pub fn follow(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
-    if !on && decision(me, next) != Decision::Stop {
-        start(me, next, irq_off);
-    }
-}
-
-/// Look at the dependencies again: after a kick, or when a cleared one was posted.
-pub fn recheck(irq_off: &IrqOff) {
-    let me = percpu::this(irq_off);
-    let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
-    let task = crate::sched::current();
     match decision(me, task) {
         Decision::Stop if on => stop(me, irq_off),
         Decision::Keep { .. } if !on => start(me, task, irq_off),
         _ => {}
     }
+}
+
+/// Look at the dependencies again: after a kick, or when a cleared one was posted.
+pub fn recheck(irq_off: &IrqOff) {
+    follow(percpu::this(irq_off), crate::sched::current(), irq_off);
 }
 
 fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
