@@ -159,6 +159,7 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
             return Ok(Found { parent: at, name: name.to_vec(), child: Some(next), slash });
         }
         at = next;
+        rest = tail;
     }
 }
 
