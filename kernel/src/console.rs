@@ -21,10 +21,6 @@ static LEVEL: AtomicU8 = AtomicU8::new(7);
 
 /// Severities, Linux's numbers.
 pub mod level {
-    /// The kernel cannot go on.
-    pub const EMERG: u8 = 0;
-    /// Errors.
-    pub const ERR: u8 = 3;
     /// Something was not as asked for.
     pub const WARNING: u8 = 4;
     /// Normal messages.

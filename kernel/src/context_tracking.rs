@@ -7,9 +7,7 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::{page_table, tsc};
 use crate::percpu;
 use core::sync::atomic::Ordering;
-use kcore::context_tracking::{
-    DEFERRED_MASK, Deferred, KERNEL_EXPECTED, LOW_MASK, Posted, State, deferred, is_watching,
-};
+use kcore::context_tracking::{DEFERRED_MASK, Deferred, KERNEL_EXPECTED, LOW_MASK, deferred, is_watching};
 
 fn irq_off() -> IrqOff {
     // SAFETY: entry code calls here with interrupts off.
@@ -125,35 +123,16 @@ pub fn idle_enter(irq_off: &IrqOff) {
 pub fn idle_exit_if_idle(irq_off: &IrqOff) {
     let area = percpu::this(irq_off);
     let word = &area.head.context.0;
-    if !is_watching(word.load()) {
-        if !word.idle_exit().is_plain() {
-            settle();
-        }
+    if !is_watching(word.load()) && !word.idle_exit().is_plain() {
+        settle();
     }
     area.state_since_tsc.store(tsc::now(), Ordering::Relaxed);
 }
 
 /// Start tracking user mode on the running CPU (a nohz_full CPU at boot). It is in the kernel now.
 pub fn activate(irq_off: &IrqOff) {
+    debug_assert!(crate::static_key::TRACKING.is_on(), "tracked without the key: user_exit would be missed");
     let head = &percpu::this(irq_off).head;
     head.since_tsc.store(tsc::now(), Ordering::Relaxed);
     head.active.store(1, Ordering::Relaxed);
-}
-
-/// Leave `work` for CPU `cpu`'s next entry, or learn that it needs an IPI.
-pub fn post(cpu: u32, work: Deferred) -> Posted {
-    percpu::of(cpu).head.context.0.post(work)
-}
-
-/// What CPU `cpu` is doing, for people: an untracked CPU's user mode cannot be seen.
-pub fn describe(cpu: u32) -> &'static str {
-    let area = percpu::of(cpu);
-    let word = area.head.context.0.load();
-    let idle_task = crate::sched::is_idle(area);
-    match State::of(word) {
-        State::Kernel if area.head.active.load(Ordering::Relaxed) == 0 && !idle_task && cpu != percpu::cpu() => {
-            "untracked"
-        }
-        s => s.name(),
-    }
 }

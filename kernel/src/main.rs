@@ -95,8 +95,8 @@ fn bring_up() -> Result<Infallible, &'static str> {
     // 6. The tracking key, once, before any other CPU runs kernel text.
     if !params.nohz_full.is_empty() {
         // SAFETY: no other CPU runs kernel text yet.
-        let sites =
-            unsafe { static_key::enable_at_boot(&static_key::TRACKING) }.map_err(|_| "the jump table is broken")?;
+        let sites = unsafe { static_key::enable_at_boot(&static_key::TRACKING) }
+            .unwrap_or_else(|e| panic!("the jump table is broken: {e}"));
         info!("nohz_full={}: context tracking on, {sites} sites patched", params.nohz_full);
     }
     // 7. This context becomes CPU 0's idle task; the other CPUs come up.

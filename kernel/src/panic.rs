@@ -150,7 +150,7 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
 /// Return addresses along the frame pointers, as long as they rise within kernel addresses.
 fn backtrace(mut rbp: u64) {
     for _ in 0..32 {
-        if rbp < 0xffff_8000_0000_0000 || rbp % 8 != 0 {
+        if rbp < 0xffff_8000_0000_0000 || !rbp.is_multiple_of(8) {
             return;
         }
         // SAFETY: a frame pointer in the kernel half; a wild one faults, and the panic inside the panic ends the machine.

@@ -78,7 +78,8 @@ unsafe impl Pinned for PreemptOff {}
 /// Access to the value; `P` undoes what taking the lock did to the CPU.
 pub struct Guard<'a, T: ?Sized, const RANK: u8, P> {
     lock: &'a SpinLock<T, RANK>,
-    pin: P,
+    /// Undone after the lock is open.
+    _pin: P,
 }
 
 impl<T, const RANK: u8> SpinLock<T, RANK> {
@@ -104,7 +105,7 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
     pub fn lock(&self) -> Guard<'_, T, RANK, PreemptOff> {
         let pin = PreemptOff::new();
         self.acquire();
-        Guard { lock: self, pin }
+        Guard { lock: self, _pin: pin }
     }
 
     /// Take it with interrupts off.
@@ -112,35 +113,7 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
     pub fn lock_irq(&self) -> Guard<'_, T, RANK, IrqOff> {
         let pin = IrqOff::new();
         self.acquire();
-        Guard { lock: self, pin }
-    }
-
-    /// Take it if it is free, with interrupts off (panic path: the holder may be stopped).
-    pub fn try_lock_irq(&self) -> Option<Guard<'_, T, RANK, IrqOff>> {
-        let pin = IrqOff::new();
-        if self.locked.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        rank_check::<RANK>(true);
-        Some(Guard { lock: self, pin })
-    }
-
-    /// Open it by force.
-    ///
-    /// # Safety
-    /// The holder will never run again (scheduler: the new task releases what the old one took; panic).
-    #[inline]
-    pub unsafe fn force_unlock(&self) {
-        rank_check::<RANK>(false);
-        self.locked.store(false, Ordering::Release);
-    }
-}
-
-impl<T: ?Sized, const RANK: u8, P> Guard<'_, T, RANK, P> {
-    /// The proof that the task stays on its CPU while the lock is held.
-    #[inline]
-    pub fn pin(&self) -> &P {
-        &self.pin
+        Guard { lock: self, _pin: pin }
     }
 }
 

@@ -4,6 +4,7 @@
 //! from off to on once, at boot, before any other CPU runs kernel code, and never back.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use kcore::static_key::PatchError;
 
 /// A key. Its address names it in the jump table; the flag is for people, no site reads it.
 #[repr(C)]
@@ -49,26 +50,19 @@ macro_rules! static_branch {
     }};
 }
 
-/// Why a key could not be switched.
-#[derive(Debug)]
-pub enum SwitchError {
-    /// The jump table or a site is not what it should be.
-    Patch(kcore::static_key::PatchError),
-}
-
 /// Switch `key` on: patch all its sites. Boot CPU, before other CPUs run kernel code, interrupts off.
 ///
 /// # Safety
 /// No other CPU runs kernel text.
-pub unsafe fn enable_at_boot(key: &'static StaticKey) -> Result<usize, SwitchError> {
+pub unsafe fn enable_at_boot(key: &'static StaticKey) -> Result<usize, PatchError> {
     let address = key as *const _ as u64;
     let mut sites = 0;
-    for entry in kcore::static_key::entries(crate::text_patch::jump_table()).map_err(SwitchError::Patch)? {
+    for entry in kcore::static_key::entries(crate::text_patch::jump_table())? {
         if entry.key != address {
             continue;
         }
         let old = crate::text_patch::read_site(entry.code);
-        let new = kcore::static_key::plan(&entry, &old, true).map_err(SwitchError::Patch)?;
+        let new = kcore::static_key::plan(&entry, &old, true)?;
         // SAFETY: 1. the caller's condition; 2. the site lies in kernel text and holds the expected old bytes.
         unsafe { crate::text_patch::write_text(entry.code, &new) };
         sites += 1;

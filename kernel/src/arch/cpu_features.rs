@@ -14,14 +14,8 @@ pub struct Features {
     pub umip: bool,
     /// RDGSBASE and friends; the kernel needs it
     pub fsgsbase: bool,
-    /// Fast `rep stosb`
-    pub erms: bool,
     /// XSAVE area and XCR0
     pub xsave: bool,
-    /// XSAVEOPT
-    pub xsaveopt: bool,
-    /// x2APIC mode
-    pub x2apic: bool,
     /// TSC-deadline mode of the APIC timer
     pub tsc_deadline: bool,
     /// The TSC runs at one rate in every power state
@@ -46,10 +40,7 @@ impl Features {
             smap: e.as_ref().is_some_and(|e| e.has_smap()),
             umip: e.as_ref().is_some_and(|e| e.has_umip()),
             fsgsbase: e.as_ref().is_some_and(|e| e.has_fsgsbase()),
-            erms: e.as_ref().is_some_and(|e| e.has_rep_movsb_stosb()),
             xsave: f.as_ref().is_some_and(|f| f.has_xsave()),
-            xsaveopt: c.get_extended_state_info().is_some_and(|s| s.has_xsaveopt()),
-            x2apic: f.as_ref().is_some_and(|f| f.has_x2apic()),
             tsc_deadline: f.as_ref().is_some_and(|f| f.has_tsc_deadline()),
             invariant_tsc: c.get_advanced_power_mgmt_info().is_some_and(|a| a.has_invariant_tsc()),
             gib_pages: x.as_ref().is_some_and(|x| x.has_1gib_pages()),

@@ -90,8 +90,6 @@ pub mod offset {
     pub const SYSCALLS: usize = offset_of!(CpuHead, syscalls);
     /// `exceptions`
     pub const EXCEPTIONS: usize = offset_of!(CpuHead, exceptions);
-    /// `nmis`
-    pub const NMIS: usize = offset_of!(CpuHead, nmis);
 }
 
 const _: () = assert!(offset::SELF == 0, "GS:0 must hold the per-CPU area's own address");

@@ -116,10 +116,4 @@ impl Segments {
         // SAFETY: by the caller's conditions nobody else accesses the field now.
         unsafe { (&raw mut (*self.tss.get()).rsp[0]).write_unaligned(top) }
     }
-
-    /// First and last byte of GDT and TSS: no breakpoint may be set over them.
-    pub fn range(&self) -> core::ops::Range<u64> {
-        let start = self as *const _ as u64;
-        start..start + size_of::<Self>() as u64
-    }
 }

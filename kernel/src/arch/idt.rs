@@ -33,9 +33,3 @@ pub unsafe fn load() {
     // SAFETY: the table is static and complete.
     unsafe { lidt(&pointer) }
 }
-
-/// The table's addresses: no breakpoint may be set over them.
-pub fn range() -> core::ops::Range<u64> {
-    let start = IDT.0.as_ptr() as u64;
-    start..start + 4096
-}

@@ -1,4 +1,4 @@
-//! The two 16550 serial ports. COM1 is the console, COM2 the binary trace.
+//! A 16550 serial port: COM1 is the console.
 //!
 //! Output polls the transmitter (any context, no lock: `console` serialises). Input raises IRQ 4; `tty` reads it.
 //! Set-up leaves the FIFO's content alone: what was typed before the kernel ran is not lost.
@@ -8,8 +8,6 @@ use x86_64::instructions::port::Port;
 
 /// I/O base of COM1.
 pub const COM1: u16 = 0x3f8;
-/// I/O base of COM2.
-pub const COM2: u16 = 0x2f8;
 /// ISA interrupt of COM1.
 pub const COM1_IRQ: u8 = 4;
 

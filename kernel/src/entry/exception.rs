@@ -17,8 +17,6 @@ pub const WITH_ERROR_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 
 
 /// Page fault.
 pub const PAGE_FAULT: u64 = 14;
-/// General protection.
-pub const GENERAL_PROTECTION: u64 = 13;
 /// Breakpoint.
 pub const BREAKPOINT: u64 = 3;
 
@@ -122,7 +120,7 @@ unsafe extern "C" fn exception_common() {
     )
 }
 
-const _: () = assert!(FULL % 16 == 0, "hardware aligns RSP before it pushes, so the frame keeps it aligned");
+const _: () = assert!(FULL.is_multiple_of(16), "hardware aligns RSP before it pushes, so the frame keeps it aligned");
 
 /// An exception in user mode: interrupts go on while it is handled; returns with interrupts off.
 extern "C" fn from_user(frame: &mut Frame, vector: u64) {

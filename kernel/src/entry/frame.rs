@@ -44,14 +44,6 @@ pub struct Frame {
     pub ss: u64,
 }
 
-impl Frame {
-    /// Whether the context is user mode.
-    #[inline]
-    pub fn from_user(&self) -> bool {
-        self.cs & 3 == 3
-    }
-}
-
 /// Bytes of a full frame.
 pub const FULL: usize = size_of::<Frame>();
 /// Where RSP is after the system-call fast path built its part.
@@ -59,8 +51,8 @@ pub const SYSCALL_START: usize = offset_of!(Frame, r9);
 /// Where RSP is after the interrupt path built its part.
 pub const IRQ_START: usize = offset_of!(Frame, rbx);
 
-const _: () = assert!(FULL == 176 && FULL % 16 == 0);
-const _: () = assert!((FULL - SYSCALL_START) % 16 == 0 && (FULL - IRQ_START) % 16 == 0);
+const _: () = assert!(FULL == 176 && FULL.is_multiple_of(16));
+const _: () = assert!((FULL - SYSCALL_START).is_multiple_of(16) && (FULL - IRQ_START).is_multiple_of(16));
 const _: () = assert!(offset_of!(Frame, ss) == FULL - 8 && offset_of!(Frame, rip) == FULL - 40);
 
 /// RFLAGS that user mode may set: CF PF AF ZF SF TF DF OF RF AC ID. NT and IOPL are left out.

@@ -85,7 +85,7 @@ pub fn init(boot: &BootInfo, gib_pages: bool) -> Result<(), &'static str> {
         let last = (e.base + e.length).next_multiple_of(PAGE_SIZE);
         while at < last {
             let clear_of_image = |size: u64| at + size <= image_phys.start || at >= image_phys.end;
-            let fits = |size: u64| at % size == 0 && at + size <= last && clear_of_image(size);
+            let fits = |size: u64| at.is_multiple_of(size) && at + size <= last && clear_of_image(size);
             let virt = phys_to_virt(at);
             if gib_pages && fits(GIB) {
                 entry(root, virt, 3).ok_or(OUT_OF_MEMORY)?.store(at | RW | bits::HUGE, Ordering::Relaxed);

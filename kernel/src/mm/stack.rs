@@ -37,11 +37,6 @@ impl KernelStack {
     pub fn top(&self) -> u64 {
         self.bottom + TASK_STACK_PAGES * PAGE_SIZE
     }
-
-    /// Lowest address.
-    pub fn bottom(&self) -> u64 {
-        self.bottom
-    }
 }
 
 impl Drop for KernelStack {

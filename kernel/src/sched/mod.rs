@@ -17,6 +17,7 @@ use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use kcore::context_tracking::State;
 use kcore::run_queue::{Class, Prev, RunQueue, RunStore, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
@@ -50,11 +51,6 @@ impl CpuSched {
         }
     }
 
-    /// Number of runnable tasks that wait here, the running one apart.
-    pub fn waiting(&self) -> usize {
-        self.queue.lock_irq().len()
-    }
-
     /// TSC up to which the running task's time is in its `runtime_ns`.
     pub fn charged_tsc(&self) -> u64 {
         self.charged_tsc.load(Ordering::Relaxed)
@@ -69,6 +65,17 @@ impl CpuSched {
 #[inline]
 pub fn is_idle(area: &percpu::Percpu) -> bool {
     area.head.current.load(Ordering::Relaxed) == area.sched.idle_ptr() as u64
+}
+
+/// What CPU `cpu` is doing, for people: an untracked CPU's user mode cannot be seen.
+pub fn describe_cpu(cpu: u32) -> &'static str {
+    let area = percpu::of(cpu);
+    match State::of(area.head.context.0.load()) {
+        State::Kernel if area.head.active.load(Ordering::Relaxed) == 0 && !is_idle(area) && cpu != percpu::cpu() => {
+            "untracked"
+        }
+        state => state.name(),
+    }
 }
 
 /// The running task. Valid as long as the caller runs.
@@ -210,12 +217,6 @@ pub extern "C" fn finish_switch() {
 #[track_caller]
 pub fn wake(task: &Task) -> bool {
     wake_at(task, false, Location::caller())
-}
-
-/// Wake `task` for a signal: only from an interruptible sleep.
-#[track_caller]
-pub fn wake_by_signal(task: &Task) -> bool {
-    wake_at(task, true, Location::caller())
 }
 
 fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bool {

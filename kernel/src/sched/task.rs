@@ -162,11 +162,6 @@ impl Task {
         self.stack.top()
     }
 
-    /// Lowest address of the kernel stack.
-    pub fn stack_bottom(&self) -> u64 {
-        self.stack.bottom()
-    }
-
     /// Thread id as users see it: 0 for idle tasks.
     #[inline]
     pub fn tid(&self) -> u32 {

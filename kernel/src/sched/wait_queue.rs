@@ -88,9 +88,4 @@ impl WaitQueue {
         }
         woken
     }
-
-    /// Whether anybody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiters.lock_irq().is_empty()
-    }
 }

@@ -278,9 +278,14 @@ system_call! {
         match command {
             QUERY => Ok(GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED
                 | REGISTER_PRIVATE_EXPEDITED),
-            // Every CPU passes a full barrier within a grace period; one in user mode of a single task needs no interrupt for
-            // what this process wrote before: its next kernel entry is a full barrier too. But its user code needs one now.
-            GLOBAL | GLOBAL_EXPEDITED => {
+            // Every CPU that runs user code passes a full barrier within a grace period; a tracked one need not, and Linux refuses
+            // the command too where such CPUs exist.
+            GLOBAL if !crate::isolation::housekeeping::nohz_full().is_empty() => Err(EINVAL),
+            GLOBAL => {
+                crate::rcu::synchronize();
+                Ok(0)
+            }
+            GLOBAL_EXPEDITED => {
                 barrier_on(&percpu::online().difference(&idle_or_alone()));
                 Ok(0)
             }

@@ -3,7 +3,6 @@
 //! Looking at an isolated CPU reads its memory and never interrupts it. Line formats are fixed: programs read them.
 
 use crate::arch::tsc;
-use crate::context_tracking;
 use crate::errno::{self, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::isolation::housekeeping;
@@ -64,7 +63,7 @@ fn cpu_line(cpu: u32, area: &Percpu, out: &mut String) {
     let head = &area.head;
     let load = |field: &core::sync::atomic::AtomicU64| field.load(Ordering::Relaxed);
     let tracked = head.active.load(Ordering::Relaxed) != 0;
-    let state = context_tracking::describe(cpu);
+    let state = sched::describe_cpu(cpu);
     let since_tsc = match state {
         "idle" => load(&area.state_since_tsc),
         _ if tracked => load(&head.since_tsc),
