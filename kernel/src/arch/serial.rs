@@ -40,14 +40,13 @@ impl SerialPort {
         self.read(5) != 0xff
     }
 
-    /// 115200 baud, 8n1, FIFOs on without clearing them, interrupts off.
+    /// 115200 baud, 8n1, interrupts off. The FIFOs stay as they are: switching them on would clear what was typed before.
     pub fn init(self) {
         self.write(1, 0);
         self.write(3, 0x80);
         self.write(0, 1);
         self.write(1, 0);
         self.write(3, 0x03);
-        self.write(2, 0x01);
         self.write(4, 0x0b);
     }
 
