@@ -27,6 +27,7 @@ fn wrong_values() {
 fn missing_files() {
     refused(&[("INITRD", "/no/such/initrd")], "INITRD=/no/such/initrd");
     refused(&[("LIMINE_DIR", "/no/such/limine")], "LIMINE_DIR=/no/such/limine");
+    refused(&[("LOADER", "limine"), ("LIMINE_DIR", "/proc")], "no limine-bios.sys");
 }
 
 #[test]
@@ -34,7 +35,8 @@ fn impossible_combinations() {
     refused(&[("ICOUNT", "1"), ("ACCEL", "kvm")], "ACCEL=kvm");
     refused(&[("ICOUNT", "1"), ("CPU", "max,+x2apic")], "CPU=max,+x2apic");
     refused(&[("ICOUNT", "1"), ("SMP", "256")], "SMP=256");
-    refused(&[("LOADER", "limine")], "LOADER=limine");
+    refused(&[("LOADER", "direct"), ("FIRMWARE", "uefi")], "FIRMWARE=uefi");
+    refused(&[("ICOUNT", "1"), ("FIRMWARE", "uefi")], "FIRMWARE=uefi");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Used by `run`, `iso` and the scenarios. Nothing of it is ever copied into the tree.
 
 use crate::failure::{self, Failure};
+use crate::iso;
 use crate::settings::{Firmware, Loader, Settings};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ pub fn choose(settings: &Settings, say: impl FnOnce(&str)) -> Result<Option<Limi
         Loader::Auto => {
             let found = match given {
                 Some(dir) => Some(Limine::open(dir)?),
-                None => Limine::of_distribution(),
+                None => Limine::of_distribution().filter(|_| iso::find_xorriso("LOADER=auto").is_ok()),
             };
             if found.is_none() && settings.firmware == Firmware::Uefi {
                 return Limine::wanted(None, "FIRMWARE=uefi").map(Some);
@@ -79,7 +80,9 @@ pub fn choose(settings: &Settings, say: impl FnOnce(&str)) -> Result<Option<Limi
                 Some(limine) => {
                     say(&format!("LOADER=auto: taking Limine {} from {}", limine.version, limine.dir.display()));
                 }
-                None => say("LOADER=auto: taking the direct loader (no LIMINE_DIR, no Limine of the distribution)"),
+                None => say(
+                    "LOADER=auto: taking the direct loader (no LIMINE_DIR, no Limine of the distribution with xorriso)",
+                ),
             }
             Ok(found)
         }

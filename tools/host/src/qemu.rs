@@ -237,6 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn each_medium_has_its_own_way_in() {
+        let tree = Tree { root: "/r".into(), target: "/t".into() };
+        let settings = Settings { cmdline: "quiet".into(), ..Settings::default() };
+        let ovmf = Ovmf { code: "/f/code".into(), variables: "/f/vars".into() };
+        let words = |medium, uefi| boot_arguments(&tree, &settings, medium, uefi, 7).join(" ");
+        let direct = words(Medium::Archive(&[]), None);
+        assert!(direct.contains("-initrd /proc/self/fd/7 -append quiet"), "{direct}");
+        let disc = words(Medium::Disc(&[]), None);
+        assert!(disc.contains("media=cdrom") && disc.ends_with("file=/proc/self/fd/7 -boot d"), "{disc}");
+        assert!(!disc.contains("-kernel") && !disc.contains("quiet"), "the command line is on the disc: {disc}");
+        let disk = words(Medium::Disk(&[]), Some(&ovmf));
+        assert!(disk.contains("readonly=on,file=/f/code -drive if=pflash,unit=1"), "{disk}");
+        assert!(disk.contains("snapshot=on,file=/f/vars") && !disk.contains("cdrom"), "{disk}");
+    }
+
+    #[test]
     fn versions() {
         assert_eq!(parse_version("QEMU emulator version 10.0.2 (Debian 1:10)"), Some((10, 0)));
         assert_eq!(parse_version("QEMU emulator version 7.2.17"), Some((7, 2)));

@@ -200,6 +200,9 @@ impl Settings {
         if self.firmware == Firmware::Uefi && self.loader == Loader::Direct {
             return Err(Failure::Usage("FIRMWARE=uefi with LOADER=direct: it needs LOADER=limine".into()));
         }
+        if self.icount && self.firmware == Firmware::Uefi {
+            return Err(Failure::Usage("ICOUNT=1 with FIRMWARE=uefi: OVMF does not start with ICOUNT=1".into()));
+        }
         if self.icount && self.smp > XAPIC_CPUS {
             let smp = self.smp;
             return Err(Failure::Usage(format!("ICOUNT=1 with SMP={smp}: at most {XAPIC_CPUS} CPUs without x2APIC")));
@@ -304,6 +307,7 @@ mod tests {
         assert!(read(&[("ICOUNT", "1"), ("CPU", "max,+x2apic")]).unwrap_err().contains("x2APIC"));
         assert!(read(&[("ICOUNT", "1"), ("SMP", "256")]).unwrap_err().contains("SMP=256"));
         assert!(read(&[("ICOUNT", "1"), ("CPU", "max,-x2apic")]).is_ok());
+        assert!(read(&[("ICOUNT", "1"), ("FIRMWARE", "uefi")]).unwrap_err().contains("FIRMWARE=uefi"));
         assert!(read(&[("FIRMWARE", "uefi"), ("LOADER", "direct")]).unwrap_err().contains("FIRMWARE=uefi"));
     }
 
