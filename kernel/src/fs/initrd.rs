@@ -7,7 +7,7 @@ use super::content::Content;
 use super::inode::{Inode, Kind, encode_device, mode};
 use super::place::{self, Place};
 use super::{gzip, tree};
-use crate::errno::Errno;
+use crate::errno::{self, Errno};
 use crate::spin_lock::SpinLock;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -74,13 +74,30 @@ fn unpack_plain(root: &Arc<Place>, archive: &'static [u8], base: Option<usize>) 
     None
 }
 
+/// Archives without entries for their directories are common: make what is missing above `name`.
+fn make_parents(root: &Arc<Place>, name: &[u8]) -> Result<(), Errno> {
+    for (end, _) in name.iter().enumerate().filter(|(_, b)| **b == b'/') {
+        let found = place::find(root, &name[..end], true)?;
+        if found.child.is_none() {
+            tree::create(&found, Inode::new_directory(0o755))?;
+        }
+    }
+    Ok(())
+}
+
 fn unpack_entry(root: &Arc<Place>, entry: &Entry<'static>, linked: &mut Vec<Linked>) -> Result<(), Errno> {
     let name = entry.name().as_bytes();
     if name.is_empty() {
         root.inode.mode.store(mode::DIR | entry.mode & 0o7777, Ordering::Relaxed);
         return Ok(());
     }
-    let mut found = place::find(root, name, false)?;
+    let mut found = match place::find(root, name, false) {
+        Err(errno::ENOENT) => {
+            make_parents(root, name)?;
+            place::find(root, name, false)?
+        }
+        found => found?,
+    };
     if let Some(there) = &found.child {
         if entry.is_dir() && there.inode.is_dir() {
             there.inode.mode.store(mode::DIR | entry.mode & 0o7777, Ordering::Relaxed);
