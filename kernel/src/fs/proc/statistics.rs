@@ -29,17 +29,18 @@ struct Times {
 
 fn times(cpu: u32, area: &Percpu) -> Times {
     let all = tsc::now_ns();
+    let head = &area.head;
+    if head.active.load(Ordering::Relaxed) != 0 {
+        let user = tsc::ticks_to_ns(head.user_ticks.load(Ordering::Relaxed)).min(all);
+        let system = tsc::ticks_to_ns(head.kernel_ticks.load(Ordering::Relaxed)).min(all - user);
+        return Times { user, system, idle: all - user - system };
+    }
     let mut idle = task::with(task::FIRST_IDLE + cpu, |t| t.runtime_ns.load(Ordering::Relaxed)).unwrap_or(0);
     if sched::is_idle(area) {
         idle += tsc::ticks_to_ns(tsc::now().saturating_sub(area.sched.charged_tsc()));
     }
     let idle = idle.min(all);
-    let busy = all - idle;
-    if area.head.active.load(Ordering::Relaxed) == 0 {
-        return Times { user: busy, system: 0, idle };
-    }
-    let user = tsc::ticks_to_ns(area.head.user_ticks.load(Ordering::Relaxed)).min(busy);
-    Times { user, system: busy - user, idle }
+    Times { user: all - idle, system: 0, idle }
 }
 
 fn sum(areas: impl Iterator<Item = (u32, &'static Percpu)>) -> Times {
