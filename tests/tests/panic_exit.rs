@@ -4,14 +4,17 @@
 use host::qemu::End;
 use scenarios::{Outcome, Vm, run_smp::run_smp};
 
-/// Nothing can be started with this, which is the end of any kernel.
-const NO_INIT: &str = "init=/no/such/init";
+/// Linux's way to crash a kernel on purpose.
+const CRASH: &str = "echo c > /proc/sysrq-trigger";
 
 #[test]
 fn epitaph_and_failure_code() -> Outcome {
-    let finished = Vm::new().cmdline(NO_INIT).spawn()?.finish()?;
+    let mut guest = Vm::new().spawn()?;
+    guest.prompt()?;
+    guest.send(&format!("{CRASH}\n"))?;
+    let finished = guest.finish()?;
     assert_eq!(finished.end, End::Panic, "{}", finished.output);
-    for wanted in ["kernel panic", "/no/such/init", "context word", "task ", "backtrace:", "end of epitaph"] {
+    for wanted in ["kernel panic", "sysrq", "cpu 0", "context word", "task ", "backtrace:", "end of epitaph"] {
         assert!(finished.output.contains(wanted), "{wanted:?} is missing:\n{}", finished.output);
     }
     Ok(())
@@ -19,10 +22,18 @@ fn epitaph_and_failure_code() -> Outcome {
 
 #[test]
 fn runner_resolves_the_backtrace() -> Outcome {
-    let variables = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "120"), ("CMDLINE", NO_INIT)];
-    let run = run_smp(&variables, "")?;
+    let variables = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "120")];
+    let run = run_smp(&variables, &format!("{CRASH}\n"))?;
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.stderr.contains("run-smp: backtrace"), "{}", run.stderr);
     assert!(run.stderr.contains(" at kernel/src/"), "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_missing_init_is_named_and_ends_the_machine() -> Outcome {
+    let finished = Vm::new().cmdline("init=/no/such/init").spawn()?.finish()?;
+    assert_eq!(finished.end, End::Panic, "{}", finished.output);
+    assert!(finished.output.contains("cannot go on: /no/such/init"), "{}", finished.output);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! /proc files about the machine: command line, CPUs, memory, version.
 
 use crate::arch::tsc;
-use crate::errno::Errno;
+use crate::errno::{EINVAL, Errno};
 use crate::mm::frame;
 use crate::percpu;
 use alloc::string::String;
@@ -107,4 +107,12 @@ pub(super) fn cpuinfo(_: u64, out: &mut String) -> Result<(), Errno> {
         let _ = writeln!(out, "apicid\t\t: {apic}\nflags\t\t:{flags}\n");
     }
     Ok(())
+}
+
+/// /proc/sysrq-trigger: `c` crashes the kernel on purpose, as in Linux. Other requests are EINVAL.
+pub(super) fn sysrq_trigger(_: u64, text: &[u8]) -> Result<(), Errno> {
+    match text.first() {
+        Some(b'c') => panic!("sysrq triggered crash"),
+        _ => Err(EINVAL),
+    }
 }

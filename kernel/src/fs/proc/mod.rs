@@ -21,6 +21,7 @@ static ROOT: &[Item] = &[
         Ok(alloc::format!("{pid}/task/{tid}").into_bytes())
     }),
     Item::File("cmdline", machine::cmdline),
+    Item::Control("sysrq-trigger", machine::sysrq_trigger),
     Item::File("cpuinfo", machine::cpuinfo),
     Item::File("filesystems", |_, out| {
         mount::TYPES.iter().for_each(|t| out.push_str(&alloc::format!("nodev\t{t}\n")));
