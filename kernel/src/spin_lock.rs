@@ -108,6 +108,13 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
         Guard { lock: self, _pin: pin }
     }
 
+    /// Take it where interrupts are off already: nothing to save, nothing to restore.
+    #[inline]
+    pub fn lock_held<'a>(&'a self, irq_off: &'a IrqOff) -> Guard<'a, T, RANK, &'a IrqOff> {
+        self.acquire();
+        Guard { lock: self, _pin: irq_off }
+    }
+
     /// Take it with interrupts off.
     #[inline]
     pub fn lock_irq(&self) -> Guard<'_, T, RANK, IrqOff> {

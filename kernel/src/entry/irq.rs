@@ -6,7 +6,7 @@
 //!  2. from user? swapgs
 //!  3. save the registers that C may clobber
 //!  4. [tracking site] user_exit
-//!  5. handle (`from_user`)
+//!  5. handle, through the table of handlers
 //!  6. exit work? then complete the frame and take the full way out
 //!  7. [tracking site] user_enter
 //!  8. restore, swapgs, iret
@@ -80,7 +80,7 @@ unsafe extern "C" fn irq_common() {
         "20:",
         "mov edi, [rsp + {vector}]",            // 5
         "mov rsi, rsp",
-        "call {from_user}",
+        "call qword ptr [{handlers} + rdi * 8]",
         "cmp dword ptr gs:[{exit_work}], 0",    // 6
         "jne {irq_full_exit}",
         tracking_site!("23", "33"),             // 7
@@ -160,29 +160,22 @@ unsafe extern "C" fn irq_common() {
         user_exit_slow = sym user_exit_slow,
         user_enter_slow = sym user_enter_slow,
         idle_exit_slow = sym idle_exit_slow,
-        from_user = sym from_user,
+        handlers = sym crate::smp::interrupt::HANDLERS,
         from_kernel = sym from_kernel,
         irq_full_exit = sym irq_full_exit,
     )
 }
 
-/// Handle the interrupt `vector` that arrived in user mode.
-extern "C" fn from_user(vector: u32, partial: *const u64) {
-    // SAFETY: interrupt gates turn interrupts off, and nothing on this path turns them on.
-    let irq_off = unsafe { IrqOff::assume() };
-    crate::smp::interrupt::handle(vector as u8, partial, &irq_off);
-}
-
 /// Handle the interrupt `vector` that arrived in kernel mode, then preempt if that is due and allowed.
 extern "C" fn from_kernel(vector: u32, partial: *const u64) {
-    // SAFETY: as in `from_user`.
+    // SAFETY: interrupt gates turn interrupts off, and the handlers leave them off.
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
     let head = &me.head;
     // The lock-order check of debug builds starts anew: what the interrupted code holds is held with interrupts on.
     #[cfg(debug_assertions)]
     let held = me.held_ranks.swap(0, Ordering::Relaxed);
-    crate::smp::interrupt::handle(vector as u8, partial, &irq_off);
+    crate::smp::interrupt::HANDLERS[vector as usize & 255](vector, partial);
     #[cfg(debug_assertions)]
     me.held_ranks.store(held, Ordering::Relaxed);
     if head.preempt_count.load(Ordering::Relaxed) == 0

@@ -123,7 +123,7 @@ pub fn preempt() {
 /// sched_yield: behind its equals. Alone on the CPU this is a look and nothing else.
 pub fn yield_now() {
     let irq_off = IrqOff::new();
-    if percpu::this(&irq_off).sched.queue.lock_irq().is_empty() {
+    if percpu::this(&irq_off).sched.queue.lock_held(&irq_off).is_empty() {
         return;
     }
     reschedule(&irq_off, Prev::Yielded, false);
@@ -157,7 +157,7 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
     me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
-    let mut queue = me.sched.queue.lock_irq();
+    let mut queue = me.sched.queue.lock_held(irq_off);
     charge_current(me, &mut queue);
     let idle = me.sched.idle_ptr();
     let leaves = may_sleep && prev.state.commit_sleep();
@@ -233,7 +233,7 @@ fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bo
 /// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue.
 fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let irq_off = IrqOff::new();
-    let _placing = task.placing.lock_irq();
+    let _placing = task.placing.lock_held(&irq_off);
     let target = placement::choose(task);
     let last = task.cpu.load(Ordering::Relaxed);
     // Its old CPU may still be on its stack; its own CPU's queue is safe, since that CPU picks only after the switch.
@@ -246,7 +246,7 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let why = if target == last { why } else { Why::New };
     let area = percpu::of(target);
     task.cpu.store(target, Ordering::Relaxed);
-    let mut queue = area.sched.queue.lock_irq();
+    let mut queue = area.sched.queue.lock_held(&irq_off);
     charge_current(area, &mut queue);
     let class = running_class(&queue);
     let was_idle = class == Class::Idle;
@@ -286,12 +286,16 @@ pub fn start(task: &Task) {
 pub fn tick(irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
     let task = current();
-    let mut queue = me.sched.queue.lock_irq();
+    let mut queue = me.sched.queue.lock_held(irq_off);
     charge_current(me, &mut queue);
-    crate::time::tick::sched_dependency(me, queue.tick_needed(running_class(&queue)), task);
-    let ran_ns = tsc::ticks_to_ns(tsc::now().saturating_sub(me.sched.picked_tsc.load(Ordering::Relaxed)));
-    if queue.slice_used(running_class(&queue), ran_ns) {
-        me.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::Relaxed);
+    let class = running_class(&queue);
+    let others_wait = queue.tick_needed(class);
+    crate::time::tick::sched_dependency(me, others_wait, task);
+    if others_wait {
+        let ran_ns = tsc::ticks_to_ns(tsc::now().saturating_sub(me.sched.picked_tsc.load(Ordering::Relaxed)));
+        if queue.slice_used(class, ran_ns) {
+            me.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::Relaxed);
+        }
     }
 }
 
@@ -300,9 +304,9 @@ pub fn tick(irq_off: &IrqOff) {
 pub fn set_class(task: &Task, class: Class) {
     let site = Location::caller();
     let irq_off = IrqOff::new();
-    let placing = task.placing.lock_irq();
+    let placing = task.placing.lock_held(&irq_off);
     let area = percpu::of(task.cpu.load(Ordering::Relaxed));
-    let mut queue = area.sched.queue.lock_irq();
+    let mut queue = area.sched.queue.lock_held(&irq_off);
     let queued = queue.dequeue(&TABLE, task.index);
     task.run.set_class(class);
     if queued {
@@ -329,14 +333,14 @@ fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, i
 pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let site = Location::caller();
     let irq_off = IrqOff::new();
-    let placing = task.placing.lock_irq();
+    let placing = task.placing.lock_held(&irq_off);
     task.set_allowed(allowed);
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {
         return;
     }
     let area = percpu::of(cpu);
-    let mut queue = area.sched.queue.lock_irq();
+    let mut queue = area.sched.queue.lock_held(&irq_off);
     if queue.dequeue(&TABLE, task.index) {
         if !queue.tick_needed(running_class(&queue)) {
             crate::time::tick::dep_clear_cpu(area, TickDep::Sched);

@@ -3,7 +3,7 @@
 //! The queue entry lies on the caller's stack; the caller waits until the target has run it. Process context, interrupts on
 //! (two CPUs may call each other).
 
-use super::ipi;
+use super::ipi::{self, Sender};
 use crate::arch::irq_flag::IrqOff;
 use crate::percpu;
 use crate::spin_lock::PreemptOff;
@@ -17,7 +17,18 @@ pub struct Call {
     next: AtomicPtr<Call>,
     function: fn(usize),
     argument: usize,
+    sender: Sender,
     done: AtomicBool,
+}
+
+/// Entries on the caller's stack.
+const AT_ONCE: usize = 16;
+
+impl Call {
+    fn new(function: fn(usize), argument: usize, sender: Sender, done: bool) -> Self {
+        let next = AtomicPtr::new(core::ptr::null_mut());
+        Self { next, function, argument, sender, done: AtomicBool::new(done) }
+    }
 }
 
 /// Run `function(argument)` on CPU `target` in its interrupt handler and wait for the end. On the caller's own CPU it
@@ -31,16 +42,14 @@ pub fn call(target: u32, cause: Cause, function: fn(usize), argument: usize) {
         function(argument);
         return;
     }
-    let entry = Call { next: AtomicPtr::new(core::ptr::null_mut()), function, argument, done: AtomicBool::new(false) };
+    debug_assert!(x86_64::instructions::interrupts::are_enabled(), "two CPUs that call each other would wait for ever");
+    let entry = Call::new(function, argument, Sender::here(cause, site, &pin), false);
     queue(target, &entry);
-    {
-        let irq_off = IrqOff::new();
-        ipi::send(target, cause, site, &irq_off);
-    }
+    ipi::send(target, cause, &IrqOff::new());
     wait(&entry);
 }
 
-/// `call` on every CPU of `targets` but the running one, all at once. At most 64 at a time.
+/// `call` on every CPU of `targets` but the running one, all at once, `AT_ONCE` at a time.
 #[track_caller]
 pub fn call_many(targets: &CpuSet, cause: Cause, function: fn(usize), argument: usize) {
     let site = Location::caller();
@@ -48,18 +57,13 @@ pub fn call_many(targets: &CpuSet, cause: Cause, function: fn(usize), argument: 
     let me = percpu::this(&pin).cpu();
     let mut cpus = targets.iter().filter(|&c| c != me).peekable();
     while cpus.peek().is_some() {
-        let entries: [Call; 64] = core::array::from_fn(|_| Call {
-            next: AtomicPtr::new(core::ptr::null_mut()),
-            function,
-            argument,
-            done: AtomicBool::new(true),
-        });
+        let entries: [Call; AT_ONCE] =
+            core::array::from_fn(|_| Call::new(function, argument, Sender::here(cause, site, &pin), true));
         for entry in &entries {
             let Some(cpu) = cpus.next() else { break };
             entry.done.store(false, Ordering::Relaxed);
             queue(cpu, entry);
-            let irq_off = IrqOff::new();
-            ipi::send(cpu, cause, site, &irq_off);
+            ipi::send(cpu, cause, &IrqOff::new());
         }
         entries.iter().for_each(wait);
     }
@@ -82,6 +86,13 @@ fn wait(entry: &Call) {
     while !entry.done.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
+}
+
+/// Who queued the newest call that waits for this CPU.
+pub fn sender(irq_off: &IrqOff) -> Option<Sender> {
+    let newest = percpu::this(irq_off).smp.calls.load(Ordering::Acquire);
+    // SAFETY: an entry lives until its `done` is set, which only this CPU does.
+    unsafe { newest.as_ref() }.map(|call| call.sender)
 }
 
 /// The interrupt on the target: run what is queued.

@@ -2,50 +2,121 @@
 
 use super::ipi::Sender;
 use crate::arch::apic::{self, vector};
+use crate::arch::cpu_head::{self, offset};
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::tsc;
+use crate::arch::{serial, tsc};
 use crate::entry::frame::{Frame, IRQ_START};
 use crate::percpu::{self, Percpu};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kcore::interruption::{Cause, Interruption};
 
-fn cause_of(v: u8) -> Cause {
-    match v {
-        vector::TIMER => Cause::Timer,
-        vector::RESCHEDULE => Cause::Reschedule,
-        vector::CALL_FUNCTION => Cause::CallFunction,
-        vector::TLB_FLUSH => Cause::TlbFlush,
-        vector::ERROR => Cause::ApicError,
-        vector::SPURIOUS => Cause::Spurious,
-        v if v == vector::IO_BASE + crate::arch::serial::COM1_IRQ => Cause::Serial,
-        _ => Cause::Device,
-    }
+/// What a vector does: called by entry code through `HANDLERS`, interrupts off. `partial`: the interrupt path's frame, from rbx on.
+pub type Handler = extern "C" fn(vector: u32, partial: *const u64);
+
+/// By vector; the first 32 are exceptions and never come here.
+pub static HANDLERS: [Handler; 256] = handlers();
+
+const fn handlers() -> [Handler; 256] {
+    let mut table: [Handler; 256] = [device; 256];
+    table[vector::TIMER as usize] = timer;
+    table[vector::RESCHEDULE as usize] = reschedule;
+    table[vector::CALL_FUNCTION as usize] = call_function;
+    table[vector::TLB_FLUSH as usize] = tlb_flush;
+    table[vector::SPURIOUS as usize] = spurious;
+    table[vector::ERROR as usize] = apic_error;
+    table[vector::IO_BASE as usize + serial::COM1_IRQ as usize] = serial_input;
+    table
 }
 
-/// Handle vector `v`. `partial`: the interrupt path's frame, from rbx on.
+macro_rules! handler {
+    ($(#[$doc:meta])* $name:ident, $cause:path, $sender:expr, |$partial:ident, $irq_off:ident| $body:block) => {
+        $(#[$doc])*
+        extern "C" fn $name(_: u32, $partial: *const u64) {
+            #[inline(always)]
+            fn run($partial: *const u64, $irq_off: &IrqOff) $body
+            count::<{ $cause.code() as usize * 8 }>();
+            // SAFETY: interrupt gates turn interrupts off, and nothing on this path turns them on.
+            let irq_off = unsafe { IrqOff::assume() };
+            if cpu_head::read_u32::<{ offset::ISOLATED }>() == 0 {
+                run($partial, &irq_off);
+            } else {
+                let start_tsc = tsc::now();
+                let sender: Option<Sender> = $sender(&irq_off);
+                run($partial, &irq_off);
+                record(percpu::this(&irq_off), $cause, sender, start_tsc, &irq_off);
+            }
+        }
+    };
+}
+
+handler!(
+    /// The APIC timer: timers and tick.
+    timer, Cause::Timer, nobody, |partial, irq_off| {
+        apic::eoi();
+        // SAFETY: the interrupt path's frame reaches from rbx to ss; cs is in it.
+        let cs = unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) };
+        crate::time::timer::interrupt(cs & 3 == 3, irq_off);
+    }
+);
+handler!(
+    /// The sender set what is to be looked at; a tick dependency may be among it.
+    reschedule, Cause::Reschedule, rescheduler, |_partial, irq_off| {
+        apic::eoi();
+        crate::time::tick::recheck(irq_off);
+    }
+);
+handler!(
+    /// Functions that other CPUs queued here.
+    call_function, Cause::CallFunction, super::call_function::sender, |_partial, irq_off| {
+        apic::eoi();
+        super::call_function::interrupt(irq_off);
+    }
+);
+handler!(
+    /// The same queue, for user-address shootdowns, which have a name of their own.
+    tlb_flush, Cause::TlbFlush, super::call_function::sender, |_partial, irq_off| {
+        apic::eoi();
+        super::call_function::interrupt(irq_off);
+    }
+);
+handler!(
+    /// Nothing was pending any more: no end of interrupt.
+    spurious, Cause::Spurious, nobody, |_partial, _irq_off| {}
+);
+handler!(
+    /// The APIC saw a bad message; it is counted.
+    apic_error, Cause::ApicError, nobody, |_partial, _irq_off| { apic::eoi() }
+);
+handler!(
+    /// Bytes on the serial console.
+    serial_input, Cause::Serial, nobody, |_partial, _irq_off| {
+        crate::tty::console::interrupt();
+        apic::eoi();
+    }
+);
+handler!(
+    /// A vector that nobody asked for; it is counted.
+    device, Cause::Device, nobody, |_partial, _irq_off| { apic::eoi() }
+);
+
+/// One interrupt more of the cause whose counter is `OFFSET` bytes into the head's counters.
+#[inline(always)]
+fn count<const OFFSET: usize>() {
+    // SAFETY: one instruction on this CPU's own counter.
+    unsafe { core::arch::asm!("inc qword ptr gs:[{}]", const offset::IRQS + OFFSET, options(nostack)) }
+}
+
+fn nobody(_: &IrqOff) -> Option<Sender> {
+    None
+}
+
+fn rescheduler(irq_off: &IrqOff) -> Option<Sender> {
+    percpu::this(irq_off).smp.senders.lock_held(irq_off).take(Cause::Reschedule)
+}
+
 #[inline]
-pub fn handle(v: u8, partial: *const u64, irq_off: &IrqOff) {
-    let me = percpu::this(irq_off);
-    let cause = cause_of(v);
-    let count = &me.head.irqs[cause.code() as usize];
-    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    if me.head.isolated.load(Ordering::Relaxed) == 0 {
-        run(v, partial, irq_off);
-    } else {
-        recorded(me, v, cause, partial, irq_off);
-    }
-}
-
-#[cold]
-fn recorded(me: &Percpu, v: u8, cause: Cause, partial: *const u64, irq_off: &IrqOff) {
-    let start_tsc = tsc::now();
-    let sender = me.smp.senders.lock_irq().take(cause);
-    run(v, partial, irq_off);
-    record(me, cause, sender, start_tsc);
-}
-
-fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64) {
+fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &IrqOff) {
     let total = me.trace.total.load(Ordering::Relaxed) + 1;
     me.trace.total.store(total, Ordering::Relaxed);
     let record = Interruption {
@@ -62,34 +133,6 @@ fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64) {
     me.trace.ring.push(record.encode());
 }
 
-#[inline]
-fn run(v: u8, partial: *const u64, irq_off: &IrqOff) {
-    match v {
-        vector::TIMER => {
-            apic::eoi();
-            // SAFETY: the interrupt path's frame reaches from rbx to ss; cs is in it.
-            let cs = unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) };
-            crate::time::timer::interrupt(cs & 3 == 3, irq_off);
-        }
-        vector::RESCHEDULE => {
-            apic::eoi();
-            // The sender set what is to be looked at; a tick dependency may be among it.
-            crate::time::tick::recheck(irq_off);
-        }
-        vector::CALL_FUNCTION | vector::TLB_FLUSH => {
-            apic::eoi();
-            super::call_function::interrupt(irq_off);
-        }
-        vector::SPURIOUS => {}
-        v => {
-            if v == vector::IO_BASE + crate::arch::serial::COM1_IRQ {
-                crate::tty::console::interrupt();
-            }
-            apic::eoi();
-        }
-    }
-}
-
 /// An NMI. The only one that the kernel sends is a panic's stop.
 pub fn handle_nmi(frame: &Frame) {
     // SAFETY: NMI handlers run with interrupts off.
@@ -100,6 +143,6 @@ pub fn handle_nmi(frame: &Frame) {
         crate::panic::stop_here(frame);
     }
     if me.head.isolated.load(Ordering::Relaxed) != 0 {
-        record(me, Cause::Nmi, None, tsc::now());
+        record(me, Cause::Nmi, None, tsc::now(), &irq_off);
     }
 }

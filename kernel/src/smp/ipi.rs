@@ -1,9 +1,10 @@
 //! Sending IPIs, each with a typed cause and its sender.
 //!
-//! For an isolated target the sender is queued first, so that its interruption record can name it.
+//! The sender is queued first, so that an isolated target's interruption record can name it: in the call's own entry, or, for a reschedule,
+//! in the target's list.
 
 use crate::arch::apic::{self, vector};
-use crate::arch::irq_flag::IrqOff;
+use crate::arch::irq_flag::{IrqOff, Pinned};
 use crate::percpu;
 use arrayvec::ArrayVec;
 use core::panic::Location;
@@ -25,7 +26,15 @@ pub struct Sender {
     pub site: &'static Location<'static>,
 }
 
-/// IPIs under way to one CPU.
+impl Sender {
+    /// The running task, on its CPU.
+    pub fn here<P: Pinned>(cause: Cause, site: &'static Location<'static>, pin: &P) -> Self {
+        let task = crate::sched::current();
+        Self { cause, cpu: percpu::this(pin).cpu(), task: task.tid(), comm: task.comm(), site }
+    }
+}
+
+/// Reschedule IPIs under way to one CPU.
 pub struct Senders {
     queue: ArrayVec<Sender, 32>,
     /// The last sender of an IPI that merged into another: queued, and perhaps not sent yet.
@@ -60,20 +69,19 @@ fn vector_of(cause: Cause) -> u8 {
     }
 }
 
-/// Interrupt CPU `target` for `cause`.
-pub fn send(target: u32, cause: Cause, site: &'static Location<'static>, irq_off: &IrqOff) {
-    let area = percpu::of(target);
-    if area.head.isolated.load(Ordering::Relaxed) != 0 {
-        let task = crate::sched::current();
-        let sender = Sender { cause, cpu: percpu::this(irq_off).cpu(), task: task.tid(), comm: task.comm(), site };
-        if area.smp.senders.lock_irq().queue.try_push(sender).is_err() {
-            area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    apic::send_ipi(area.apic_id.load(Ordering::Relaxed), vector_of(cause), irq_off);
+/// Interrupt CPU `target` for `cause`. What it is to do is queued already, with its sender.
+pub fn send(target: u32, cause: Cause, irq_off: &IrqOff) {
+    apic::send_ipi(percpu::of(target).apic_id.load(Ordering::Relaxed), vector_of(cause), irq_off);
 }
 
 /// Ask CPU `target` to look at its exit work.
 pub fn reschedule(target: u32, site: &'static Location<'static>, irq_off: &IrqOff) {
-    send(target, Cause::Reschedule, site, irq_off);
+    let area = percpu::of(target);
+    if area.head.isolated.load(Ordering::Relaxed) != 0 {
+        let sender = Sender::here(Cause::Reschedule, site, irq_off);
+        if area.smp.senders.lock_held(irq_off).queue.try_push(sender).is_err() {
+            area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    send(target, Cause::Reschedule, irq_off);
 }

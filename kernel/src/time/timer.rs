@@ -10,7 +10,13 @@ use core::sync::atomic::Ordering;
 
 /// Arm the hardware for the earlier of the first timer and the tick.
 pub fn program(me: &Percpu, irq_off: &IrqOff) {
-    let first = me.time.queue.lock_irq().next_deadline(&TABLE).unwrap_or(u64::MAX);
+    let first = me.time.queue.lock_held(irq_off).next_deadline(&TABLE);
+    program_for(me, first, irq_off);
+}
+
+#[inline]
+fn program_for(me: &Percpu, first: Option<u64>, irq_off: &IrqOff) {
+    let first = first.unwrap_or(u64::MAX);
     let tick = me.time.tick_deadline.load(Ordering::Relaxed);
     set_hardware(me, if tick != 0 { first.min(tick) } else { first }, irq_off);
 }
@@ -33,16 +39,17 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
     me.time.armed.store(u64::MAX, Ordering::Relaxed);
     let now = tsc::now();
-    loop {
-        let due = me.time.queue.lock_irq().expire(&TABLE, now);
-        let Some(index) = due else { break };
+    let first = loop {
+        let mut queue = me.time.queue.lock_held(irq_off);
+        let Some(index) = queue.expire(&TABLE, now) else { break queue.next_deadline(&TABLE) };
+        drop(queue);
         crate::sched::task::with(index, crate::sched::wake);
-    }
+    };
     let tick = me.time.tick_deadline.load(Ordering::Relaxed);
     if tick != 0 && now >= tick {
         super::tick::tick(me, now, from_user, irq_off);
     }
-    program(me, irq_off);
+    program_for(me, first, irq_off);
 }
 
 /// Sleep until `deadline_tsc` or a wake-up. The caller has called `prepare_sleep`. The timer is off on return.
@@ -50,7 +57,7 @@ pub fn sleep_until(task: &Task, deadline_tsc: u64) {
     let irq_off = IrqOff::new();
     let me = percpu::this(&irq_off);
     task.timer_cpu.store(me.cpu(), Ordering::Relaxed);
-    if me.time.queue.lock_irq().arm(&TABLE, task.index, deadline_tsc) {
+    if me.time.queue.lock_held(&irq_off).arm(&TABLE, task.index, deadline_tsc) {
         program(me, &irq_off);
     }
     drop(irq_off);
@@ -63,7 +70,7 @@ pub fn cancel(task: &Task) {
     let irq_off = IrqOff::new();
     let cpu = task.timer_cpu.load(Ordering::Relaxed);
     let area = percpu::of(cpu);
-    let was_first = area.time.queue.lock_irq().cancel(&TABLE, task.index);
+    let was_first = area.time.queue.lock_held(&irq_off).cancel(&TABLE, task.index);
     if was_first && cpu == percpu::this(&irq_off).cpu() {
         program(area, &irq_off);
     }

@@ -19,7 +19,6 @@ const CALLS: &[(&str, &str)] = &[
     ("kernel::entry::syscall::full_frame_call", "kernel::syscall::frame_call::full_frame_dispatch"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::exit_work::run"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::tracking::user_enter_slow"),
-    ("kernel::entry::irq::irq_common", "kernel::entry::irq::from_user"),
     ("kernel::entry::irq::irq_common", "kernel::entry::irq::from_kernel"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_exit_slow"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_enter_slow"),
