@@ -17,8 +17,9 @@ use kcore::byte_ring::ByteRing;
 pub const CAPACITY: usize = 65536;
 /// Writes up to this are not mixed with others (Linux's PIPE_BUF).
 const PIPE_BUF: usize = 4096;
-/// Transfers up to this go over the stack.
-const SMALL: usize = 128;
+/// Transfers up to these go over the stack: the smaller buffer costs next to nothing to clear.
+const TINY: usize = 16;
+const SMALL: usize = 256;
 
 struct State {
     ring: ByteRing,
@@ -165,7 +166,7 @@ impl Pipe {
                 Some(n) => n,
                 None if done > 0 => break,
                 None if nonblock => return Err(errno::EAGAIN),
-                None => self.readable.wait(true, || self.pop(&mut bounce[..wanted]))?,
+                None => self.readable.wait_on(true, || self.pop(&mut bounce[..wanted]))?,
             };
             if n == 0 {
                 break;
@@ -182,6 +183,16 @@ impl Pipe {
         Ok(done)
     }
 
+    #[inline(never)]
+    fn read_small(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.read_by(&mut [0; SMALL], to, how.nonblock)
+    }
+
+    #[inline(never)]
+    fn write_small(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.write_by(&mut [0; SMALL], from, how.nonblock)
+    }
+
     fn write_by(&self, bounce: &mut [u8], from: &mut UserBuffer, nonblock: bool) -> Result<usize, Errno> {
         let whole = from.left() <= PIPE_BUF;
         let mut done = 0;
@@ -196,7 +207,7 @@ impl Pipe {
                 let pushed = match self.push(chunk, whole) {
                     Some(result) => result,
                     None if nonblock => Err(errno::EAGAIN),
-                    None => match self.writable.wait(true, || self.push(chunk, whole)) {
+                    None => match self.writable.wait_on(true, || self.push(chunk, whole)) {
                         Ok(result) => result,
                         Err(e) => Err(e.into()),
                     },
@@ -230,18 +241,18 @@ fn large(len: usize) -> Result<Vec<u8>, Errno> {
 
 impl File for Pipe {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        if to.left() <= SMALL {
-            self.read_by(&mut [0; SMALL], to, how.nonblock)
-        } else {
-            self.read_by(&mut large(to.left())?, to, how.nonblock)
+        match to.left() {
+            ..=TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
+            ..=SMALL => self.read_small(to, how),
+            len => self.read_by(&mut large(len)?, to, how.nonblock),
         }
     }
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        if from.left() <= SMALL {
-            self.write_by(&mut [0; SMALL], from, how.nonblock)
-        } else {
-            self.write_by(&mut large(from.left())?, from, how.nonblock)
+        match from.left() {
+            ..=TINY => self.write_by(&mut [0; TINY], from, how.nonblock),
+            ..=SMALL => self.write_small(from, how),
+            len => self.write_by(&mut large(len)?, from, how.nonblock),
         }
     }
 

@@ -69,7 +69,17 @@ impl<'a> UserBuffer<'a> {
     }
 
     /// Copy `bytes` out, as far as there is room: how many. A fault after some bytes gives that many.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        if bytes.len() <= self.first.len {
+            user_copy::write_bytes(self.first.at, bytes)?;
+            self.advance(bytes.len());
+            return Ok(bytes.len());
+        }
+        self.put_parts(bytes)
+    }
+
+    fn put_parts(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut done = 0;
         while done < bytes.len() {
             let (at, room) = self.next();
@@ -87,7 +97,18 @@ impl<'a> UserBuffer<'a> {
     }
 
     /// Copy in, as far as there are bytes: how many. All or EFAULT within what is there.
+    #[inline]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        if self.left == self.first.len && self.left <= bytes.len() {
+            let n = self.left;
+            user_copy::read_bytes(self.first.at, &mut bytes[..n])?;
+            self.advance(n);
+            return Ok(n);
+        }
+        self.take_parts(bytes)
+    }
+
+    fn take_parts(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
         if !self.kernel.is_empty() {
             let n = bytes.len().min(self.kernel.len());
             bytes[..n].copy_from_slice(&self.kernel[..n]);

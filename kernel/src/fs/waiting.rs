@@ -44,6 +44,9 @@ pub fn wait_any<R>(
             Some(deadline) => crate::time::timer::sleep_until(me, deadline),
             None => sched::schedule(),
         }
+        if let Some(r) = ready() {
+            break Ok(Some(r));
+        }
     };
     queues.iter().for_each(|q| q.leave(me));
     result

@@ -6,10 +6,55 @@ use super::task::Task;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::VecDeque;
 use core::panic::Location;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Who waits, oldest first. One waiter is the usual number: it needs no memory.
+struct Waiters {
+    /// The oldest; 0: none.
+    first: u32,
+    /// All others.
+    more: VecDeque<u32>,
+}
+
+impl Waiters {
+    fn add(&mut self, index: u32) -> bool {
+        if self.first == 0 {
+            self.first = index;
+            return true;
+        }
+        let new = self.first != index && !self.more.contains(&index);
+        if new {
+            self.more.push_back(index);
+        }
+        new
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let index = self.first;
+        if index == 0 {
+            return None;
+        }
+        self.first = if self.more.is_empty() { 0 } else { self.more.pop_front().unwrap_or(0) };
+        Some(index)
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, index: u32) -> bool {
+        if self.first == index {
+            return self.pop().is_some();
+        }
+        match self.more.iter().position(|&i| i == index) {
+            Some(at) => self.more.remove(at).is_some(),
+            None => false,
+        }
+    }
+}
 
 /// The queue. Waiters are named by thread id; an id that is gone is skipped.
 pub struct WaitQueue {
-    waiters: SpinLock<VecDeque<u32>, { rank::WAIT_QUEUE }>,
+    waiters: SpinLock<Waiters, { rank::WAIT_QUEUE }>,
+    /// How many there are; changed under the lock, read without it.
+    len: AtomicU32,
 }
 
 /// The wait ended early because a signal came: EINTR or a restart.
@@ -25,67 +70,94 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self { waiters: SpinLock::new(VecDeque::new()) }
+        let waiters = Waiters { first: 0, more: VecDeque::new() };
+        Self { waiters: SpinLock::new(waiters), len: AtomicU32::new(0) }
     }
 
-    /// Be woken by this queue from now on; joining twice is joining once. For waiting on several queues.
+    /// Be woken by this queue from now on; joining twice is joining once. For waiting on several queues. The task has
+    /// said before that it is about to sleep (`prepare_sleep`).
     pub fn join(&self, task: &Task) {
         let mut waiters = self.waiters.lock_irq();
-        if !waiters.contains(&task.index) {
-            waiters.push_back(task.index);
+        if waiters.add(task.index) {
+            self.len.store(self.len.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
 
     /// Undo `join`.
     pub fn leave(&self, task: &Task) {
-        self.waiters.lock_irq().retain(|&i| i != task.index);
+        // As long as this task is in the queue it counts itself.
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut waiters = self.waiters.lock_irq();
+        if waiters.remove(task.index) {
+            self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        }
     }
 
     /// Sleep until `ready` gives a value. `ready` is asked with the queue unlocked, after joining it, so a wake-up between the
     /// question and the sleep is not lost. `interruptible`: a signal ends the wait.
     pub fn wait<R>(&self, interruptible: bool, mut ready: impl FnMut() -> Option<R>) -> Result<R, Interrupted> {
-        if let Some(r) = ready() {
-            return Ok(r);
+        match ready() {
+            Some(r) => Ok(r),
+            None => self.wait_on(interruptible, ready),
         }
+    }
+
+    /// As `wait`, for who has just found that it has to.
+    pub fn wait_on<R>(&self, interruptible: bool, mut ready: impl FnMut() -> Option<R>) -> Result<R, Interrupted> {
         let me = super::current();
-        let result = loop {
+        loop {
             // In this order: a waker that takes this task off the queue then finds it about to sleep.
             me.state.prepare_sleep(interruptible);
             self.join(me);
             if let Some(r) = ready() {
                 me.state.cancel_sleep();
-                break Ok(r);
+                self.leave(me);
+                return Ok(r);
             }
-            if interruptible && me.signal_pending.load(core::sync::atomic::Ordering::SeqCst) {
+            if interruptible && me.signal_pending.load(Ordering::SeqCst) {
                 me.state.cancel_sleep();
-                break Err(Interrupted);
+                self.leave(me);
+                return Err(Interrupted);
             }
             super::schedule();
-        };
-        self.leave(me);
-        result
+            if let Some(r) = ready() {
+                self.leave(me);
+                return Ok(r);
+            }
+        }
     }
 
     /// Wake the one that waits longest. True if somebody was woken.
     #[track_caller]
     pub fn wake_one(&self) -> bool {
-        let site = Location::caller();
-        loop {
-            let Some(index) = self.waiters.lock_irq().pop_front() else { return false };
-            // By reference, not by count: an interrupt must not be the one that frees a task.
-            if super::task::with(index, |t| super::wake_at(t, false, site)) == Some(true) {
-                return true;
-            }
-        }
+        self.wake(1, Location::caller()) != 0
     }
 
     /// Wake all. How many were woken.
     #[track_caller]
     pub fn wake_all(&self) -> usize {
+        self.wake(usize::MAX, Location::caller())
+    }
+
+    fn wake(&self, most: usize, site: &'static Location<'static>) -> usize {
+        // The caller's stores before the look; against `join` and the waiter's look that follows it.
+        core::sync::atomic::fence(Ordering::SeqCst);
         let mut woken = 0;
-        while self.wake_one() {
-            woken += 1;
+        while woken < most && self.len.load(Ordering::Relaxed) != 0 {
+            let mut waiters = self.waiters.lock_irq();
+            let Some(index) = waiters.pop() else { break };
+            self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+            drop(waiters);
+            // By reference, not by count: an interrupt must not be the one that frees a task.
+            woken += (super::task::with(index, |t| super::wake_at(t, false, site)) == Some(true)) as usize;
         }
         woken
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len.load(Ordering::SeqCst) == 0
     }
 }
