@@ -37,7 +37,7 @@ run-smp:
 	@tools/run-smp
 
 .PHONY: test
-test: check test-host test-loom test-miri test-qemu
+test: check test-host test-loom test-miri test-qemu bench
 
 .PHONY: test-host
 test-host:

@@ -246,7 +246,7 @@ fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
     }
     for other in &first {
         other.must_end.store(true, Ordering::SeqCst);
-        let _ = sched::task::with(other.task, sched::notify_signal);
+        let _ = sched::task::with(other.task, |t| sched::notify_signal(t));
     }
     drop(first);
     let alone = process.changed.wait(true, || (process.threads.lock().len() == 1).then_some(()));

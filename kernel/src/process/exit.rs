@@ -13,7 +13,7 @@ pub fn exit_group(status: u32) -> ! {
     let status = thread.process.set_ending(status);
     let others = thread.process.threads.lock().clone();
     for other in others.iter().filter(|t| t.task != thread.task) {
-        let _ = sched::task::with(other.task, sched::notify_signal);
+        let _ = sched::task::with(other.task, |t| sched::notify_signal(t));
     }
     thread.process.changed.wake_all();
     drop(others);

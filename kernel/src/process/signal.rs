@@ -239,7 +239,7 @@ impl Thread {
     /// Have the thread look at its signals, and wake it from an interruptible sleep.
     #[track_caller]
     fn notify(&self) {
-        let _ = crate::sched::task::with(self.task, crate::sched::notify_signal);
+        let _ = crate::sched::task::with(self.task, |t| crate::sched::notify_signal(t));
     }
 }
 

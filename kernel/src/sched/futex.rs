@@ -125,7 +125,7 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
             let waiter = list.remove(i);
             // SAFETY: on the list, under its lock: the node lives, and this is the last access to it.
             unsafe { (*waiter.node).0.store(0, Ordering::Release) };
-            let _ = super::task::with(waiter.task, super::wake);
+            let _ = super::task::with(waiter.task, |t| super::wake(t));
             woken += 1;
         } else {
             i += 1;

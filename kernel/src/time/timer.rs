@@ -43,7 +43,7 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
         let mut queue = me.time.queue.lock_held(irq_off);
         let Some(index) = queue.expire(&TABLE, now) else { break queue.next_deadline(&TABLE) };
         drop(queue);
-        crate::sched::task::with(index, crate::sched::wake);
+        crate::sched::task::with(index, |t| crate::sched::wake(t));
     };
     let tick = me.time.tick_deadline.load(Ordering::Relaxed);
     if tick != 0 && now >= tick {
