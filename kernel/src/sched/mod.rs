@@ -209,7 +209,9 @@ pub extern "C" fn finish_switch() {
         task::release(previous);
     } else if move_it {
         // Its affinity does not allow this CPU any more: it is runnable and on no queue.
-        enqueue(previous, Why::New, Location::caller());
+        // SAFETY: null, or a location, which is static.
+        let site = unsafe { previous.moved_by.load(Ordering::Relaxed).as_ref() };
+        enqueue(previous, Why::New, site.unwrap_or(Location::caller()));
     }
 }
 
@@ -334,6 +336,7 @@ pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let site = Location::caller();
     let irq_off = IrqOff::new();
     let placing = task.placing.lock_held(&irq_off);
+    task.moved_by.store(site as *const _ as *mut _, Ordering::Relaxed);
     task.set_allowed(allowed);
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {

@@ -43,6 +43,8 @@ pub struct Task {
     pub on_cpu: AtomicBool,
     /// Runnable, on no queue, to be enqueued elsewhere as soon as it is off its CPU.
     pub moving: AtomicBool,
+    /// Who changed its affinity last.
+    pub moved_by: AtomicPtr<core::panic::Location<'static>>,
     /// Stack pointer while it does not run.
     pub saved_sp: AtomicU64,
     stack: KernelStack,
@@ -129,6 +131,7 @@ impl Task {
             placing: crate::spin_lock::SpinLock::new(()),
             on_cpu: AtomicBool::new(false),
             moving: AtomicBool::new(false),
+            moved_by: AtomicPtr::new(core::ptr::null_mut()),
             saved_sp: AtomicU64::new(0),
             stack,
             comm: [const { AtomicU64::new(0) }; 2],
