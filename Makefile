@@ -85,7 +85,12 @@ iso:
 mutants:
 	@$(HOST) mutants
 
-not_yet := test-long soak compare trace
+# The long forms: ten seconds of silence instead of two.
+.PHONY: test-long
+test-long: test
+	@QUIESCE_LONG=1 cargo test -q -p scenarios --test quiet_cpu -- --test-threads=2
+
+not_yet := soak compare trace
 .PHONY: $(not_yet)
 $(not_yet):
 	@echo "make $@: not in this version yet" >&2; exit 2

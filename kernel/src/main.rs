@@ -33,6 +33,7 @@ use arch::serial::{COM1, SerialPort};
 use arch::{acpi, apic, idt, ioapic, tsc};
 use core::convert::Infallible;
 use core::sync::atomic::Ordering;
+use kcore::cpu_set::CpuSet;
 
 /// Entry point from the loader (Limine protocol): 64-bit mode, interrupts off, the loader's tables and stack.
 #[unsafe(no_mangle)]
@@ -104,7 +105,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
     sched::init_cpu(idle, &irq_off);
     let wanted = params.cpus_to_start(nr_cpus);
     let online = smp::bring_up::start_others(&boot, wanted, features)?;
-    route_interrupts(&boot);
+    route_interrupts(&boot, &params.irq_affinity);
     smp::bring_up::join(me, &irq_off);
     smp::bring_up::release();
     info!("{online} of {nr_cpus} CPUs up");
@@ -136,8 +137,8 @@ fn install_gates() {
     idt::set_gate(18, nmi::machine_check_entry as *const () as u64, Some(Ist::MachineCheck), false);
 }
 
-/// The serial console's interrupt goes to a housekeeping CPU; all other inputs stay masked.
-fn route_interrupts(boot: &limine::BootInfo) {
+/// The serial console's interrupt goes to the first CPU of `irqaffinity=`, by default a housekeeping one; all other inputs stay masked.
+fn route_interrupts(boot: &limine::BootInfo, affinity: &CpuSet) {
     let platform = acpi::read(boot.rsdp_phys);
     for chip in &platform.ioapics {
         if let Some(virt) = mm::kernel_map::map_device(chip.phys, 0x20) {
@@ -147,7 +148,8 @@ fn route_interrupts(boot: &limine::BootInfo) {
     let irq = arch::serial::COM1_IRQ;
     let wiring = platform.overrides.iter().find(|o| o.isa_irq == irq);
     let (gsi, level, low) = wiring.map_or((irq as u32, false, false), |o| (o.gsi, o.level, o.active_low));
-    let target = percpu::of(isolation::housekeeping::first()).apic_id.load(Ordering::Relaxed);
+    let cpu = affinity.iter().find(|&c| percpu::get(c).is_some()).unwrap_or(isolation::housekeeping::first());
+    let target = percpu::of(cpu).apic_id.load(Ordering::Relaxed);
     if !ioapic::route(gsi, target, level, low) {
         warning!("no I/O APIC input for the serial console: input is polled by nobody");
     }

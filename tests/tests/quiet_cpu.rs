@@ -26,14 +26,17 @@ fn isolated_cpu_enters_the_kernel_zero_times_while_cpu_0_works() -> Outcome {
     }
     let mut guest = Vm::new().cmdline("nohz_full=1-3").count().spawn()?;
     guest.prompt()?;
-    guest.command("busy 4 &")?;
-    let report = guest.command("noise -c 1 -s 2 --json")?;
+    // `make test-long` takes ten seconds instead of two.
+    let seconds = if std::env::var_os("QUIESCE_LONG").is_some() { 10 } else { 2 };
+    guest.command(&format!("busy {} &", seconds + 2))?;
+    let report = guest.command(&format!("noise -c 1 -s {seconds} --json"))?;
     let finished = guest.power_off()?;
     assert_eq!(field(json(&report)?, "entries")?, 0, "{report}");
     let counts: Vec<_> = finished.counts.counts.iter().filter(|c| c.region == NOISE && c.vcpu == 1).collect();
     let [count] = counts[..] else { return Err(Failed(format!("the plugin saw {} windows, not one", counts.len()))) };
     assert_eq!(count.kernel, 0, "kernel instructions on vCPU 1 by the plugin: {count:?}");
-    assert!(count.user > 1_000_000_000, "two seconds are 2e9 instructions: {count:?}");
+    // The vCPUs take turns on one clock: the busy CPU 0 has its share of the instructions.
+    assert!(count.user > seconds * 500_000_000, "a second is 1e9 instructions of all CPUs: {count:?}");
     finished.assert_clean();
     Ok(())
 }
