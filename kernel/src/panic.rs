@@ -5,6 +5,7 @@
 use crate::arch::apic;
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::power::{End, end};
+use crate::arch::tsc;
 use crate::console::print_dying;
 use crate::entry::frame::Frame;
 use crate::percpu;
@@ -122,6 +123,15 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
     let word = me.head.context.0.load();
     let task = me.head.current.load(Ordering::Relaxed);
     say!("cpu {} context word {word:#018x} ({})", me.cpu(), kcore::context_tracking::State::of(word).name());
+    let ago_ns = tsc::ticks_to_ns(tsc::now().saturating_sub(me.head.since_tsc.load(Ordering::Relaxed)));
+    say!(
+        "transitions {} (illegal {}), last tracked one {ago_ns} ns ago; entries: {} system calls, {} exceptions, {} NMIs",
+        kcore::context_tracking::counter(word),
+        me.head.illegal_transitions.load(Ordering::Relaxed),
+        me.head.syscalls.load(Ordering::Relaxed),
+        me.head.exceptions.load(Ordering::Relaxed),
+        me.head.nmis.load(Ordering::Relaxed)
+    );
     // SAFETY: `current` is null before the scheduler runs, a live task after.
     if let Some(task) = unsafe { (task as *const crate::sched::task::Task).as_ref() } {
         say!("task {} ({})", task.tid(), crate::sched::task::comm_str(&task.comm()));
