@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod busy;
+pub mod calls;
 pub mod cpus;
 pub mod init;
 pub mod log;

@@ -1,0 +1,114 @@
+//! calls: checks what system calls about processes, signals, memory, threads and time do, each check in a process of its own.
+//!
+//! Runs as process 1 (`init=/bin/calls`, then powers off) or from the shell, and on Linux too, which shows that the checks are right.
+//! Prints `ok NAME` or `FAILED NAME: why` a line, then `calls: N of M passed`.
+
+mod memory;
+mod process;
+mod signal;
+mod thread;
+mod time;
+
+use crate::entry::{Args, Failure, Outcome};
+use crate::linux::{self, Ended, Fork, MachineEnd};
+use crate::output::{describe, write_out};
+use std::io::Error;
+
+/// What a check says: nothing, or what was wrong.
+type Check = fn() -> Result<(), String>;
+
+/// The place and text of a condition that does not hold.
+macro_rules! ensure {
+    ($condition:expr) => {
+        if !$condition {
+            return Err(format!("line {}: not {}", line!(), stringify!($condition)));
+        }
+    };
+}
+/// Two values that are not equal.
+macro_rules! equal {
+    ($left:expr, $right:expr) => {{
+        let (left, right) = ($left, $right);
+        if left != right {
+            return Err(format!("line {}: {} is {left:?}, not {right:?}", line!(), stringify!($left)));
+        }
+    }};
+}
+use {ensure, equal};
+
+/// A raw system call: the value, or the error number.
+fn call(number: i64, args: [u64; 6]) -> Result<u64, i32> {
+    // SAFETY: (1) callers pass pointers that are valid for the call, or ones that the kernel must refuse.
+    let value = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
+    if value == -1 { Err(errno()) } else { Ok(value as u64) }
+}
+
+fn errno() -> i32 {
+    Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Runs `child` in a forked process and says how that ended; its result is its exit status.
+fn in_child(child: impl FnOnce() -> u8) -> Result<Ended, String> {
+    match linux::fork().map_err(|e| e.to_string())? {
+        Fork::Child => linux::exit_now(child()),
+        Fork::Parent(pid) => linux::wait_for(pid).map_err(|e| format!("wait for {pid}: {e}")),
+    }
+}
+
+/// `calls [NAME…]`: all checks, or those whose name has one of these words in it.
+pub fn main(args: &Args) -> Outcome {
+    if let [first, rest @ ..] = args.rest()
+        && first == process::EXEC_CHECK
+    {
+        return process::exec_check(rest);
+    }
+    let first = linux::own_pid() == 1;
+    if first {
+        crate::program::init::open_console();
+    }
+    let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
+    let groups: [&[(&str, Check)]; 5] =
+        [process::CHECKS, signal::CHECKS, memory::CHECKS, thread::CHECKS, time::CHECKS];
+    let (mut passed, mut all) = (0, 0);
+    for (name, check) in groups.into_iter().flatten() {
+        if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
+            continue;
+        }
+        all += 1;
+        let ended = in_child(|| {
+            // A group of its own, so that signals to the group reach the check alone.
+            let _ = call(libc::SYS_setpgid, [0; 6]);
+            match check() {
+                Ok(()) => 0,
+                Err(why) => {
+                    write_out(format!("FAILED {name}: {why}\n").as_bytes());
+                    1
+                }
+            }
+        });
+        match ended {
+            Ok(Ended::Exit(0)) => {
+                passed += 1;
+                write_out(format!("ok {name}\n").as_bytes());
+            }
+            Ok(Ended::Exit(1)) => {}
+            other => write_out(format!("FAILED {name}: {other:?}\n").as_bytes()),
+        }
+    }
+    write_out(format!("calls: {passed} of {all} passed\n").as_bytes());
+    if first {
+        let error = linux::end_machine(MachineEnd::PowerOff);
+        return Err(Failure::new(format!("power off: {}", describe(&error))));
+    }
+    Ok(u8::from(passed != all))
+}
+
+/// The path of this program.
+fn own_path() -> String {
+    std::env::current_exe().map_or("/bin/calls".to_string(), |p| p.to_string_lossy().into_owned())
+}
+
+/// Whether this is Quiesce and not the host.
+fn is_quiesce() -> bool {
+    std::fs::read_to_string("/proc/version").is_ok_and(|v| v.contains("Quiesce"))
+}
