@@ -13,6 +13,7 @@ pub type SysResult = Result<u64, Errno>;
 macro_rules! numbers {
     ($($name:ident = $value:literal),* $(,)?) => { $(
         #[doc = stringify!($name)]
+        #[allow(dead_code, reason = "the list is Linux's, whoever needs which")]
         pub const $name: Errno = Errno($value);
     )* };
 }

@@ -76,11 +76,11 @@ fn map_and_unmap() -> Result<(), String> {
     equal!(unmap(unsafe { at.add(4 * PAGE) }, 8), 0);
     equal!(read(at, 3 * PAGE + 7), 4);
     equal!(read(at, 12 * PAGE + 7), 13);
-    dies(|| drop(read(at, 4 * PAGE)))?;
+    dies(|| _ = read(at, 4 * PAGE))?;
     dies(|| write(at, 11 * PAGE, 1))?;
     equal!(unmap(at, 16), 0);
     equal!(unmap(at, 16), 0);
-    dies(|| drop(read(at, 0)))?;
+    dies(|| _ = read(at, 0))?;
     Ok(())
 }
 
@@ -127,8 +127,8 @@ fn rights() -> Result<(), String> {
     equal!(read(at, 0), 1);
     dies(|| write(at, 0, 2))?;
     equal!(protect(at, 4, libc::PROT_NONE), 0);
-    dies(|| drop(read(at, 0)))?;
-    dies(|| drop(read(at, PAGE)))?;
+    dies(|| _ = read(at, 0))?;
+    dies(|| _ = read(at, PAGE))?;
     equal!(protect(at, 4, RW), 0);
     equal!(read(at, 0), 1);
     write(at, 0, 3);
@@ -182,11 +182,11 @@ fn remap() -> Result<(), String> {
     equal!(read(new, 63 * PAGE), 0);
     write(new, 63 * PAGE, 1);
     if new != at {
-        dies(|| drop(read(at, 0)))?;
+        dies(|| _ = read(at, 0))?;
     }
     equal!(call(libc::SYS_mremap, [new as u64, 64 * PAGE as u64, 2 * PAGE as u64, 0, 0, 0]), Ok(new as u64));
     equal!(read(new, PAGE), 2);
-    dies(|| drop(read(new, 2 * PAGE)))?;
+    dies(|| _ = read(new, 2 * PAGE))?;
     Ok(())
 }
 

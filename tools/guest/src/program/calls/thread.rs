@@ -99,7 +99,7 @@ fn channel() -> Result<(), String> {
     let (sender, receiver) = mpsc::channel();
     for i in 0..4u64 {
         let sender = sender.clone();
-        std::thread::spawn(move || (0..500).for_each(|n| drop(sender.send(i * 1000 + n))));
+        std::thread::spawn(move || (0..500).for_each(|n| _ = sender.send(i * 1000 + n)));
     }
     drop(sender);
     let sum: u64 = receiver.iter().sum();
