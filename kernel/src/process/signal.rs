@@ -396,7 +396,7 @@ pub fn deliver_pending(frame: &mut Frame) {
                     continue;
                 }
                 if STOPS & bit(info.signal) != 0 {
-                    stop(process, info.signal);
+                    stop(thread, info.signal);
                     continue;
                 }
                 kill(process, info.signal);
@@ -462,16 +462,21 @@ fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
     }
 }
 
-fn stop(process: &Arc<Process>, signal: u32) {
+/// The running thread takes a stop signal: all threads stop, the parent is told, and told again when they go on.
+fn stop(thread: &Thread, signal: u32) {
+    let process = &thread.process;
     process.stopped.store(true, Ordering::SeqCst);
-    // A SIGCONT or SIGKILL that came meanwhile wins.
+    // A SIGKILL that came meanwhile wins.
     if process.ending().is_some() {
         go_on(process);
         return;
     }
-    let me = current_thread().task;
-    threads(process).iter().filter(|t| t.task != me).for_each(|t| t.notify());
+    threads(process).iter().filter(|t| t.task != thread.task).for_each(|t| t.notify());
     tree::stop_changed(process, Some(signal));
+    wait_while_stopped(thread);
+    if process.ending().is_none() {
+        tree::stop_changed(process, None);
+    }
 }
 
 fn wait_while_stopped(thread: &Thread) {
@@ -483,8 +488,4 @@ fn wait_while_stopped(thread: &Thread) {
         over.then_some(())
     };
     let _ = process.changed.wait(false, over);
-    let leader = process.threads.lock().first().is_some_and(|t| t.task == thread.task);
-    if leader && process.ending().is_none() {
-        tree::stop_changed(process, None);
-    }
 }
