@@ -29,6 +29,7 @@ pub fn explain(text: &str) -> Result<String, String> {
     let state = parse(text)?;
     let ago = |ns: u64| human(state.now_ns.saturating_sub(ns));
     let mut out = String::new();
+    let changes: Vec<_> = text.lines().skip(1).filter_map(|line| line.strip_prefix("change ")).collect();
     let mut holders = 0;
     for line in text.lines().skip(1).filter_map(|line| line.strip_prefix("held ")) {
         let fields = Fields::new(line);
@@ -46,9 +47,12 @@ pub fn explain(text: &str) -> Result<String, String> {
     }
     if holders == 0 {
         let tick = if state.on { "tick ON, held by nobody," } else { "tick OFF" };
-        out.push_str(&format!("{tick} since {} s ({} ago)\n", seconds(state.since_ns), ago(state.since_ns)));
+        let since = match (state.since_ns, changes.is_empty()) {
+            (0, true) => "boot".to_string(),
+            (since_ns, _) => format!("{} s", seconds(since_ns)),
+        };
+        out.push_str(&format!("{tick} since {since} ({} ago)\n", ago(state.since_ns)));
     }
-    let changes: Vec<_> = text.lines().skip(1).filter_map(|line| line.strip_prefix("change ")).collect();
     match changes.len() {
         0 => out.push_str("no change recorded\n"),
         1 => out.push_str("last change:\n"),
@@ -93,6 +97,12 @@ mod tests {
             \x20 [    1.000000] ON  sched, scope cpu, by kernel/src/sched/enqueue.rs:42 in spin/7\n\
             \x20 [    2.500000] OFF by kernel/src/sched/dequeue.rs:9 in sh/8\n";
         assert_eq!(explain(text).unwrap(), want);
+    }
+
+    #[test]
+    fn a_tick_that_never_was_on_is_off_since_boot() {
+        let want = "tick OFF since boot (20 ns ago)\nno change recorded\n";
+        assert_eq!(explain("cpu=1 tick=off since_ns=0 now_ns=20\n").unwrap(), want);
     }
 
     #[test]

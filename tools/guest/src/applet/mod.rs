@@ -3,6 +3,7 @@
 //! The image has /bin/NAME as a symbolic link to box for every name of `box --list`.
 
 mod cat;
+mod crash;
 mod dmesg;
 mod echo;
 mod free;
@@ -16,9 +17,10 @@ use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 14] = [
+pub const APPLETS: [(&str, Main); 15] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
+    ("crash", crash::main),
     ("dmesg", dmesg::main),
     ("echo", echo::main),
     ("false", echo::no),

@@ -16,7 +16,7 @@ use crate::linux::{self, Ended, Fork, SharedPage, Wait};
 use crate::noise_report::NoiseReport;
 use crate::output::{describe, write_out};
 use crate::program::spin::{ns_of, ticks_of, tsc_khz};
-use crate::{cpu_list, duration, tick_state};
+use crate::{cpu_list, cpu_state, duration, tick_state};
 use core::arch::asm;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,7 +72,7 @@ pub fn main(args: &Args) -> Outcome {
     if !online.contains(&cpu) {
         return Err(Failure::new(format!("no CPU {cpu} (online: {})", cpu_list::format(&online))));
     }
-    let isolated = cpus_of("isolated").unwrap_or_default();
+    let isolated = isolated_cpus();
     let khz = tsc_khz()?;
     // Everything that can be missing is asked for before anybody spins.
     read_counts(cpu)?;
@@ -129,6 +129,17 @@ fn options(mut words: &[String]) -> Result<Options, Failure> {
 fn cpus_of(file: &str) -> Result<Vec<u32>, Failure> {
     let path = format!("/sys/devices/system/cpu/{file}");
     cpu_list::parse(&kernel_file::read(&path)?).map_err(|error| Failure::new(format!("{path}: {error}")))
+}
+
+/// The CPUs that the kernel leaves alone: those it says so of, and those of Linux's two lists.
+fn isolated_cpus() -> Vec<u32> {
+    let states =
+        kernel_file::read_quiesce("cpus").ok().and_then(|text| cpu_state::parse(&text).ok()).unwrap_or_default();
+    let mut cpus: Vec<u32> = states.iter().filter(|state| state.isolated).map(|state| state.cpu).collect();
+    for list in ["isolated", "nohz_full"] {
+        cpus.extend(cpus_of(list).unwrap_or_default());
+    }
+    cpus
 }
 
 fn read_counts(cpu: u32) -> Result<EntryCounts, Failure> {
