@@ -1,13 +1,40 @@
-//! Scenario: 64 CPUs in 4 GiB boot, and all of them are online.
+//! Scenario: few and many CPUs in little and much memory boot, all CPUs are online and do work, and one is left alone.
 
 use scenarios::{Outcome, Vm};
 
-#[test]
-fn sixty_four_cpus_in_4_gib() -> Outcome {
-    let mut guest = Vm::new().smp(64).mem("4G").spawn()?;
+fn all_online(cpus: u32, mem: &str, list: &str) -> Outcome {
+    let mut guest = Vm::new().smp(cpus).mem(mem).spawn()?;
     guest.prompt()?;
-    let online = guest.command("cat /sys/devices/system/cpu/online")?;
-    assert_eq!(online.trim(), "0-63");
+    assert_eq!(guest.command("cat /sys/devices/system/cpu/online")?.trim(), list);
+    let load = guest.command("busy 0.2")?;
+    assert!(load.contains("operations") && !load.contains("left out"), "{load}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+#[test]
+fn one_cpu_in_4_gib() -> Outcome {
+    all_online(1, "4G", "0")
+}
+
+#[test]
+fn two_cpus_in_128_mib() -> Outcome {
+    all_online(2, "128M", "0-1")
+}
+
+#[test]
+fn sixty_four_cpus_in_128_mib() -> Outcome {
+    all_online(64, "128M", "0-63")
+}
+
+#[test]
+fn sixty_four_cpus_in_4_gib_of_which_most_are_isolated() -> Outcome {
+    let mut guest = Vm::new().smp(64).mem("4G").cmdline("nohz_full=2-63").spawn()?;
+    guest.prompt()?;
+    assert_eq!(guest.command("cat /sys/devices/system/cpu/online")?.trim(), "0-63");
+    guest.command("busy 0.5 &")?;
+    let quiet = guest.command("noise -c 63 -s 0.3")?;
+    assert!(quiet.contains("kernel entries: 0\n") && quiet.contains("cpu 63 (isolated)"), "{quiet}");
     guest.power_off()?.assert_clean();
     Ok(())
 }
