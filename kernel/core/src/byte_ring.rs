@@ -67,20 +67,25 @@ impl ByteRing {
         }
         let at = (self.start + self.len) & (self.bytes.len() - 1);
         let first = n.min(self.bytes.len() - at);
-        self.bytes[at..at + first].copy_from_slice(&bytes[..first]);
-        self.bytes[..n - first].copy_from_slice(&bytes[first..n]);
+        copy(&bytes[..first], &mut self.bytes[at..at + first]);
+        if first < n {
+            copy(&bytes[first..n], &mut self.bytes[..n - first]);
+        }
         self.len += n;
         n
     }
 
+    #[inline]
     fn pop_into(&mut self, out: &mut [u8]) {
         let n = out.len();
         if n == 0 {
             return;
         }
         let first = n.min(self.bytes.len() - self.start);
-        out[..first].copy_from_slice(&self.bytes[self.start..self.start + first]);
-        out[first..].copy_from_slice(&self.bytes[..n - first]);
+        copy(&self.bytes[self.start..self.start + first], &mut out[..first]);
+        if first < n {
+            copy(&self.bytes[..n - first], &mut out[first..]);
+        }
         self.start = (self.start + n) & (self.bytes.len() - 1);
         self.len -= n;
     }
@@ -91,6 +96,15 @@ impl ByteRing {
         let n = out.len().min(self.len);
         self.pop_into(&mut out[..n]);
         n
+    }
+}
+
+/// Copy between slices of one length. A byte or two is what programs that wake each other send: no call for that.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    match (from, to) {
+        ([a], [b]) => *b = *a,
+        (from, to) => to.copy_from_slice(from),
     }
 }
 

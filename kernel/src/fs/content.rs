@@ -11,12 +11,15 @@ use core::ops::Deref;
 
 const PAGE: usize = 4096;
 
+/// Pages by number.
+type Pages = BTreeMap<u64, Box<[u8]>>;
+
 /// The bytes.
 pub enum Content {
     /// As the archive has them, which stays in memory.
     Archived(&'static [u8]),
     /// Pages by number, and the length.
-    Pages(BTreeMap<u64, Box<[u8]>>, u64),
+    Pages(Pages, u64),
 }
 
 /// A file's whole content, as exec and mmap want it.
@@ -105,7 +108,7 @@ impl Content {
         n
     }
 
-    fn pages(&mut self) -> Result<(&mut BTreeMap<u64, Box<[u8]>>, &mut u64), Errno> {
+    fn pages(&mut self) -> Result<(&mut Pages, &mut u64), Errno> {
         if let Content::Archived(bytes) = *self {
             let mut pages = BTreeMap::new();
             for (number, chunk) in bytes.chunks(PAGE).enumerate() {

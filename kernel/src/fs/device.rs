@@ -2,9 +2,10 @@
 
 use super::inode::{Inode, Kind, mode};
 use super::open_file::{File, How};
+use super::tree;
 use super::user_buffer::UserBuffer;
-use super::{random, tree};
 use crate::errno::{self, Errno};
+use crate::process::random;
 use alloc::sync::Arc;
 
 /// Names, permissions, major and minor numbers (Linux Documentation/admin-guide/devices.txt).

@@ -34,8 +34,6 @@ pub enum Item {
     File(&'static str, Read),
     /// A file that is only written.
     Control(&'static str, Write),
-    /// A file that is read and written.
-    Setting(&'static str, Read, Write),
     /// A symbolic link.
     Link(&'static str, fn(u64) -> Result<Vec<u8>, Errno>),
     /// A file that gives each opener something of its own.
@@ -67,8 +65,6 @@ pub enum Leaf {
     Dir(&'static [Item]),
     /// A symbolic link.
     Link(fn(u64) -> Result<Vec<u8>, Errno>),
-    /// A directory as another table says, given late so that tables may contain themselves.
-    Late(fn() -> &'static [Item]),
 }
 
 /// A directory of generated files.
@@ -96,7 +92,6 @@ impl Item {
         match self {
             Item::File(name, ..)
             | Item::Control(name, _)
-            | Item::Setting(name, ..)
             | Item::Link(name, _)
             | Item::Special(name, _)
             | Item::Dir(name, _) => name,
@@ -108,7 +103,6 @@ impl Item {
         match self {
             Item::File(..) | Item::Special(..) => mode::REG | 0o444,
             Item::Control(..) => mode::REG | 0o200,
-            Item::Setting(..) => mode::REG | 0o644,
             Item::Link(..) => mode::LNK | 0o777,
             Item::Dir(..) => mode::DIR | 0o555,
             Item::Numbered(n) => n.leaf.mode(),
@@ -120,7 +114,6 @@ impl Item {
         match self {
             Item::File(_, read) => file(Some(*read), None),
             Item::Control(_, write) => file(None, Some(*write)),
-            Item::Setting(_, read, write) => file(Some(*read), Some(*write)),
             Item::Link(_, target) => Kind::GeneratedLink(*target, argument),
             Item::Special(_, make) => Kind::Special(*make),
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
@@ -137,7 +130,6 @@ impl Leaf {
     fn kind(&self, argument: u64) -> Kind {
         match self {
             Leaf::Dir(items) => Kind::Virtual(VirtualDir { items, argument }),
-            Leaf::Late(items) => Kind::Virtual(VirtualDir { items: items(), argument }),
             Leaf::Link(target) => Kind::GeneratedLink(*target, argument),
         }
     }

@@ -53,8 +53,7 @@ type Linked = ((u32, u32, u32, u32), Arc<Inode>);
 /// Unpack what is plain cpio. `Some(offset)` where something else begins that may be gzip.
 fn unpack_plain(root: &Arc<Place>, archive: &'static [u8], base: Option<usize>) -> Option<usize> {
     let mut linked: Vec<Linked> = Vec::new();
-    let mut entries = cpio::entries(archive);
-    while let Some(entry) = entries.next() {
+    for entry in cpio::entries(archive) {
         match entry {
             Ok(entry) => {
                 if let Err(e) = unpack_entry(root, &entry, &mut linked) {

@@ -16,7 +16,6 @@ pub mod open_file;
 pub mod pipe;
 pub mod place;
 pub mod proc;
-pub mod random;
 pub mod sys;
 pub mod table;
 pub mod tree;

@@ -6,7 +6,10 @@
 use super::inode::{Stat, device_number, mode, new_ino};
 use super::open_file::{File, How, flag, poll};
 use super::user_buffer::UserBuffer;
+use super::waiting;
 use crate::errno::{self, Errno};
+use crate::sched;
+use crate::sched::task::Task;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
@@ -28,7 +31,10 @@ struct State {
     /// Times a writer (reader) opened it: an open that waits for one sees it even if it is gone again.
     writers_seen: u64,
     readers_seen: u64,
-    /// A reader (writer) waits, or polls.
+    /// The one reader (writer) that sleeps, by task; 0: none. Further ones, and who polls, are in the queues.
+    reader: u32,
+    writer: u32,
+    /// Somebody is, or may be, in the queue.
     reader_waits: bool,
     writer_waits: bool,
 }
@@ -52,6 +58,8 @@ impl Pipe {
             writers: 0,
             writers_seen,
             readers_seen,
+            reader: 0,
+            writer: 0,
             reader_waits: false,
             writer_waits: false,
         };
@@ -118,55 +126,74 @@ impl Pipe {
         Ok(self.clone())
     }
 
-    /// Take bytes out: how many, 0 at the end. `None`: none there, and writers may still come.
-    fn pop(&self, out: &mut [u8]) -> Option<usize> {
+    /// Take bytes out: how many, 0 at the end.
+    #[inline(always)]
+    fn pop(&self, out: &mut [u8], wait: Wait) -> Look<usize> {
         let mut s = self.state.lock();
-        if s.ring.is_empty() {
-            if s.writers == 0 {
-                return Some(0);
-            }
-            s.reader_waits = true;
-            return None;
+        if s.ring.is_empty() && s.writers != 0 {
+            let s = &mut *s;
+            return wait.place(&mut s.reader, &mut s.reader_waits);
         }
         let n = s.ring.pop(out);
-        let wake = core::mem::take(&mut s.writer_waits);
+        wait.give_up(&mut s.reader);
+        let writer = core::mem::take(&mut s.writer);
+        let queue = core::mem::take(&mut s.writer_waits);
         drop(s);
-        if wake {
-            self.writable.wake_all();
-        }
-        Some(n)
+        wake(writer, queue, &self.writable);
+        Look::Done(n)
     }
 
-    /// Put bytes in: how many. `None`: no room (for all of them, if `whole`).
-    fn push(&self, bytes: &[u8], whole: bool) -> Option<Result<usize, Errno>> {
+    /// Put bytes in: how many; all of them, if `whole`.
+    #[inline(always)]
+    fn push(&self, bytes: &[u8], whole: bool, wait: Wait) -> Look<Result<usize, Errno>> {
         let mut s = self.state.lock();
         if s.readers == 0 {
-            return Some(Err(errno::EPIPE));
+            return Look::Done(Err(errno::EPIPE));
         }
         let room = s.ring.room();
         if room == 0 || whole && room < bytes.len() {
-            s.writer_waits = true;
-            return None;
+            let s = &mut *s;
+            return wait.place(&mut s.writer, &mut s.writer_waits);
         }
         let n = s.ring.push(bytes);
-        let wake = core::mem::take(&mut s.reader_waits);
+        wait.give_up(&mut s.writer);
+        let reader = core::mem::take(&mut s.reader);
+        let queue = core::mem::take(&mut s.reader_waits);
         drop(s);
-        if wake {
-            self.readable.wake_all();
-        }
+        wake(reader, queue, &self.readable);
         // The ring grows on the way to its capacity; without memory it does not.
-        Some(if n == 0 { Err(errno::ENOMEM) } else { Ok(n) })
+        Look::Done(if n == 0 { Err(errno::ENOMEM) } else { Ok(n) })
     }
 
+    /// Sleep in the place that `Wait::place` gave, until woken. ERESTARTSYS if a signal came first.
+    #[inline]
+    fn sleep(&self, me: &Task, place: fn(&mut State) -> &mut u32) -> Result<(), Errno> {
+        if !waiting::signal_pending() {
+            sched::schedule();
+            return Ok(());
+        }
+        me.state.cancel_sleep();
+        let mut s = self.state.lock();
+        Wait::Here(me).give_up(place(&mut s));
+        Err(errno::ERESTARTSYS)
+    }
+
+    #[inline(always)]
     fn read_by(&self, bounce: &mut [u8], to: &mut UserBuffer, nonblock: bool) -> Result<usize, Errno> {
+        let me = sched::current();
         let mut done = 0;
         while to.left() > 0 {
             let wanted = to.left().min(bounce.len());
-            let n = match self.pop(&mut bounce[..wanted]) {
-                Some(n) => n,
-                None if done > 0 => break,
-                None if nonblock => return Err(errno::EAGAIN),
-                None => self.readable.wait_on(true, || self.pop(&mut bounce[..wanted]))?,
+            let wait = if nonblock || done > 0 { Wait::No } else { Wait::Here(me) };
+            let n = match self.pop(&mut bounce[..wanted], wait) {
+                Look::Done(n) => n,
+                Look::Nothing if done > 0 => break,
+                Look::Nothing => return Err(errno::EAGAIN),
+                Look::Sleep => {
+                    self.sleep(me, |s| &mut s.reader)?;
+                    continue;
+                }
+                Look::Queue => self.readable.wait_on(true, || self.pop(&mut bounce[..wanted], Wait::InQueue).done())?,
             };
             if n == 0 {
                 break;
@@ -183,17 +210,10 @@ impl Pipe {
         Ok(done)
     }
 
-    #[inline(never)]
-    fn read_small(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.read_by(&mut [0; SMALL], to, how.nonblock)
-    }
-
-    #[inline(never)]
-    fn write_small(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.write_by(&mut [0; SMALL], from, how.nonblock)
-    }
-
+    #[inline(always)]
     fn write_by(&self, bounce: &mut [u8], from: &mut UserBuffer, nonblock: bool) -> Result<usize, Errno> {
+        let me = sched::current();
+        let wait = if nonblock { Wait::No } else { Wait::Here(me) };
         let whole = from.left() <= PIPE_BUF;
         let mut done = 0;
         while from.left() > 0 {
@@ -204,13 +224,17 @@ impl Pipe {
             };
             let mut chunk = &bounce[..taken];
             while !chunk.is_empty() {
-                let pushed = match self.push(chunk, whole) {
-                    Some(result) => result,
-                    None if nonblock => Err(errno::EAGAIN),
-                    None => match self.writable.wait_on(true, || self.push(chunk, whole)) {
-                        Ok(result) => result,
-                        Err(e) => Err(e.into()),
+                let pushed = match self.push(chunk, whole, wait) {
+                    Look::Done(result) => result,
+                    Look::Nothing => Err(errno::EAGAIN),
+                    Look::Sleep => match self.sleep(me, |s| &mut s.writer) {
+                        Ok(()) => continue,
+                        Err(e) => Err(e),
                     },
+                    Look::Queue => {
+                        let again = || self.push(chunk, whole, Wait::InQueue).done();
+                        self.writable.wait_on(true, again).unwrap_or_else(|e| Err(e.into()))
+                    }
                 };
                 match pushed {
                     Ok(n) => {
@@ -228,6 +252,100 @@ impl Pipe {
         }
         Ok(done)
     }
+
+    #[inline(never)]
+    fn read_small(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.read_by(&mut [0; SMALL], to, how.nonblock)
+    }
+
+    #[inline(never)]
+    fn write_small(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.write_by(&mut [0; SMALL], from, how.nonblock)
+    }
+
+    #[inline(never)]
+    fn read_large(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.read_by(&mut large(to.left())?, to, how.nonblock)
+    }
+
+    #[inline(never)]
+    fn write_large(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        self.write_by(&mut large(from.left())?, from, how.nonblock)
+    }
+}
+
+/// What to do when a look finds nothing.
+#[derive(Clone, Copy)]
+enum Wait<'a> {
+    /// Nothing.
+    No,
+    /// The task is in the queue, or about to be.
+    InQueue,
+    /// Take the place of the one sleeper, if it is free.
+    Here(&'a Task),
+}
+
+/// What a look found.
+enum Look<T> {
+    /// What it was for.
+    Done(T),
+    /// Nothing.
+    Nothing,
+    /// Nothing; the task has the place and is about to sleep.
+    Sleep,
+    /// Nothing; the place is taken.
+    Queue,
+}
+
+impl<T> Look<T> {
+    fn done(self) -> Option<T> {
+        match self {
+            Look::Done(t) => Some(t),
+            _ => None,
+        }
+    }
+}
+
+impl Wait<'_> {
+    /// Under the lock: be found by who changes what was looked for.
+    #[inline(always)]
+    fn place<T>(self, place: &mut u32, in_queue: &mut bool) -> Look<T> {
+        match self {
+            Wait::No => Look::Nothing,
+            Wait::Here(me) if *place == 0 || *place == me.index => {
+                // The state first: who finds the task in its place finds it about to sleep.
+                me.state.prepare_sleep(true);
+                *place = me.index;
+                Look::Sleep
+            }
+            Wait::Here(_) => Look::Queue,
+            Wait::InQueue => {
+                *in_queue = true;
+                Look::Nothing
+            }
+        }
+    }
+
+    /// Under the lock: a place that was not needed, or that a signal ended.
+    #[inline(always)]
+    fn give_up(self, place: &mut u32) {
+        if let Wait::Here(me) = self
+            && *place == me.index
+        {
+            *place = 0;
+        }
+    }
+}
+
+/// Wake the sleeper `task`, if there is one, and the queue, if somebody may be in it.
+#[inline(always)]
+fn wake(task: u32, in_queue: bool, queue: &WaitQueue) {
+    if task != 0 {
+        sched::task::with(task, sched::wake);
+    }
+    if in_queue {
+        queue.wake_all();
+    }
 }
 
 /// A buffer for larger transfers.
@@ -242,17 +360,17 @@ fn large(len: usize) -> Result<Vec<u8>, Errno> {
 impl File for Pipe {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         match to.left() {
-            ..=TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
-            ..=SMALL => self.read_small(to, how),
-            len => self.read_by(&mut large(len)?, to, how.nonblock),
+            0..=TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
+            len if len <= SMALL => self.read_small(to, how),
+            _ => self.read_large(to, how),
         }
     }
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         match from.left() {
-            ..=TINY => self.write_by(&mut [0; TINY], from, how.nonblock),
-            ..=SMALL => self.write_small(from, how),
-            len => self.write_by(&mut large(len)?, from, how.nonblock),
+            0..=TINY => self.write_by(&mut [0; TINY], from, how.nonblock),
+            len if len <= SMALL => self.write_small(from, how),
+            _ => self.write_large(from, how),
         }
     }
 
@@ -300,13 +418,20 @@ impl File for Pipe {
         if access != flag::RDONLY {
             s.writers -= 1;
         }
-        let wake = (s.readers == 0, s.writers == 0);
-        drop(s);
-        if wake.0 {
-            self.writable.wake_all();
+        let (reader, writer) = (s.reader, s.writer);
+        let (no_readers, no_writers) = (s.readers == 0, s.writers == 0);
+        if no_readers {
+            s.writer = 0;
         }
-        if wake.1 {
-            self.readable.wake_all();
+        if no_writers {
+            s.reader = 0;
+        }
+        drop(s);
+        if no_readers {
+            wake(writer, true, &self.writable);
+        }
+        if no_writers {
+            wake(reader, true, &self.readable);
         }
     }
 

@@ -7,7 +7,6 @@ use super::{file_descriptor as descriptor, file_path as path, file_poll as poll,
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::open_file::OpenFile;
-use crate::fs::random;
 use crate::fs::user_buffer::{Stretch, UserBuffer};
 use crate::mm::user_copy;
 use alloc::sync::Arc;
@@ -26,12 +25,6 @@ fn ret(result: Result<usize, Errno>) -> i64 {
 }
 
 macro_rules! handler {
-    ($f:path, 0) => {{
-        unsafe extern "C" fn h(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
-            ret($f())
-        }
-        h as Handler
-    }};
     ($f:path, 1) => {{
         unsafe extern "C" fn h(a: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
             ret($f(a))
@@ -119,7 +112,6 @@ pub const FILE_CALLS: super::table::Calls = &[
     (133, handler!(path::mknod, 3)),
     (137, handler!(stat::statfs, 2)),
     (138, handler!(stat::fstatfs, 2)),
-    (162, handler!(nothing, 0)),
     (165, handler!(path::mount, 5)),
     (166, handler!(path::umount2, 2)),
     (217, handler!(stat::getdents64, 3)),
@@ -149,7 +141,6 @@ pub const FILE_CALLS: super::table::Calls = &[
     (296, handler!(pwritev, 4)),
     (306, handler!(known_descriptor, 1)),
     (316, handler!(path::renameat2, 5)),
-    (318, handler!(getrandom, 3)),
     (319, handler!(descriptor::memfd_create, 2)),
     (332, handler!(stat::statx, 5)),
     (436, handler!(descriptor::close_range, 3)),
@@ -160,10 +151,6 @@ pub const FILE_CALLS: super::table::Calls = &[
 #[inline]
 pub(super) fn file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
     current::files().file(fd as i32)
-}
-
-fn nothing() -> Result<usize, Errno> {
-    Ok(0)
 }
 
 /// Calls that have nothing to do on files in memory, but for a descriptor that is not open.
@@ -345,21 +332,6 @@ fn sendfile(out: u64, input: u64, offset_at: u64, len: u64) -> Result<usize, Err
     match offset_at {
         0 => input.offset.store(offset, Ordering::Relaxed),
         at => user_copy::write(at, &offset)?,
-    }
-    Ok(done)
-}
-
-fn getrandom(at: u64, len: u64, flags: u64) -> Result<usize, Errno> {
-    if flags & !7 != 0 {
-        return Err(errno::EINVAL);
-    }
-    let mut to = UserBuffer::new(at, (len as usize).min(1 << 20));
-    let mut done = 0;
-    let mut chunk = [0u8; 256];
-    while to.left() > 0 {
-        random::fill(&mut chunk);
-        let n = to.left().min(chunk.len());
-        done += to.put(&chunk[..n])?;
     }
     Ok(done)
 }

@@ -14,7 +14,8 @@ pub(super) fn cmdline(_: u64, out: &mut String) -> Result<(), Errno> {
 }
 
 pub(super) fn version(_: u64, out: &mut String) -> Result<(), Errno> {
-    super::line(format_args!("Quiesce version {} #1 SMP", env!("CARGO_PKG_VERSION")), out)
+    let release = crate::syscall::system::RELEASE;
+    super::line(format_args!("Linux version {release} (Quiesce {}) #1 SMP", env!("CARGO_PKG_VERSION")), out)
 }
 
 pub(super) fn meminfo(_: u64, out: &mut String) -> Result<(), Errno> {

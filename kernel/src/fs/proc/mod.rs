@@ -40,8 +40,8 @@ static ROOT: &[Item] = &[
                 "kernel",
                 &[
                     Item::File("hostname", |_, out| line("quiesce", out)),
-                    Item::File("ostype", |_, out| line("Quiesce", out)),
-                    Item::File("osrelease", |_, out| line(env!("CARGO_PKG_VERSION"), out)),
+                    Item::File("ostype", |_, out| line("Linux", out)),
+                    Item::File("osrelease", |_, out| line(crate::syscall::system::RELEASE, out)),
                     Item::File("pid_max", |_, out| line(crate::sched::task::PID_MAX, out)),
                     Item::File("threads-max", |_, out| line(crate::sched::task::PID_MAX, out)),
                 ],
