@@ -108,6 +108,8 @@ pub struct OpenFile {
     /// Where reads and writes go on.
     pub offset: AtomicU64,
     flags: AtomicU32,
+    /// It has an offset.
+    seekable: bool,
     /// Where it was found; pipes and the like are nowhere.
     pub place: Option<Arc<Place>>,
 }
@@ -115,7 +117,9 @@ pub struct OpenFile {
 impl OpenFile {
     /// Open `file` with open(2)'s `flags`.
     pub fn new(file: Arc<dyn File>, flags: u32, place: Option<Arc<Place>>) -> Arc<OpenFile> {
-        Arc::new(OpenFile { file, offset: AtomicU64::new(0), flags: AtomicU32::new(flags & !flag::NOT_KEPT), place })
+        let seekable = file.is_seekable();
+        let (offset, flags) = (AtomicU64::new(0), AtomicU32::new(flags & !flag::NOT_KEPT));
+        Arc::new(OpenFile { file, offset, flags, seekable, place })
     }
 
     /// Access mode and status flags.
@@ -160,6 +164,7 @@ impl OpenFile {
         }
         match at {
             Some(at) => self.file.read(to, self.how(flags, at)),
+            None if !self.seekable => self.file.read(to, self.how(flags, 0)),
             None => {
                 let offset = self.offset.load(Ordering::Relaxed);
                 let n = self.file.read(to, self.how(flags, offset))?;
@@ -178,8 +183,9 @@ impl OpenFile {
         }
         match at {
             Some(at) => self.file.write(from, self.how(flags, at)),
+            None if !self.seekable => self.file.write(from, self.how(flags, 0)),
             None => {
-                let append = flags & flag::APPEND != 0 && self.file.is_seekable();
+                let append = flags & flag::APPEND != 0;
                 let offset = if append { self.file.size() } else { self.offset.load(Ordering::Relaxed) };
                 let n = self.file.write(from, self.how(flags, offset))?;
                 self.offset.store(offset.saturating_add(n as u64), Ordering::Relaxed);

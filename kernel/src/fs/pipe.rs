@@ -210,7 +210,6 @@ impl Pipe {
         Ok(done)
     }
 
-    #[inline(always)]
     fn write_by(&self, bounce: &mut [u8], from: &mut UserBuffer, nonblock: bool) -> Result<usize, Errno> {
         let me = sched::current();
         let wait = if nonblock { Wait::No } else { Wait::Here(me) };
@@ -253,22 +252,22 @@ impl Pipe {
         Ok(done)
     }
 
-    #[inline(never)]
+    #[cold]
     fn read_small(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         self.read_by(&mut [0; SMALL], to, how.nonblock)
     }
 
-    #[inline(never)]
+    #[cold]
     fn write_small(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         self.write_by(&mut [0; SMALL], from, how.nonblock)
     }
 
-    #[inline(never)]
+    #[cold]
     fn read_large(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         self.read_by(&mut large(to.left())?, to, how.nonblock)
     }
 
-    #[inline(never)]
+    #[cold]
     fn write_large(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         self.write_by(&mut large(from.left())?, from, how.nonblock)
     }
@@ -360,7 +359,7 @@ fn large(len: usize) -> Result<Vec<u8>, Errno> {
 impl File for Pipe {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         match to.left() {
-            0..=TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
+            len if len <= TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
             len if len <= SMALL => self.read_small(to, how),
             _ => self.read_large(to, how),
         }
@@ -368,7 +367,15 @@ impl File for Pipe {
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         match from.left() {
-            0..=TINY => self.write_by(&mut [0; TINY], from, how.nonblock),
+            len if len <= TINY => {
+                let mut bytes = [0; TINY];
+                let n = from.take(&mut bytes)?;
+                match self.push(&bytes[..n], true, Wait::No) {
+                    Look::Done(Ok(n)) => Ok(n),
+                    // No bytes, no room, or no reader.
+                    _ => self.write_small(&mut UserBuffer::kernel(&bytes[..n]), how),
+                }
+            }
             len if len <= SMALL => self.write_small(from, how),
             _ => self.write_large(from, how),
         }

@@ -69,7 +69,7 @@ impl<'a> UserBuffer<'a> {
     }
 
     /// Copy `bytes` out, as far as there is room: how many. A fault after some bytes gives that many.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         if bytes.len() <= self.first.len {
             user_copy::write_bytes(self.first.at, bytes)?;
@@ -79,6 +79,7 @@ impl<'a> UserBuffer<'a> {
         self.put_parts(bytes)
     }
 
+    #[cold]
     fn put_parts(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut done = 0;
         while done < bytes.len() {
@@ -97,7 +98,7 @@ impl<'a> UserBuffer<'a> {
     }
 
     /// Copy in, as far as there are bytes: how many. All or EFAULT within what is there.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
         if self.left == self.first.len && self.left <= bytes.len() {
             let n = self.left;
@@ -108,6 +109,7 @@ impl<'a> UserBuffer<'a> {
         self.take_parts(bytes)
     }
 
+    #[cold]
     fn take_parts(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
         if !self.kernel.is_empty() {
             let n = bytes.len().min(self.kernel.len());
