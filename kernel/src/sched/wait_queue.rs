@@ -79,7 +79,8 @@ impl WaitQueue {
     pub fn join(&self, task: &Task) {
         let mut waiters = self.waiters.lock_irq();
         if waiters.add(task.index) {
-            self.len.store(self.len.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            // Locked, and so a full fence: before the look that follows. Wakers look at the length without the lock.
+            self.len.fetch_add(1, Ordering::SeqCst);
         }
     }
 

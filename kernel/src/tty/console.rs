@@ -1,7 +1,7 @@
 //! The console terminal: the serial line behind kcore's line discipline.
 //!
 //! The interrupt moves bytes from the UART into a ring and wakes the console's thread, which runs the line discipline, echoes, sends signals and
-//! wakes readers. When programs do not read, the thread stops taking, the ring fills, and the UART's interrupt is masked: a pipe on the other end
+//! wakes readers. When programs do not read, bytes stay in the ring; when it is full, the UART's interrupt is masked: a pipe on the other end
 //! waits, nothing is lost. Reads and writes are process context. Source: termios(3), tty_ioctl(4).
 
 use super::input_ring::InputRing;
@@ -19,10 +19,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use kcore::line_discipline::{
-    EchoBuffer, Event, ICANON, ISIG, LineDiscipline, TOSTOP, Termios, VINTR, VQUIT, VSUSP, VTIME,
+    EchoBuffer, Event, ICANON, ISIG, IXON, LineDiscipline, TOSTOP, Termios, VINTR, VQUIT, VSTART, VSTOP, VSUSP, VTIME,
 };
 
-/// Unread bytes from which on no more are taken from the line.
+/// Unread bytes outside canonical mode from which on no more are taken from the ring.
 const ENOUGH: usize = 2048;
 /// Bytes that one read gives at most: a whole line.
 const READ_MAX: usize = 4096;
@@ -93,35 +93,45 @@ pub fn start() {
 
 fn thread(_: usize) {
     loop {
-        let _ = INPUT.wait(false, || may_take().then_some(()));
-        take_some();
-        if MASKED.load(Ordering::Acquire) && !RING.is_full() {
+        let may_unmask = || MASKED.load(Ordering::Acquire) && !RING.is_full();
+        let _ = INPUT.wait(false, || (may_take(&TERMINAL.lock(), !READERS.is_empty()) || may_unmask()).then_some(()));
+        take_some(!READERS.is_empty());
+        if may_unmask() {
             MASKED.store(false, Ordering::Relaxed);
             SerialPort::new(COM1).enable_receive_interrupt();
         }
     }
 }
 
-/// Whether there are bytes to take and room for what they become. Bytes that make signals are always taken.
-fn may_take() -> bool {
+/// Whether a byte is there to be taken. What was typed ahead stays in the ring, and is echoed only when it is read; bytes that make
+/// signals or stop output take what is before them along. `wanted`: somebody reads or polls.
+fn may_take(t: &Terminal, wanted: bool) -> bool {
     if RING.is_empty() {
         return false;
     }
-    let t = TERMINAL.lock();
-    let termios = *t.discipline.termios();
-    let enough = t.discipline.readable_bytes() >= ENOUGH;
-    drop(t);
-    let signals = [termios.cc[VINTR], termios.cc[VQUIT], termios.cc[VSUSP]];
-    !enough || termios.lflag & ISIG != 0 && RING.contains(&signals)
+    let d = &t.discipline;
+    let termios = d.termios();
+    let enough = if termios.lflag & ICANON != 0 { d.is_readable() } else { d.readable_bytes() >= ENOUGH };
+    if wanted && !enough {
+        return true;
+    }
+    let cc = |index: usize, on: bool| if on { termios.cc[index] } else { 0 };
+    let signals = termios.lflag & ISIG != 0;
+    let stops = termios.iflag & IXON != 0;
+    let urgent = [cc(VINTR, signals), cc(VQUIT, signals), cc(VSUSP, signals), cc(VSTOP, stops), cc(VSTART, stops)];
+    RING.contains(&urgent)
 }
 
-/// Take bytes until none is left or readers have enough.
-fn take_some() {
+/// Take bytes as long as `may_take` says so. The terminal's lock makes this the ring's one consumer.
+fn take_some(wanted: bool) {
     let mut echo = EchoBuffer::new();
     let mut ready = false;
-    while may_take() {
-        let Some(byte) = RING.pop() else { break };
+    loop {
         let mut t = TERMINAL.lock();
+        if !may_take(&t, wanted) {
+            break;
+        }
+        let Some(byte) = RING.pop() else { break };
         let event = t.discipline.input(byte, &mut echo);
         write_tty(&echo);
         drop(t);
@@ -195,7 +205,10 @@ impl File for Console {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| errno::ENOMEM)?;
         bytes.resize(len, 0);
-        let try_read = |bytes: &mut [u8]| TERMINAL.lock().discipline.read(bytes);
+        let try_read = |bytes: &mut [u8]| {
+            take_some(true);
+            TERMINAL.lock().discipline.read(bytes)
+        };
         let n = match try_read(&mut bytes) {
             Some(n) => n,
             None if how.nonblock => return Err(errno::EAGAIN),
@@ -207,7 +220,9 @@ impl File for Console {
                 waiting::wait_any(&[&READERS], deadline, || try_read(&mut bytes))?.unwrap_or(0)
             }
         };
-        INPUT.wake_one();
+        if MASKED.load(Ordering::Relaxed) {
+            INPUT.wake_one();
+        }
         to.put(&bytes[..n])
     }
 
@@ -252,6 +267,7 @@ impl File for Console {
     }
 
     fn poll(&self, _: u32) -> u32 {
+        take_some(true);
         let t = TERMINAL.lock();
         let readable = if t.discipline.is_readable() { poll::IN | poll::RDNORM } else { 0 };
         let writable = if t.discipline.is_stopped() { 0 } else { poll::OUT | poll::WRNORM };
@@ -267,6 +283,7 @@ impl File for Console {
     }
 
     fn readable_bytes(&self) -> Option<usize> {
+        take_some(true);
         Some(TERMINAL.lock().discipline.readable_bytes())
     }
 

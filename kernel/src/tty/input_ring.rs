@@ -1,8 +1,8 @@
-//! Bytes on their way from the serial interrupt to the console's thread: one producer, one consumer, no lock, no allocation.
+//! Bytes on their way from the serial interrupt to the console's thread: one producer, one consumer at a time, no lock, no allocation.
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-const SIZE: usize = 1024;
+const SIZE: usize = 4096;
 
 /// The ring.
 pub struct InputRing {
