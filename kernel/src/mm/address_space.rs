@@ -1,94 +1,26 @@
-//! Address spaces: the map of `kcore::vma`, the page tables that follow it, and the faults that fill them.
+//! Address spaces: the map of `kcore::vma`, and the page tables that follow it. Faults fill them (`page_fault`).
 //!
 //! Process context, interrupts on: the lock is held while other CPUs are asked to flush. Frames that were mapped are freed only
 //! after the flush. An address space is dropped when no CPU has its root loaded any more.
 
+pub use super::mapped_content::{FileBytes, SharedMemory};
+pub use super::page_fault::FaultError;
+pub use super::tlb_flush::cpus_running;
+
+use super::frame;
+use super::tlb_flush::Gather;
 use super::user_page_table::UserPageTable;
-use super::{frame, kernel_map, page_cache};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
 use crate::errno::{EFAULT, EINVAL, ENOMEM, Errno};
-use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kcore::cpu_set::CpuSet;
-use kcore::interruption::Cause;
-use kcore::vma::{Access, AddressSpaceMap, FaultDecision, Kind, Limits, Pieces, Prot, Pte, Region, SegvCode};
+use kcore::vma::{Access, AddressSpaceMap, Kind, Limits, Pieces, Prot, Region};
 
 /// How far a stack may grow: RLIMIT_STACK.
 pub const STACK_LIMIT: u64 = 8 << 20;
-
-/// A page of zeros that all may read.
-#[repr(C, align(4096))]
-struct ZeroPage([u8; PAGE_SIZE as usize]);
-static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
-
-fn zero_page() -> u64 {
-    kernel_map::virt_to_phys(&ZERO_PAGE as *const _ as u64)
-}
-
-/// Memory that several address spaces share: pages by index, made on first use.
-pub struct SharedMemory {
-    pages: SpinLock<Vec<u64>, { rank::FILE }>,
-}
-
-impl SharedMemory {
-    /// `len` bytes of zeros, no page made yet. `None` without memory.
-    pub fn new(len: u64) -> Option<Arc<Self>> {
-        let count = len.div_ceil(PAGE_SIZE) as usize;
-        let mut pages = Vec::new();
-        pages.try_reserve_exact(count).ok()?;
-        pages.resize(count, 0);
-        Some(Arc::new(Self { pages: SpinLock::new(pages) }))
-    }
-
-    /// The page at byte `offset`, with one user more. `Err(None)`: beyond the end; `Err(Some(()))`: no memory.
-    fn page(&self, offset: u64) -> Result<u64, FaultError> {
-        let mut pages = self.pages.lock();
-        let slot = pages.get_mut((offset / PAGE_SIZE) as usize).ok_or(FaultError::Bus)?;
-        if *slot == 0 {
-            *slot = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
-        }
-        frame::share(*slot);
-        Ok(*slot)
-    }
-}
-
-impl Drop for SharedMemory {
-    fn drop(&mut self) {
-        self.pages.lock().iter().filter(|&&p| p != 0).for_each(|&p| frame::release(p));
-    }
-}
-
-/// The content of a file, as it was when it was mapped.
-#[derive(Clone)]
-pub enum FileBytes {
-    /// In memory for ever (the root archive): pages may be shared.
-    Static(&'static [u8]),
-    /// The first so many bytes of a copy.
-    Owned(Arc<Vec<u8>>, usize),
-}
-
-impl FileBytes {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Static(b) => b,
-            Self::Owned(b, len) => &b[..*len],
-        }
-    }
-
-    /// The same without what is at `len` and beyond.
-    pub fn cut(&self, len: usize) -> Self {
-        match self {
-            Self::Static(b) => Self::Static(&b[..len.min(b.len())]),
-            Self::Owned(b, old) => Self::Owned(b.clone(), len.min(*old)),
-        }
-    }
-}
 
 /// What a new mapping shows.
 pub enum Content {
@@ -113,118 +45,26 @@ pub enum Place {
     FixedNoReplace(u64),
 }
 
-/// Why a fault cannot be resolved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultError {
-    /// SIGSEGV.
-    Segv(SegvCode),
-    /// SIGBUS: beyond the end of the file.
-    Bus,
-    /// No frame is left.
-    NoMemory,
-}
-
-struct Inner {
-    map: AddressSpaceMap,
-    table: UserPageTable,
-    files: Vec<FileBytes>,
-    shared: Vec<Option<Arc<SharedMemory>>>,
+/// What the lock of an address space guards.
+pub(super) struct Inner {
+    pub(super) map: AddressSpaceMap,
+    pub(super) table: UserPageTable,
+    pub(super) files: Vec<FileBytes>,
+    pub(super) shared: Vec<Option<Arc<SharedMemory>>>,
     /// Pages mapped, foreign ones too.
-    resident: u64,
+    pub(super) resident: u64,
 }
 
 /// One address space.
 pub struct AddressSpace {
-    root: u64,
-    inner: SpinLock<Inner, { rank::ADDRESS_SPACE }>,
+    pub(super) root: u64,
+    pub(super) inner: SpinLock<Inner, { rank::ADDRESS_SPACE }>,
     /// membarrier(2) registrations.
     pub membarrier: core::sync::atomic::AtomicU32,
 }
 
-/// Frames to be freed after a flush, and what has to be flushed.
-struct Gather {
-    frames: ArrayVec<u64, 64>,
-    first: u64,
-    end: u64,
-}
-
-impl Gather {
-    fn new() -> Self {
-        Self { frames: ArrayVec::new(), first: u64::MAX, end: 0 }
-    }
-
-    /// `virt` had the entry `old`, which is gone. False if a flush is due.
-    fn removed(&mut self, virt: u64, old: u64) -> bool {
-        self.changed(virt);
-        if old & bits::FOREIGN == 0 {
-            self.frames.push(old & bits::ADDRESS);
-        }
-        !self.frames.is_full()
-    }
-
-    fn changed(&mut self, virt: u64) {
-        self.first = self.first.min(virt);
-        self.end = self.end.max(virt + PAGE_SIZE);
-    }
-
-    fn finish(&mut self, root: u64) {
-        if self.first < self.end {
-            flush(root, self.first..self.end);
-            (self.first, self.end) = (u64::MAX, 0);
-        }
-        self.frames.drain(..).for_each(frame::release);
-    }
-}
-
-/// The CPUs that have `root` loaded now; one that loads it later loads fresh translations.
-pub fn cpus_running(root: u64) -> CpuSet {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let mut set = CpuSet::new();
-    for cpu in 0..percpu::nr_cpus() {
-        if percpu::get(cpu).is_some_and(|a| a.address_space_root.load(Ordering::Relaxed) == root) {
-            let _ = set.insert(cpu);
-        }
-    }
-    set
-}
-
-struct FlushRequest {
-    root: u64,
-    range: Range<u64>,
-}
-
-fn flush_here(request: &FlushRequest) {
-    if pt::root() != request.root {
-        return;
-    }
-    if request.range.end - request.range.start <= 16 * PAGE_SIZE {
-        let mut at = request.range.start;
-        while at < request.range.end {
-            pt::flush_page(at);
-            at += PAGE_SIZE;
-        }
-    } else {
-        // SAFETY: the root that is loaded already.
-        unsafe { pt::load(request.root) };
-    }
-}
-
-/// Drop the translations of `range` on all CPUs that have `root` loaded. Preemption is off, interrupts are on.
-fn flush(root: u64, range: Range<u64>) {
-    let request = FlushRequest { root, range };
-    flush_here(&request);
-    let mut others = cpus_running(root);
-    others.remove(percpu::cpu());
-    if !others.is_empty() {
-        fn on_target(argument: usize) {
-            // SAFETY: the caller waits until all targets have run this, so the request lives.
-            flush_here(unsafe { &*(argument as *const FlushRequest) });
-        }
-        crate::smp::call_function::call_many(&others, Cause::TlbFlush, on_target, &request as *const _ as usize);
-    }
-}
-
-fn entry_flags(prot: Prot) -> u64 {
+/// The bits of a present entry with these rights.
+pub(super) fn entry_flags(prot: Prot) -> u64 {
     let mut flags = bits::USER | bits::ACCESSED;
     if prot != Prot::NONE {
         flags |= bits::PRESENT;
@@ -238,118 +78,7 @@ fn entry_flags(prot: Prot) -> u64 {
     flags
 }
 
-fn classify(entry: u64) -> Pte {
-    if entry == 0 {
-        Pte::Absent
-    } else if entry & bits::FOREIGN != 0 {
-        if entry & bits::ADDRESS == zero_page() {
-            Pte::ZeroPage
-        } else {
-            Pte::Page { writable: false, sole_owner: false }
-        }
-    } else {
-        Pte::Page { writable: entry & bits::WRITABLE != 0, sole_owner: frame::users(entry & bits::ADDRESS) == 1 }
-    }
-}
-
-/// The page of `bytes` at `offset`, cut at the end. SIGBUS beyond it.
-fn page_at(bytes: &[u8], offset: u64) -> Result<&[u8], FaultError> {
-    let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
-    Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
-}
-
 impl Inner {
-    fn set(&mut self, page: u64, entry: u64) -> Result<u64, FaultError> {
-        let Some(e) = self.table.entry(page) else {
-            if entry & bits::FOREIGN == 0 {
-                frame::release(entry & bits::ADDRESS);
-            }
-            return Err(FaultError::NoMemory);
-        };
-        let old = e.swap(entry, Ordering::AcqRel);
-        if old == 0 {
-            self.resident += 1;
-        }
-        Ok(old)
-    }
-
-    /// Put `entry` at `page`; the old translation is dropped everywhere, then the old frame's user.
-    fn replace(&mut self, page: u64, entry: u64) -> Result<(), FaultError> {
-        let old = self.set(page, entry)?;
-        if old != 0 {
-            flush(self.table.root(), page..page + PAGE_SIZE);
-            if old & bits::FOREIGN == 0 {
-                frame::release(old & bits::ADDRESS);
-            }
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self, addr: u64, access: Access) -> Result<(), FaultError> {
-        let page = addr & !(PAGE_SIZE - 1);
-        loop {
-            let now = self.table.lookup(page).map_or(0, |e| e.load(Ordering::Relaxed));
-            let (decision, prot) = self.map.fault(addr, access, classify(now));
-            let flags = entry_flags(prot);
-            let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
-            return match decision {
-                FaultDecision::ReadZero => self.set(page, zero_page() | read_only | bits::FOREIGN).map(drop),
-                FaultDecision::ZeroFill => {
-                    let phys = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
-                    self.replace(page, phys | flags)
-                }
-                FaultDecision::FileRead { file, offset } => {
-                    let entry = match self.files.get(file as usize).ok_or(FaultError::Bus)? {
-                        FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
-                            page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
-                            page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
-                        },
-                        owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
-                    };
-                    self.set(page, entry).map(drop)
-                }
-                FaultDecision::FileCopy { file, offset } => {
-                    let bytes = self.files.get(file as usize).ok_or(FaultError::Bus)?.bytes();
-                    let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
-                    self.replace(page, phys | flags)
-                }
-                FaultDecision::SharedPage { object, offset } => {
-                    let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
-                    let phys = memory.page(offset)?;
-                    self.set(page, phys | flags).map(drop)
-                }
-                FaultDecision::SpecialPage { .. } => Err(FaultError::Bus),
-                FaultDecision::CopyOnWrite => {
-                    let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
-                    // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so
-                    // not freed while the lock is held.
-                    unsafe { copy_frame(phys, now & bits::ADDRESS) };
-                    self.replace(page, phys | flags)
-                }
-                FaultDecision::MakeWritable => {
-                    // Only rights are added: a stale translation elsewhere faults and finds it done.
-                    let _ = self.set(page, now & bits::ADDRESS | flags)?;
-                    pt::flush_page(page);
-                    Ok(())
-                }
-                FaultDecision::Refresh => {
-                    let writable = now & bits::WRITABLE != 0 && prot.write();
-                    let flags = if writable { flags } else { read_only };
-                    let _ = self.set(page, now & (bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE) | flags)?;
-                    pt::flush_page(page);
-                    Ok(())
-                }
-                FaultDecision::GrowStack => {
-                    if !self.map.grow_stack(addr, STACK_LIMIT) {
-                        return Err(FaultError::Segv(SegvCode::MapErr));
-                    }
-                    continue;
-                }
-                FaultDecision::Segv(code) => Err(FaultError::Segv(code)),
-            };
-        }
-    }
-
     /// Take out all pages of `range`.
     fn zap(&mut self, range: Range<u64>) {
         let root = self.table.root();
@@ -419,19 +148,6 @@ impl Inner {
                 Kind::Shared { object: object as u32, offset }
             }
         })
-    }
-}
-
-/// # Safety
-/// 1. Both are frames in the direct map; 2. `to` is the caller's alone; 3. `from` is not freed meanwhile.
-pub(super) unsafe fn copy_frame(to: u64, from: u64) {
-    // SAFETY: the caller's conditions; exactly one page each.
-    unsafe {
-        core::arch::asm!(
-            "rep movsq",
-            inout("rdi") phys_to_virt(to) => _, inout("rsi") phys_to_virt(from) => _, inout("rcx") PAGE_SIZE / 8 => _,
-            options(nostack, preserves_flags)
-        );
     }
 }
 
@@ -595,52 +311,6 @@ impl AddressSpace {
             inner.zap_pieces(&pieces);
         }
         Ok(new)
-    }
-
-    /// fork: the same map, private pages shared copy-on-write, shared ones shared.
-    pub fn fork(&self) -> Option<AddressSpace> {
-        let inner = self.inner.lock();
-        let mut child = Inner {
-            map: inner.map.clone(),
-            table: UserPageTable::new()?,
-            files: inner.files.clone(),
-            shared: inner.shared.clone(),
-            resident: 0,
-        };
-        let mut write_protected = false;
-        let mut enough_memory = true;
-        for region in inner.map.iter() {
-            let shared = matches!(region.kind, Kind::Shared { .. });
-            inner.table.for_each(region.start, region.end, |virt, e| {
-                let mut v = e.load(Ordering::Relaxed);
-                if v & bits::FOREIGN == 0 {
-                    if !shared {
-                        if v & bits::WRITABLE != 0 {
-                            write_protected = true;
-                        }
-                        v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
-                        e.store(v, Ordering::Release);
-                    }
-                    frame::share(v & bits::ADDRESS);
-                }
-                enough_memory = child.set(virt, v).is_ok();
-                enough_memory
-            });
-            if !enough_memory {
-                break;
-            }
-        }
-        if write_protected {
-            flush(self.root, 0..pt::USER_END);
-        }
-        drop(inner);
-        let root = child.table.root();
-        let child = AddressSpace {
-            root,
-            inner: SpinLock::new(child),
-            membarrier: core::sync::atomic::AtomicU32::new(self.membarrier.load(Ordering::Relaxed)),
-        };
-        enough_memory.then_some(child)
     }
 
     /// Write `bytes` at `addr` as the program could, whether the address space is loaded or not.

@@ -1,10 +1,14 @@
 //! Memory: page frames, the kernel's own map, heap, kernel stacks, address spaces, copies from and to user memory.
 
 pub mod address_space;
+mod address_space_copy;
 pub mod frame;
 pub mod heap;
 pub mod kernel_map;
+mod mapped_content;
 pub mod page_cache;
+mod page_fault;
 pub mod stack;
+mod tlb_flush;
 pub mod user_copy;
 pub mod user_page_table;

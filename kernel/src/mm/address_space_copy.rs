@@ -1,0 +1,61 @@
+//! The copy of an address space that fork makes.
+//!
+//! Process context. The parent's lock is held throughout, and its translations that lost their write right are flushed before it
+//! is released.
+
+use super::address_space::{AddressSpace, Inner};
+use super::frame;
+use super::tlb_flush::flush;
+use super::user_page_table::UserPageTable;
+use crate::arch::page_table::{self as pt, bits};
+use crate::spin_lock::SpinLock;
+use core::sync::atomic::Ordering;
+use kcore::vma::Kind;
+
+impl AddressSpace {
+    /// fork: the same map, private pages shared copy-on-write, shared ones shared.
+    pub fn fork(&self) -> Option<AddressSpace> {
+        let inner = self.inner.lock();
+        let mut child = Inner {
+            map: inner.map.clone(),
+            table: UserPageTable::new()?,
+            files: inner.files.clone(),
+            shared: inner.shared.clone(),
+            resident: 0,
+        };
+        let mut write_protected = false;
+        let mut enough_memory = true;
+        for region in inner.map.iter() {
+            let shared = matches!(region.kind, Kind::Shared { .. });
+            inner.table.for_each(region.start, region.end, |virt, e| {
+                let mut v = e.load(Ordering::Relaxed);
+                if v & bits::FOREIGN == 0 {
+                    if !shared {
+                        if v & bits::WRITABLE != 0 {
+                            write_protected = true;
+                        }
+                        v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
+                        e.store(v, Ordering::Release);
+                    }
+                    frame::share(v & bits::ADDRESS);
+                }
+                enough_memory = child.set(virt, v).is_ok();
+                enough_memory
+            });
+            if !enough_memory {
+                break;
+            }
+        }
+        if write_protected {
+            flush(self.root, 0..pt::USER_END);
+        }
+        drop(inner);
+        let root = child.table.root();
+        let child = AddressSpace {
+            root,
+            inner: SpinLock::new(child),
+            membarrier: core::sync::atomic::AtomicU32::new(self.membarrier.load(Ordering::Relaxed)),
+        };
+        enough_memory.then_some(child)
+    }
+}

@@ -1,0 +1,158 @@
+//! Faults: what `kcore::vma` decides, done to the page tables.
+//!
+//! Process context, interrupts on, with the lock of the address space held.
+
+use super::address_space::{Inner, STACK_LIMIT, entry_flags};
+use super::mapped_content::FileBytes;
+use super::tlb_flush::flush;
+use super::{frame, kernel_map, page_cache};
+use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
+use core::sync::atomic::Ordering;
+use kcore::vma::{Access, FaultDecision, Pte, SegvCode};
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// SIGSEGV.
+    Segv(SegvCode),
+    /// SIGBUS: beyond the end of the file.
+    Bus,
+    /// No frame is left.
+    NoMemory,
+}
+
+/// A page of zeros that all may read.
+#[repr(C, align(4096))]
+struct ZeroPage([u8; PAGE_SIZE as usize]);
+
+static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
+
+fn zero_page() -> u64 {
+    kernel_map::virt_to_phys(&ZERO_PAGE as *const _ as u64)
+}
+
+fn classify(entry: u64) -> Pte {
+    if entry == 0 {
+        Pte::Absent
+    } else if entry & bits::FOREIGN != 0 {
+        if entry & bits::ADDRESS == zero_page() {
+            Pte::ZeroPage
+        } else {
+            Pte::Page { writable: false, sole_owner: false }
+        }
+    } else {
+        Pte::Page { writable: entry & bits::WRITABLE != 0, sole_owner: frame::users(entry & bits::ADDRESS) == 1 }
+    }
+}
+
+/// The page of `bytes` at `offset`, cut at the end. SIGBUS beyond it.
+fn page_at(bytes: &[u8], offset: u64) -> Result<&[u8], FaultError> {
+    let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
+    Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
+}
+
+/// # Safety
+/// 1. Both are frames in the direct map; 2. `to` is the caller's alone; 3. `from` is not freed meanwhile.
+pub(super) unsafe fn copy_frame(to: u64, from: u64) {
+    // SAFETY: the caller's conditions; exactly one page each.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rdi") phys_to_virt(to) => _, inout("rsi") phys_to_virt(from) => _, inout("rcx") PAGE_SIZE / 8 => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+impl Inner {
+    pub(super) fn set(&mut self, page: u64, entry: u64) -> Result<u64, FaultError> {
+        let Some(e) = self.table.entry(page) else {
+            if entry & bits::FOREIGN == 0 {
+                frame::release(entry & bits::ADDRESS);
+            }
+            return Err(FaultError::NoMemory);
+        };
+        let old = e.swap(entry, Ordering::AcqRel);
+        if old == 0 {
+            self.resident += 1;
+        }
+        Ok(old)
+    }
+
+    /// Put `entry` at `page`; the old translation is dropped everywhere, then the old frame's user.
+    fn replace(&mut self, page: u64, entry: u64) -> Result<(), FaultError> {
+        let old = self.set(page, entry)?;
+        if old != 0 {
+            flush(self.table.root(), page..page + PAGE_SIZE);
+            if old & bits::FOREIGN == 0 {
+                frame::release(old & bits::ADDRESS);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fault(&mut self, addr: u64, access: Access) -> Result<(), FaultError> {
+        let page = addr & !(PAGE_SIZE - 1);
+        loop {
+            let now = self.table.lookup(page).map_or(0, |e| e.load(Ordering::Relaxed));
+            let (decision, prot) = self.map.fault(addr, access, classify(now));
+            let flags = entry_flags(prot);
+            let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
+            return match decision {
+                FaultDecision::ReadZero => self.set(page, zero_page() | read_only | bits::FOREIGN).map(drop),
+                FaultDecision::ZeroFill => {
+                    let phys = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::FileRead { file, offset } => {
+                    let entry = match self.files.get(file as usize).ok_or(FaultError::Bus)? {
+                        FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
+                            page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
+                            page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
+                        },
+                        owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
+                    };
+                    self.set(page, entry).map(drop)
+                }
+                FaultDecision::FileCopy { file, offset } => {
+                    let bytes = self.files.get(file as usize).ok_or(FaultError::Bus)?.bytes();
+                    let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::SharedPage { object, offset } => {
+                    let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
+                    let phys = memory.page(offset)?;
+                    self.set(page, phys | flags).map(drop)
+                }
+                FaultDecision::SpecialPage { .. } => Err(FaultError::Bus),
+                FaultDecision::CopyOnWrite => {
+                    let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
+                    // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so
+                    // not freed while the lock is held.
+                    unsafe { copy_frame(phys, now & bits::ADDRESS) };
+                    self.replace(page, phys | flags)
+                }
+                FaultDecision::MakeWritable => {
+                    // Only rights are added: a stale translation elsewhere faults and finds it done.
+                    let _ = self.set(page, now & bits::ADDRESS | flags)?;
+                    pt::flush_page(page);
+                    Ok(())
+                }
+                FaultDecision::Refresh => {
+                    let writable = now & bits::WRITABLE != 0 && prot.write();
+                    let flags = if writable { flags } else { read_only };
+                    let _ = self.set(page, now & (bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE) | flags)?;
+                    pt::flush_page(page);
+                    Ok(())
+                }
+                FaultDecision::GrowStack => {
+                    if !self.map.grow_stack(addr, STACK_LIMIT) {
+                        return Err(FaultError::Segv(SegvCode::MapErr));
+                    }
+                    continue;
+                }
+                FaultDecision::Segv(code) => Err(FaultError::Segv(code)),
+            };
+        }
+    }
+}
