@@ -36,6 +36,12 @@ impl FrameInfo {
         self.word.fetch_add(1, Relaxed);
     }
 
+    /// No users any more, whatever there were: the frame is on its way back.
+    #[inline]
+    pub fn disown(&self) {
+        self.word.store(0, Relaxed);
+    }
+
     /// One user less; true if it was the last: the caller frees the frame.
     #[inline]
     pub fn unshare(&self) -> bool {

@@ -19,6 +19,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::vma::{Access, AddressSpaceMap, Kind, Limits, Pieces, Prot, Region};
 
+/// Bits of an address below those that choose the leaf table.
+const LEAF_SHIFT: u32 = 21;
+
 /// How far a stack may grow: RLIMIT_STACK.
 pub const STACK_LIMIT: u64 = 8 << 20;
 
@@ -396,12 +399,15 @@ fn advanced(kind: Kind, bytes: u64) -> Kind {
 impl Drop for Inner {
     /// No CPU has the root loaded: frames go without a flush.
     fn drop(&mut self) {
-        self.table.for_each(0, pt::USER_END, |_, e: &AtomicU64| {
-            let v = e.load(Ordering::Relaxed);
-            if v & bits::FOREIGN == 0 {
-                frame::release(v & bits::ADDRESS);
-            }
-            true
-        });
+        // Every entry lies in a region.
+        for region in self.map.iter() {
+            self.table.for_each(region.start, region.end, |_, e: &AtomicU64| {
+                let v = e.load(Ordering::Relaxed);
+                if v & bits::FOREIGN == 0 {
+                    frame::release(v & bits::ADDRESS);
+                }
+                true
+            });
+        }
     }
 }

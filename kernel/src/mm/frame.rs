@@ -5,10 +5,20 @@
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::limine::{self, BootInfo};
 use crate::spin_lock::{SpinLock, rank};
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use kcore::buddy::{Buddy, FrameInfo};
 
-static BUDDY: SpinLock<Buddy, { rank::FRAME }> = SpinLock::new(Buddy::new());
+/// Single frames kept at hand, so that taking one and giving it back does not split and merge blocks.
+const READY: usize = 128;
+
+struct Frames {
+    buddy: Buddy,
+    ready: ArrayVec<u32, READY>,
+}
+
+static FRAMES: SpinLock<Frames, { rank::FRAME }> =
+    SpinLock::new(Frames { buddy: Buddy::new(), ready: ArrayVec::new_const() });
 static INFO: AtomicPtr<FrameInfo> = AtomicPtr::new(core::ptr::null_mut());
 static INFO_LEN: AtomicUsize = AtomicUsize::new(0);
 static RAM_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -40,13 +50,13 @@ pub fn init(boot: &BootInfo) -> Result<(), &'static str> {
     }
     INFO.store(table, Ordering::Relaxed);
     INFO_LEN.store(frames, Ordering::Relaxed);
-    let mut buddy = BUDDY.lock_irq();
+    let mut frames = FRAMES.lock_irq();
     for e in usable() {
         // Frame 0 stays unused: a physical address of 0 means "none".
         let start = e.base.div_ceil(PAGE_SIZE).max(1);
         let end = (e.base + e.length).min(if e.base == largest.base { table_phys } else { u64::MAX }) / PAGE_SIZE;
         if start < end {
-            buddy.add_range(info(), start as u32, end as u32);
+            frames.buddy.add_range(info(), start as u32, end as u32);
         }
     }
     let ram = boot.memory_map.iter().filter(|e| limine::is_ram(e)).map(|e| e.length).sum();
@@ -61,19 +71,48 @@ pub fn ram_bytes() -> u64 {
 
 /// Free bytes.
 pub fn free_bytes() -> u64 {
-    BUDDY.lock_irq().free_frames() * PAGE_SIZE
+    let frames = FRAMES.lock_irq();
+    (frames.buddy.free_frames() + frames.ready.len() as u64) * PAGE_SIZE
 }
 
 /// One frame with one user, content undefined.
 #[inline]
 pub fn alloc() -> Option<u64> {
-    alloc_order(0)
+    let mut frames = FRAMES.lock_irq();
+    let number = match frames.ready.pop() {
+        Some(number) => number,
+        None => refill(&mut frames)?,
+    };
+    info()[number as usize].share();
+    Some(number as u64 * PAGE_SIZE)
+}
+
+/// Take half of what may be at hand from the allocator; one of them is the caller's.
+#[cold]
+fn refill(frames: &mut Frames) -> Option<u32> {
+    while frames.ready.len() < READY / 2 {
+        let Some(number) = frames.buddy.alloc(info(), 0) else { break };
+        // Nobody's, and not free for the allocator.
+        info()[number as usize].unshare();
+        frames.ready.push(number);
+    }
+    frames.ready.pop()
+}
+
+/// Give half of what is at hand back.
+#[cold]
+fn drain(frames: &mut Frames) {
+    while frames.ready.len() > READY / 2 {
+        let Some(number) = frames.ready.pop() else { break };
+        frames.buddy.free(info(), number, 0);
+    }
 }
 
 /// 2^order contiguous frames with one user, content undefined.
 #[inline]
 pub fn alloc_order(order: u32) -> Option<u64> {
-    BUDDY.lock_irq().alloc(info(), order).map(|f| f as u64 * PAGE_SIZE)
+    let mut frames = FRAMES.lock_irq();
+    frames.buddy.alloc(info(), order).map(|f| f as u64 * PAGE_SIZE)
 }
 
 /// One frame full of zeros.
@@ -100,7 +139,17 @@ pub fn clear(phys: u64) {
 /// Take back what `alloc_order` gave, whatever its user count.
 #[inline]
 pub fn free_order(phys: u64, order: u32) {
-    BUDDY.lock_irq().free(info(), (phys / PAGE_SIZE) as u32, order);
+    let number = (phys / PAGE_SIZE) as u32;
+    let mut frames = FRAMES.lock_irq();
+    if order > 0 {
+        frames.buddy.free(info(), number, order);
+        return;
+    }
+    info()[number as usize].disown();
+    if frames.ready.is_full() {
+        drain(&mut frames);
+    }
+    frames.ready.push(number);
 }
 
 /// One more user of a frame.

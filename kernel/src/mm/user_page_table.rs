@@ -5,6 +5,7 @@
 
 use super::{frame, kernel_map};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const TABLE: u64 = bits::PRESENT | bits::WRITABLE | bits::USER | bits::ACCESSED;
@@ -12,12 +13,18 @@ const TABLE: u64 = bits::PRESENT | bits::WRITABLE | bits::USER | bits::ACCESSED;
 /// The tables below one top table.
 pub struct UserPageTable {
     root: u64,
+    /// Its tables, the root too, to be freed at the end.
+    tables: Vec<u64>,
 }
 
 impl UserPageTable {
     /// Nothing mapped in the user half; the kernel half as everywhere. `None` without memory.
     pub fn new() -> Option<Self> {
-        Some(Self { root: kernel_map::new_root()? })
+        let mut tables = Vec::new();
+        tables.try_reserve(16).ok()?;
+        let root = kernel_map::new_root()?;
+        tables.push(root);
+        Some(Self { root, tables })
     }
 
     /// Physical address of the top table.
@@ -27,20 +34,34 @@ impl UserPageTable {
 
     /// The leaf entry of `virt`, making tables on the way. `None` without memory.
     #[inline]
-    pub fn entry(&mut self, virt: u64) -> Option<&AtomicU64> {
+    pub fn entry(&mut self, virt: u64) -> Option<&'static AtomicU64> {
+        Some(&self.leaves(virt)?[pt::index(virt, 1)])
+    }
+
+    /// The leaf table of `virt`, making tables on the way. `None` without memory.
+    #[inline]
+    pub fn leaves(&mut self, virt: u64) -> Option<&'static pt::Table> {
         let mut table_phys = self.root;
         for level in [4, 3, 2] {
             // SAFETY: a table of this tree, which is not freed while `self` lives.
             let e = &unsafe { pt::table(table_phys) }[pt::index(virt, level)];
             let mut v = e.load(Ordering::Relaxed);
             if v == 0 {
-                v = frame::alloc_zeroed()? | TABLE;
+                v = self.new_table()? | TABLE;
                 e.store(v, Ordering::Release);
             }
             table_phys = v & bits::ADDRESS;
         }
         // SAFETY: as above.
-        Some(&unsafe { pt::table(table_phys) }[pt::index(virt, 1)])
+        Some(unsafe { pt::table(table_phys) })
+    }
+
+    #[cold]
+    fn new_table(&mut self) -> Option<u64> {
+        self.tables.try_reserve(1).ok()?;
+        let phys = frame::alloc_zeroed()?;
+        self.tables.push(phys);
+        Some(phys)
     }
 
     /// The leaf entry of `virt` if its table exists.
@@ -92,22 +113,9 @@ impl UserPageTable {
     }
 }
 
-fn free_level(table_phys: u64, level: u32, entries: core::ops::Range<usize>) {
-    if level > 1 {
-        // SAFETY: the tree is being dropped: no CPU has its root loaded, and nobody else knows its tables.
-        for e in &unsafe { pt::table(table_phys) }[entries] {
-            let v = e.load(Ordering::Relaxed);
-            if v != 0 {
-                free_level(v & bits::ADDRESS, level - 1, 0..512);
-            }
-        }
-    }
-    frame::free_order(table_phys, 0);
-}
-
 impl Drop for UserPageTable {
     /// The owner has taken the leaf entries' frames back, and no CPU has the root loaded.
     fn drop(&mut self) {
-        free_level(self.root, 4, 0..256);
+        self.tables.iter().for_each(|&t| frame::free_order(t, 0));
     }
 }

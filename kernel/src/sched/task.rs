@@ -191,13 +191,7 @@ impl Task {
 
     /// Where it may run.
     pub fn allowed(&self) -> CpuSet {
-        let mut set = CpuSet::new();
-        for cpu in 0..crate::percpu::nr_cpus() {
-            if self.may_run_on(cpu) {
-                let _ = set.insert(cpu);
-            }
-        }
-        set
+        CpuSet::from_words(core::array::from_fn(|i| self.allowed[i].load(Ordering::Relaxed)))
     }
 
     /// Whether it may run on `cpu`.
@@ -208,14 +202,8 @@ impl Task {
 
     /// See `sched::set_affinity`, which also moves it.
     pub fn set_allowed(&self, set: &CpuSet) {
-        for (i, word) in self.allowed.iter().enumerate() {
-            let mut w = 0;
-            for bit in 0..64 {
-                if set.contains(i as u32 * 64 + bit) {
-                    w |= 1 << bit;
-                }
-            }
-            word.store(w, Ordering::Relaxed);
+        for (word, bits) in self.allowed.iter().zip(set.words()) {
+            word.store(*bits, Ordering::Relaxed);
         }
     }
 }
