@@ -15,6 +15,7 @@ use crate::errno::{EFAULT, EINVAL, ENOMEM, Errno};
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::vma::{Access, AddressSpaceMap, Kind, Limits, Pieces, Prot, Region};
@@ -52,7 +53,7 @@ pub enum Place {
 pub(super) struct Inner {
     pub(super) map: AddressSpaceMap,
     pub(super) table: UserPageTable,
-    pub(super) files: Vec<FileBytes>,
+    pub(super) files: Vec<Option<FileBytes>>,
     pub(super) shared: Vec<Option<Arc<SharedMemory>>>,
     /// Pages mapped, foreign ones too.
     pub(super) resident: u64,
@@ -105,6 +106,9 @@ impl Inner {
         if pieces.iter().any(|p| matches!(p.kind, Kind::Shared { .. })) {
             self.forget_unused_shared();
         }
+        if pieces.iter().any(|p| matches!(p.kind, Kind::FileBacked { .. })) {
+            self.forget_unused_files();
+        }
     }
 
     fn forget_unused_shared(&mut self) {
@@ -116,19 +120,35 @@ impl Inner {
         }
     }
 
+    /// Copies that no region shows any more go; the archive's content costs nothing.
+    fn forget_unused_files(&mut self) {
+        for (i, slot) in self.files.iter_mut().enumerate() {
+            let used = |r: &Region| matches!(r.kind, Kind::FileBacked { file, .. } if file as usize == i);
+            if matches!(slot, Some(FileBytes::Owned(..))) && !self.map.iter().any(used) {
+                *slot = None;
+            }
+        }
+    }
+
     fn kind_of(&mut self, content: Content) -> Result<Kind, Errno> {
         Ok(match content {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
             Content::File(bytes, offset) => {
-                let same = |f: &FileBytes| core::ptr::eq(f.bytes(), bytes.bytes());
+                let same = |f: &Option<FileBytes>| f.as_ref().is_some_and(|f| core::ptr::eq(f.bytes(), bytes.bytes()));
                 let file = match self.files.iter().position(same) {
                     Some(i) => i,
-                    None => {
-                        self.files.try_reserve(1).map_err(|_| ENOMEM)?;
-                        self.files.push(bytes);
-                        self.files.len() - 1
-                    }
+                    None => match self.files.iter().position(Option::is_none) {
+                        Some(i) => {
+                            self.files[i] = Some(bytes);
+                            i
+                        }
+                        None => {
+                            self.files.try_reserve(1).map_err(|_| ENOMEM)?;
+                            self.files.push(Some(bytes));
+                            self.files.len() - 1
+                        }
+                    },
                 };
                 Kind::FileBacked { file: file as u32, offset }
             }
@@ -182,6 +202,9 @@ impl AddressSpace {
 
     /// mmap(2): map `len` bytes (rounded up to pages); returns the address.
     pub fn map(&self, place: Place, len: u64, prot: Prot, content: Content) -> Result<u64, Errno> {
+        if !frame::above_reserve(1) {
+            return Err(ENOMEM);
+        }
         let mut inner = self.inner.lock();
         let kind = inner.kind_of(content)?;
         let fixed = |at: u64| -> Result<Region, Errno> {
@@ -365,22 +388,21 @@ impl Inner {
         let mut gather = Gather::new();
         let mut at = old;
         while at < old + len {
-            let Some(from) = self.table.lookup(at) else {
-                at += PAGE_SIZE;
-                continue;
-            };
-            let v = from.load(Ordering::Relaxed);
-            if v != 0 {
+            let mut found: ArrayVec<(u64, u64), 64> = ArrayVec::new();
+            at = self.table.for_each(at, old + len, |virt, e| {
+                found.push((virt, e.load(Ordering::Relaxed)));
+                !found.is_full()
+            });
+            for (virt, entry) in found {
                 // Without memory for a table the page stays behind and is unmapped with the rest: never a wrong mapping.
-                if let Some(to) = self.table.entry(new + (at - old)) {
-                    to.store(v, Ordering::Release);
-                    if let Some(from) = self.table.lookup(at) {
+                if let Some(to) = self.table.entry(new + (virt - old)) {
+                    to.store(entry, Ordering::Release);
+                    if let Some(from) = self.table.lookup(virt) {
                         from.store(0, Ordering::Release);
                     }
-                    gather.changed(at);
+                    gather.changed(virt);
                 }
             }
-            at += PAGE_SIZE;
         }
         gather.finish(self.table.root());
     }

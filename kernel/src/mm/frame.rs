@@ -69,13 +69,25 @@ pub fn ram_bytes() -> u64 {
     RAM_BYTES.load(Ordering::Relaxed)
 }
 
+/// What only the kernel's own heap, kernel threads and the first process may use, in bytes: so that running out of memory ends a
+/// program, not the kernel.
+pub fn reserve_bytes() -> u64 {
+    (ram_bytes() / 64).max(2 << 20)
+}
+
+/// Whether more than `times` the reserve is free. New processes need 2 and files 4, so that programs that run find pages where
+/// those find none any more.
+pub fn above_reserve(times: u64) -> bool {
+    free_bytes() > times * reserve_bytes()
+}
+
 /// Free bytes.
 pub fn free_bytes() -> u64 {
     let frames = FRAMES.lock_irq();
     (frames.buddy.free_frames() + frames.ready.len() as u64) * PAGE_SIZE
 }
 
-/// One frame with one user, content undefined.
+/// One frame with one user, content undefined. `None` where only the reserve is left and the running process may not use it.
 #[inline]
 pub fn alloc() -> Option<u64> {
     let mut frames = FRAMES.lock_irq();
@@ -90,6 +102,9 @@ pub fn alloc() -> Option<u64> {
 /// Take half of what may be at hand from the allocator; one of them is the caller's.
 #[cold]
 fn refill(frames: &mut Frames) -> Option<u32> {
+    if frames.buddy.free_frames() * PAGE_SIZE <= reserve_bytes() && !may_use_reserve() {
+        return None;
+    }
     while frames.ready.len() < READY / 2 {
         let Some(number) = frames.buddy.alloc(info(), 0) else { break };
         // Nobody's, and not free for the allocator.
@@ -108,7 +123,11 @@ fn drain(frames: &mut Frames) {
     }
 }
 
-/// 2^order contiguous frames with one user, content undefined.
+fn may_use_reserve() -> bool {
+    crate::process::try_current_thread().is_none_or(|t| t.process.pid == 1)
+}
+
+/// 2^order contiguous frames with one user, content undefined. Knows no reserve: for the heap.
 #[inline]
 pub fn alloc_order(order: u32) -> Option<u64> {
     let mut frames = FRAMES.lock_irq();

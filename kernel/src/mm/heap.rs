@@ -24,15 +24,18 @@ type Locked<'a> = Guard<'a, TalcCell<Manual>, { rank::HEAP }, IrqOff>;
 /// Give the heap another chunk that holds `layout`. False without memory.
 fn grow(heap: &Locked, layout: Layout) -> bool {
     let bytes = (layout.size() + layout.align() + 1024).next_power_of_two() as u64;
-    let order = CHUNK_ORDER.max((bytes / PAGE_SIZE).max(1).trailing_zeros());
-    if order > kcore::buddy::MAX_ORDER {
+    let least = (bytes / PAGE_SIZE).max(1).trailing_zeros();
+    if least > kcore::buddy::MAX_ORDER {
         return false;
     }
-    match frame::alloc_order(order) {
-        // SAFETY: the chunk is ours for ever and mapped writable.
-        Some(phys) => unsafe { heap.claim(phys_to_virt(phys) as *mut u8, (PAGE_SIZE << order) as usize).is_some() },
-        None => false,
+    // A chunk of the usual size, else the largest that there is.
+    for order in (least..=least.max(CHUNK_ORDER)).rev() {
+        if let Some(phys) = frame::alloc_order(order) {
+            // SAFETY: the chunk is ours for ever and mapped writable.
+            return unsafe { heap.claim(phys_to_virt(phys) as *mut u8, (PAGE_SIZE << order) as usize).is_some() };
+        }
     }
+    false
 }
 
 // SAFETY: talc hands out disjoint blocks of the layout asked for; the lock serialises it.

@@ -5,7 +5,7 @@
 
 use super::address_space::FaultError;
 use super::{frame, kernel_map};
-use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
+use crate::arch::page_table::{DIRECT_MAP, PAGE_SIZE, VMAP_START, phys_to_virt};
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::BTreeMap;
 
@@ -25,7 +25,9 @@ pub enum Page {
 /// A page that shows `bytes`, at most one page of them, and zeros behind them.
 pub fn page_of(bytes: &'static [u8]) -> Result<Page, FaultError> {
     let at = bytes.as_ptr() as u64;
-    if at.is_multiple_of(PAGE_SIZE) && bytes.len() as u64 == PAGE_SIZE {
+    // What was expanded from gzip lies in the area of mappings, whose frames are not contiguous.
+    let direct = (DIRECT_MAP..VMAP_START).contains(&at);
+    if direct && at.is_multiple_of(PAGE_SIZE) && bytes.len() as u64 == PAGE_SIZE {
         return Ok(Page::InPlace(kernel_map::virt_to_phys(at)));
     }
     let mut copies = COPIES.lock();
@@ -35,7 +37,7 @@ pub fn page_of(bytes: &'static [u8]) -> Result<Page, FaultError> {
         return Ok(Page::Counted(phys));
     }
     let phys = copy_of(bytes)?;
-    if copies.len() < MAX_PAGES {
+    if copies.len() < MAX_PAGES && frame::above_reserve(2) {
         frame::share(phys);
         copies.insert(key, phys);
     }

@@ -105,7 +105,7 @@ impl Inner {
                     self.replace(page, phys | flags)
                 }
                 FaultDecision::FileRead { file, offset } => {
-                    let entry = match self.files.get(file as usize).ok_or(FaultError::Bus)? {
+                    let entry = match self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)? {
                         FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
                             page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
                             page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
@@ -115,7 +115,7 @@ impl Inner {
                     self.set(page, entry).map(drop)
                 }
                 FaultDecision::FileCopy { file, offset } => {
-                    let bytes = self.files.get(file as usize).ok_or(FaultError::Bus)?.bytes();
+                    let bytes = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?.bytes();
                     let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
                     self.replace(page, phys | flags)
                 }

@@ -48,7 +48,7 @@ unsafe extern "C" fn raw_copy(dst: u64, src: u64, len: u64) -> u64 {
         ".pushsection __stac_sites, \"a\"",
         ".quad 87b",
         ".popsection",
-        "88: rep movsq",                // words first
+        "88: rep movsq", // words first
         "mov ecx, edx",
         "90: rep movsb",
         "89: .byte 0x0f, 0x1f, 0x00",

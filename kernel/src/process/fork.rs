@@ -155,6 +155,10 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     if bad || flags & flag::SIGNAL > sig::MAX as u64 {
         return Err(EINVAL);
     }
+    // Programs that run need what is left.
+    if !crate::mm::frame::above_reserve(2) {
+        return Err(ENOMEM);
+    }
     let me = current_thread();
     let parent = &me.process;
     let space = me.address_space().ok_or(ENOMEM)?;

@@ -8,6 +8,7 @@ use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMe
 use crate::process::current_thread;
 use crate::process::exec::mappable;
 use crate::system_call;
+use core::sync::atomic::Ordering;
 use kcore::vma::Prot;
 
 /// Numbers and handlers.
@@ -97,7 +98,8 @@ fn populate(space: &AddressSpace, start: u64, len: u64, prot: Prot) {
     use kcore::vma::Access;
     let access = if prot.write() { Access::Write } else { Access::Read };
     let mut at = start;
-    while at < start + len && prot != Prot::NONE && space.fault(at, access).is_ok() {
+    let interrupted = || crate::sched::current().signal_pending.load(Ordering::Relaxed);
+    while at < start + len && prot != Prot::NONE && !interrupted() && space.fault(at, access).is_ok() {
         at += PAGE_SIZE;
     }
 }
