@@ -2,17 +2,18 @@
 //!
 //! Called under the inode's lock. Running out of memory is an error, never a panic, for the pages themselves.
 
+use crate::arch::page_table::phys_to_virt;
 use crate::errno::{self, Errno};
-use alloc::boxed::Box;
+use crate::mm::frame;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
 
 const PAGE: usize = 4096;
 
 /// Pages by number.
-type Pages = BTreeMap<u64, Box<[u8]>>;
+type Pages = BTreeMap<u64, Page>;
 
 /// The bytes.
 pub enum Content {
@@ -41,11 +42,38 @@ impl Deref for Bytes {
     }
 }
 
-fn new_page() -> Result<Box<[u8]>, Errno> {
-    let mut page = Vec::new();
-    page.try_reserve_exact(PAGE).map_err(|_| errno::ENOSPC)?;
-    page.resize(PAGE, 0);
-    Ok(page.into_boxed_slice())
+/// One page of a file: a frame that goes back when the file shrinks or goes.
+pub struct Page(u64);
+
+impl Page {
+    /// Zeros. ENOSPC where programs need what memory is left.
+    fn new() -> Result<Self, Errno> {
+        if !frame::above_reserve(4) {
+            return Err(errno::ENOSPC);
+        }
+        frame::alloc_zeroed().map(Self).ok_or(errno::ENOSPC)
+    }
+}
+
+impl Deref for Page {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: 1. the frame is this page's alone until it is dropped; 2. the direct map maps it whole.
+        unsafe { core::slice::from_raw_parts(phys_to_virt(self.0) as *const u8, PAGE) }
+    }
+}
+
+impl DerefMut for Page {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `self` is borrowed alone.
+        unsafe { core::slice::from_raw_parts_mut(phys_to_virt(self.0) as *mut u8, PAGE) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        frame::release(self.0);
+    }
 }
 
 impl Content {
@@ -112,7 +140,7 @@ impl Content {
         if let Content::Archived(bytes) = *self {
             let mut pages = BTreeMap::new();
             for (number, chunk) in bytes.chunks(PAGE).enumerate() {
-                let mut page = new_page()?;
+                let mut page = Page::new()?;
                 page[..chunk.len()].copy_from_slice(chunk);
                 pages.insert(number as u64, page);
             }
@@ -133,7 +161,7 @@ impl Content {
             let step = (PAGE - start).min(bytes.len() - done);
             let page = match pages.entry(number) {
                 alloc::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
-                alloc::collections::btree_map::Entry::Vacant(e) => e.insert(new_page()?),
+                alloc::collections::btree_map::Entry::Vacant(e) => e.insert(Page::new()?),
             };
             page[start..start + step].copy_from_slice(&bytes[done..done + step]);
             done += step;

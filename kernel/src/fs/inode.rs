@@ -286,6 +286,13 @@ impl Inode {
         }
     }
 
+    fn take_entries(&mut self) -> BTreeMap<Box<[u8]>, (u64, Arc<Inode>)> {
+        match &self.kind {
+            Kind::Directory(d) => core::mem::take(&mut d.lock().entries),
+            _ => BTreeMap::new(),
+        }
+    }
+
     /// What an open of this inode reads and writes.
     pub fn open(self: &Arc<Inode>, flags: u32) -> Result<Arc<dyn File>, Errno> {
         match &self.kind {
@@ -295,6 +302,19 @@ impl Inode {
             Kind::Generated(g) => g.open(flags),
             Kind::Special(make) => Ok(make()),
             _ => Ok(self.clone()),
+        }
+    }
+}
+
+impl Drop for Inode {
+    /// A deep tree must not be dropped by recursion: kernel stacks are small.
+    fn drop(&mut self) {
+        let mut entries = self.take_entries();
+        let mut below = Vec::new();
+        loop {
+            below.extend(entries.into_values().map(|(_, inode)| inode));
+            let Some(next) = below.pop() else { return };
+            entries = Arc::into_inner(next).map_or(BTreeMap::new(), |mut alone| alone.take_entries());
         }
     }
 }

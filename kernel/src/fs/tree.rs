@@ -52,6 +52,9 @@ pub fn create(found: &Found, inode: Arc<Inode>) -> Result<Arc<Place>, Errno> {
     if found.slash && !inode.is_dir() {
         return Err(errno::ENOENT);
     }
+    if !crate::mm::frame::above_reserve(2) {
+        return Err(errno::ENOSPC);
+    }
     let _tree = TREE.lock();
     insert(&found.parent.inode, &found.name, inode.clone())?;
     found.parent.inode.touch();
