@@ -69,6 +69,11 @@ pub fn is_ignored_or_blocked(signal: u32) -> bool {
     })
 }
 
+/// Whether nobody could let the running process's group go on after a stop.
+pub fn is_group_orphaned() -> bool {
+    tree::is_orphaned(process_group() as u32, session() as u32)
+}
+
 /// The session of the process group `group`, if there is one.
 pub fn session_of_group(group: i32) -> Option<i32> {
     let mut session = None;

@@ -74,5 +74,9 @@ fn process_ends(process: &Process, status: u32) {
     if let Some(parent) = parent {
         parent.complete();
     }
+    let session = process.sid.load(Ordering::Relaxed);
+    if session == process.pid {
+        crate::tty::console::session_ended(session as i32);
+    }
     tree::ended(process, status);
 }

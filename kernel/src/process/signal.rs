@@ -396,6 +396,10 @@ pub fn deliver_pending(frame: &mut Frame) {
                     continue;
                 }
                 if STOPS & bit(info.signal) != 0 {
+                    let (pgid, sid) = (process.pgid.load(Ordering::Relaxed), process.sid.load(Ordering::Relaxed));
+                    if info.signal != sig::STOP && tree::is_orphaned(pgid, sid) {
+                        continue;
+                    }
                     stop(thread, info.signal);
                     continue;
                 }

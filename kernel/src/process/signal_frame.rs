@@ -118,6 +118,7 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     fill_info(&mut w[at::INFO..], info);
     user_copy::write(at_frame, &w)?;
 
+    reset_fpu();
     frame.rdi = info.signal as u64;
     frame.rsi = at_frame + at::INFO as u64 * 8;
     frame.rdx = at_frame + at::FLAGS as u64 * 8;
@@ -156,6 +157,17 @@ pub fn fill_info(w: &mut [u64], info: &Info) {
             w[2] = info.pid as u64 | (info.uid as u64) << 32;
             w[3] = info.value;
         }
+    }
+}
+
+/// Handlers start with the initial FPU state, whatever the program was doing (as Linux's fpu__clear_user_states).
+fn reset_fpu() {
+    let Some(state) = &crate::sched::current().fpu else { return };
+    let _irq_off = IrqOff::new();
+    // SAFETY: interrupts are off: the running task's own state, which nobody saves meanwhile.
+    unsafe {
+        state.reset();
+        state.restore();
     }
 }
 

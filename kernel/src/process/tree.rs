@@ -92,6 +92,18 @@ pub fn group_in_session(pgid: u32, sid: u32) -> bool {
         .any(|n| n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid)
 }
 
+/// Whether no member of the group has a parent in the session but outside the group: nobody could let it go on after a stop.
+pub fn is_orphaned(pgid: u32, sid: u32) -> bool {
+    let tree = TREE.lock();
+    let ids = |p: &Process| (p.pgid.load(Ordering::Relaxed), p.sid.load(Ordering::Relaxed));
+    !tree.values().filter(|n| n.life == Life::Alive && ids(&n.process).0 == pgid).any(|n| {
+        tree.get(&n.process.ppid.load(Ordering::Relaxed)).is_some_and(|parent| {
+            let (group, session) = ids(&parent.process);
+            group != pgid && session == sid
+        })
+    })
+}
+
 /// Call `f` with each live process that `select` takes; the number of them.
 pub fn each_live(mut select: impl FnMut(&Process) -> bool, mut f: impl FnMut(&Arc<Process>)) -> usize {
     let tree = TREE.lock();

@@ -194,6 +194,9 @@ fn need_foreground(signal: u32) -> Result<(), Errno> {
     if current::is_ignored_or_blocked(signal) {
         return if signal == SIGTTIN { Err(errno::EIO) } else { Ok(()) };
     }
+    if current::is_group_orphaned() {
+        return Err(errno::EIO);
+    }
     current::signal_group(group, signal);
     Err(errno::ERESTARTSYS)
 }
@@ -201,6 +204,9 @@ fn need_foreground(signal: u32) -> Result<(), Errno> {
 impl File for Console {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         need_foreground(SIGTTIN)?;
+        if to.left() == 0 {
+            return Ok(0);
+        }
         let len = to.left().min(READ_MAX);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| errno::ENOMEM)?;
