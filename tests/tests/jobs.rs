@@ -41,11 +41,11 @@ fn ctrl_c_ends_the_foreground_job_only() -> Outcome {
     guest.prompt()?;
     guest.command("sleep 1000 &")?;
     // Each tells by its output that it runs before it is interrupted.
-    guest.send("echo waiting; spin\n")?;
+    guest.send("sh -c 'echo waiting; spin'\n")?;
     guest.expect("\r\nwaiting\r\n")?;
     guest.send(INTERRUPT)?;
     guest.prompt()?;
-    guest.send("echo waiting | cat; run -c 1 spin | cat\n")?;
+    guest.send("sh -c 'echo waiting; run -c 1 spin' | cat\n")?;
     guest.expect("\r\nwaiting\r\n")?;
     guest.send(INTERRUPT)?;
     guest.prompt()?;

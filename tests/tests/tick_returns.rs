@@ -11,10 +11,10 @@ fn why_names_dependency_and_task() -> Outcome {
     let alone = guest.command("why 1")?;
     assert!(alone.contains("OFF"), "one task: {alone}");
     guest.command("run -c 1 spin &")?;
-    let two = guest.command("sleep 1; why 1")?;
+    let two = guest.command("sleep 0.1; why 1")?;
     assert!(two.contains("ON") && two.contains("sched") && two.contains("spin"), "two tasks: {two}");
     guest.command("kill %2")?;
-    let again = guest.command("sleep 1; why 1")?;
+    let again = guest.command("sleep 0.1; why 1")?;
     assert!(again.contains("OFF"), "one task again: {again}");
     guest.power_off()?.assert_clean();
     Ok(())

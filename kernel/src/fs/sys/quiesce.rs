@@ -128,7 +128,9 @@ fn why(cpu: u64, out: &mut String) -> Result<(), Errno> {
         // Housekeeping is not about one CPU: it is what all CPUs but the isolated ones do.
         let scope = if dep == TickDep::Housekeeping { Scope::Global } else { Scope::Cpu };
         let _ = write!(out, "held dep={} scope={}", dep.name(), scope.name());
-        origin(h.site, h.task, &h.comm, out);
+        // By the name that it has now: it may have called execve since.
+        let comm = task::with(h.task, |t| t.comm()).unwrap_or(h.comm);
+        origin(h.site, h.task, &comm, out);
         let _ = writeln!(out, " since_ns={}", h.since_ns);
     }
     // The other masks keep no holder.
