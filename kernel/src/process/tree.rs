@@ -152,7 +152,9 @@ pub fn ended(process: &Process, status: u32) {
         if let Some(node) = tree.get(&child) {
             node.process.ppid.store(1, Ordering::Relaxed);
             ended_child |= node.life != Life::Alive;
-            for thread in node.process.threads.lock().iter() {
+            // A copy: sending takes the same lock.
+            let threads = node.process.threads.lock().clone();
+            for thread in &threads {
                 let signal = thread.parent_death_signal.load(Ordering::Relaxed);
                 if signal != 0 {
                     signal::send_to_thread(thread, Info::from_kernel(signal));
@@ -202,8 +204,21 @@ pub fn stop_changed(process: &Process, signal: Option<u32>) {
     tell_parent(&tree, process, sig::CHLD, child_info(process, sig::CHLD, code, value as i32));
 }
 
-/// One look at the children of `parent`: `Ok(None)` if there are some but none to report. `keep`: leave it to be waited for again.
-pub fn look(parent: &Process, who: Who, stopped: bool, continued: bool, keep: bool) -> Result<Option<Waited>, Errno> {
+/// What wait4 and waitid ask for.
+#[derive(Clone, Copy)]
+pub struct What {
+    /// Children that have ended.
+    pub ended: bool,
+    /// Children that were stopped.
+    pub stopped: bool,
+    /// Children that go on.
+    pub continued: bool,
+    /// Leave it to be waited for again.
+    pub keep: bool,
+}
+
+/// One look at the children of `parent`: `Ok(None)` if there are some that may have `what` to report, but none has.
+pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Errno> {
     let mut tree = TREE.lock();
     let me = tree.get(&parent.pid).ok_or(ECHILD)?;
     let mut any = false;
@@ -215,14 +230,15 @@ pub fn look(parent: &Process, who: Who, stopped: bool, continued: bool, keep: bo
             Who::Pid(p) => p == pid,
             Who::Group(g) => g == node.process.pgid.load(Ordering::Relaxed),
         };
-        if !wanted {
+        // An ended child will never stop or go on.
+        if !wanted || !what.ended && node.life != Life::Alive {
             continue;
         }
         any = true;
         let status = match (node.life, node.report) {
             (Life::Ended { status }, _) => Some((status, true)),
-            (_, Some(CONTINUED)) if continued => Some((CONTINUED, false)),
-            (_, Some(status)) if stopped && status != CONTINUED => Some((status, false)),
+            (_, Some(CONTINUED)) if what.continued => Some((CONTINUED, false)),
+            (_, Some(status)) if what.stopped && status != CONTINUED => Some((status, false)),
             _ => None,
         };
         if let Some((status, ended)) = status {
@@ -234,7 +250,7 @@ pub fn look(parent: &Process, who: Who, stopped: bool, continued: bool, keep: bo
         return if any { Ok(None) } else { Err(ECHILD) };
     };
     let waited = Waited { pid, status, runtime_ns };
-    if keep {
+    if what.keep {
         return Ok(Some(waited));
     }
     if ended {

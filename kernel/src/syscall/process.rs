@@ -3,7 +3,7 @@
 use super::table::Calls;
 use crate::errno::{EINVAL, ERESTARTSYS, ESRCH, Errno, SysResult};
 use crate::mm::user_copy;
-use crate::process::tree::{self, Who};
+use crate::process::tree::{self, What, Who};
 use crate::process::{Process, current, current_thread, exit};
 use crate::system_call;
 use alloc::sync::Arc;
@@ -147,12 +147,12 @@ const WNOWAIT: u64 = 0x0100_0000;
 /// __WNOTHREAD, __WALL, __WCLONE: no difference here.
 const W_IGNORED: u64 = 0xe000_0000;
 
-fn wait(who: Who, stopped: bool, continued: bool, keep: bool, hang: bool) -> Result<Option<tree::Waited>, Errno> {
+fn wait(who: Who, what: What, hang: bool) -> Result<Option<tree::Waited>, Errno> {
     let me = current();
     if !hang {
-        return tree::look(me, who, stopped, continued, keep);
+        return tree::look(me, who, what);
     }
-    let look = || tree::look(me, who, stopped, continued, keep).transpose();
+    let look = || tree::look(me, who, what).transpose();
     me.children_changed.wait(true, look).map_err(|_| ERESTARTSYS)?.map(Some)
 }
 
@@ -179,7 +179,8 @@ system_call! {
             pgid => Who::Group(pgid.unsigned_abs()),
         };
         let has = |o: u64| options & o != 0;
-        let Some(found) = wait(who, has(WUNTRACED), has(WCONTINUED), false, !has(WNOHANG))? else { return Ok(0) };
+        let what = What { ended: true, stopped: has(WUNTRACED), continued: has(WCONTINUED), keep: false };
+        let Some(found) = wait(who, what, !has(WNOHANG))? else { return Ok(0) };
         if status != 0 {
             user_copy::write(status, &found.status)?;
         }
@@ -205,7 +206,10 @@ system_call! {
             _ => return Err(EINVAL),
         };
         let has = |o: u64| options & o != 0;
-        let found = wait(who, has(WUNTRACED), has(WCONTINUED), has(WNOWAIT), !has(WNOHANG))?;
+        let what = What {
+            ended: has(WEXITED), stopped: has(WUNTRACED), continued: has(WCONTINUED), keep: has(WNOWAIT),
+        };
+        let found = wait(who, what, !has(WNOHANG))?;
         if info != 0 {
             let mut words = [0u64; 16];
             if let Some(w) = &found {
