@@ -219,7 +219,8 @@ pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     restore_fpu(w[at::FPSTATE])?;
     {
         let mut alternate = thread.alternate_stack.lock();
-        if alternate.size == 0 && w[at::STACK + 1] as u32 & DISABLED == 0 {
+        let is_user = w[at::STACK].checked_add(w[at::STACK + 2]).is_some_and(|end| end <= USER_END);
+        if alternate.size == 0 && w[at::STACK + 1] as u32 & DISABLED == 0 && is_user {
             *alternate = AlternateStack {
                 base: w[at::STACK],
                 size: w[at::STACK + 2],
@@ -243,6 +244,7 @@ fn restore_fpu(from: u64) -> Result<(), Fault> {
         }
         return Ok(());
     }
+    let end = from.checked_add(fpu::area_size() as u64).filter(|&end| end <= USER_END).ok_or(Fault)?;
     loop {
         {
             let _irq_off = IrqOff::new();
@@ -258,9 +260,8 @@ fn restore_fpu(from: u64) -> Result<(), Fault> {
             }
         }
         // With interrupts off a page that is not there fails: bring it in and try again. The CPU still holds the state.
-        let size = fpu::area_size() as u64;
         let mut at = from;
-        while at < from + size {
+        while at < end {
             let _: [u8; 1] = user_copy::read(at)?;
             at = (at & !4095) + 4096;
         }
