@@ -286,16 +286,19 @@ system_call! {
                 Ok(0)
             }
             GLOBAL_EXPEDITED => {
-                barrier_on(&percpu::online().difference(&idle_or_alone()));
+                barrier_on(&cpus_registered());
                 Ok(0)
             }
-            REGISTER_GLOBAL_EXPEDITED => Ok(0),
+            REGISTER_GLOBAL_EXPEDITED => {
+                space.membarrier.fetch_or(FOR_ALL, Ordering::SeqCst);
+                Ok(0)
+            }
             REGISTER_PRIVATE_EXPEDITED => {
-                space.membarrier.fetch_or(1, Ordering::Relaxed);
+                space.membarrier.fetch_or(FOR_ITSELF, Ordering::SeqCst);
                 Ok(0)
             }
             PRIVATE_EXPEDITED => {
-                if space.membarrier.load(Ordering::Relaxed) == 0 {
+                if space.membarrier.load(Ordering::SeqCst) & FOR_ITSELF == 0 {
                     return Err(EPERM);
                 }
                 barrier_on(&cpus_running(space.root()));
@@ -306,13 +309,23 @@ system_call! {
     }
 }
 
-/// CPUs that run no user code: idle ones.
-fn idle_or_alone() -> CpuSet {
+/// Bits of `AddressSpace::membarrier`: registered for PRIVATE_EXPEDITED, for GLOBAL_EXPEDITED.
+const FOR_ITSELF: u32 = 1;
+const FOR_ALL: u32 = 2;
+
+/// CPUs that run a process which has registered for barriers from strangers. Nobody else may interrupt an isolated CPU so.
+fn cpus_registered() -> CpuSet {
     core::sync::atomic::fence(Ordering::SeqCst);
     let mut set = CpuSet::new();
-    for cpu in percpu::online().iter() {
-        if sched::is_idle(percpu::of(cpu)) {
-            let _ = set.insert(cpu);
+    for process in crate::process::tree::all() {
+        let root = process
+            .address_space
+            .lock()
+            .as_ref()
+            .filter(|space| space.membarrier.load(Ordering::SeqCst) & FOR_ALL != 0)
+            .map(|space| space.root());
+        if let Some(root) = root {
+            set = set.union(&cpus_running(root));
         }
     }
     set
