@@ -30,7 +30,7 @@ pub fn open() -> Arc<dyn File> {
 fn record(line: &str, at: u64) -> String {
     let parsed = line.strip_prefix('[').and_then(|l| l.split_once("] ")).and_then(|(time, text)| {
         let (s, us) = time.trim().split_once('.')?;
-        Some((s.parse::<u64>().ok()? * 1_000_000 + us.parse::<u64>().ok()?, text))
+        Some((s.parse::<u64>().ok()?.saturating_mul(1_000_000).saturating_add(us.parse().ok()?), text))
     });
     let (us, text) = parsed.unwrap_or((0, line));
     format!("6,{at},{us},-;{text}\n")

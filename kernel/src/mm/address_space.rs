@@ -308,11 +308,11 @@ impl AddressSpace {
         }
         if to.is_none() && old_len > 0 && old_end == region.end {
             // In place, if there is room behind it.
-            let tail = Region::new(old_end..old + new_len, region.prot, advanced(region.kind, old_end - region.start));
-            if old.checked_add(new_len).is_some_and(|e| e <= pt::USER_END)
-                && inner.map.map_fixed_noreplace(tail).is_ok()
-            {
-                return Ok(old);
+            if let Some(end) = old.checked_add(new_len).filter(|&e| e <= pt::USER_END) {
+                let tail = Region::new(old_end..end, region.prot, advanced(region.kind, old_end - region.start));
+                if inner.map.map_fixed_noreplace(tail).is_ok() {
+                    return Ok(old);
+                }
             }
         }
         if !may_move {
@@ -410,9 +410,9 @@ impl Inner {
 
 fn advanced(kind: Kind, bytes: u64) -> Kind {
     match kind {
-        Kind::FileBacked { file, offset } => Kind::FileBacked { file, offset: offset + bytes },
-        Kind::Shared { object, offset } => Kind::Shared { object, offset: offset + bytes },
-        Kind::Special { offset } => Kind::Special { offset: offset + bytes },
+        Kind::FileBacked { file, offset } => Kind::FileBacked { file, offset: offset.wrapping_add(bytes) },
+        Kind::Shared { object, offset } => Kind::Shared { object, offset: offset.wrapping_add(bytes) },
+        Kind::Special { offset } => Kind::Special { offset: offset.wrapping_add(bytes) },
         Kind::Heap => Kind::Anonymous,
         same => same,
     }

@@ -202,8 +202,10 @@ pub fn thread_ends(thread: &Thread) {
     if head == 0 {
         return;
     }
-    let (Ok(first), Ok(offset)) = (user_copy::read::<u64>(head), user_copy::read::<u64>(head + 8)) else { return };
-    let pending = user_copy::read::<u64>(head + 16).unwrap_or(0);
+    let (Ok(first), Ok(offset)) = (user_copy::read::<u64>(head), user_copy::read::<u64>(head.wrapping_add(8))) else {
+        return;
+    };
+    let pending = user_copy::read::<u64>(head.wrapping_add(16)).unwrap_or(0);
     let died = |entry: u64| {
         let at = (entry & !1).wrapping_add(offset);
         let Ok(word) = user_copy::read::<u32>(at) else { return };

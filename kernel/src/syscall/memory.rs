@@ -2,7 +2,7 @@
 
 use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
-use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, Errno};
+use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
 use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory};
 use crate::process::current_thread;
@@ -61,6 +61,10 @@ system_call! {
         let prot = prot_of(prot)?;
         if len == 0 || offset % PAGE_SIZE != 0 {
             return Err(EINVAL);
+        }
+        // A file's bytes are numbered by a signed 64-bit offset.
+        if flags & map::ANONYMOUS == 0 && offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(EOVERFLOW);
         }
         let content = match (flags & map::TYPE, flags & map::ANONYMOUS != 0) {
             (map::PRIVATE, true) if flags & map::GROWSDOWN != 0 => Content::Stack,
@@ -139,7 +143,8 @@ system_call! {
         if address % PAGE_SIZE != 0 || flags & !7 != 0 || flags & 5 == 5 {
             return Err(EINVAL);
         }
-        if space()?.covers(address, len.next_multiple_of(PAGE_SIZE), Prot::NONE) { Ok(0) } else { Err(ENOMEM) }
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(ENOMEM)?;
+        if space()?.covers(address, len, Prot::NONE) { Ok(0) } else { Err(ENOMEM) }
     }
 }
 system_call! {
