@@ -70,6 +70,12 @@ impl From<kcore::vma::MapError> for Errno {
 pub fn into_rax(result: SysResult) -> i64 {
     match result {
         Ok(v) => v as i64,
-        Err(e) => -(e.0 as i64),
+        Err(e) => {
+            // What has interrupted the call says so before it makes exit work of it: no restart code goes without.
+            if e.0 >= ERESTARTSYS.0 {
+                crate::process::signal::look_again();
+            }
+            -(e.0 as i64)
+        }
     }
 }

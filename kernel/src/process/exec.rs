@@ -124,7 +124,10 @@ fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 fn map_segments(space: &AddressSpace, file: &FileBytes, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
     let base = match plan.kind {
         Kind::Static => 0,
-        Kind::Pie => (PIE_BASE + (random::next() & 0xfff) * PAGE_SIZE).next_multiple_of(plan.align) - plan.span().start,
+        Kind::Pie => (PIE_BASE + (random::next() & 0xfff) * PAGE_SIZE)
+            .next_multiple_of(plan.align)
+            .checked_sub(plan.span().start)
+            .ok_or(ENOEXEC)?,
     };
     let mut end = 0;
     for segment in &plan.segments {

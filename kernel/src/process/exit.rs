@@ -39,6 +39,9 @@ pub fn exit_thread(status: u32) -> ! {
         drop(gone);
         last
     };
+    if !last {
+        super::signal::leave_to_others(thread, !thread.blocked.load(Ordering::SeqCst));
+    }
     process.ended_runtime_ns.fetch_add(task.runtime_ns.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the thread itself, with no reference to its parts alive.
     let (files, space) = unsafe { (thread.set_files(None), thread.set_address_space(None)) };

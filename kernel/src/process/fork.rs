@@ -73,6 +73,7 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         address_space: Own(UnsafeCell::new(Some(space))),
         files: Own(UnsafeCell::new(files)),
         blocked: AtomicU64::new(blocked),
+        waits_for: AtomicU64::new(0),
         saved_blocked: SpinLock::new(None),
         pending: PendingSignals::new(),
         alternate_stack: SpinLock::new(AlternateStack::default()),
@@ -119,6 +120,8 @@ pub(super) fn new_process(
         pending: PendingSignals::new(),
         group_exit: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
+        continues: AtomicU32::new(0),
+        exec_by: AtomicU32::new(0),
         changed: WaitQueue::new(),
         children_changed: WaitQueue::new(),
         vfork: SpinLock::new(None),
@@ -212,7 +215,9 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     }
     switch::prepare_user(&task, &child);
     // It looks once whether its process ends already.
-    task.signal_pending.store(has(flag::THREAD), Ordering::Relaxed);
+    if has(flag::THREAD) {
+        task.signal_pending.store(true, Ordering::SeqCst);
+    }
     sched::start(&task);
     if let Some(completion) = completion {
         completion.wait();

@@ -60,6 +60,10 @@ pub struct Process {
     group_exit: AtomicU64,
     /// All threads sleep until SIGCONT.
     pub stopped: AtomicBool,
+    /// How many SIGCONT there were; they wrap.
+    pub continues: AtomicU32,
+    /// Task index of the thread that ends all others to run another program; 0: none. No thread is added meanwhile.
+    pub exec_by: AtomicU32,
     /// Who waits for `stopped` to end, or for the other threads to end.
     pub changed: WaitQueue,
     /// Where its threads wait for its children.
@@ -98,6 +102,8 @@ pub struct Thread {
     files: Own<Option<Arc<FileTable>>>,
     /// Signals that wait while they are in this set.
     pub blocked: AtomicU64,
+    /// Signals that rt_sigtimedwait has opened although the thread blocks them: they are kept even where they are ignored.
+    pub waits_for: AtomicU64,
     /// The set to go back to after sigsuspend; `None` outside.
     pub saved_blocked: SpinLock<Option<u64>, { rank::PROCESS_PART }>,
     /// Signals for this thread.

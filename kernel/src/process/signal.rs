@@ -203,6 +203,11 @@ impl PendingSignals {
 
     /// Take out the first of the lowest signal that is in `wanted`; faults first.
     pub fn take(&self, wanted: u64) -> Option<Info> {
+        self.take_and(wanted, || ()).map(|(info, ())| info)
+    }
+
+    /// `take`, with what `read` gives while the signal still waits: who removes it later than that finds it gone.
+    fn take_and<R>(&self, wanted: u64, read: impl FnOnce() -> R) -> Option<(Info, R)> {
         if self.set() & wanted == 0 {
             return None;
         }
@@ -214,11 +219,12 @@ impl PendingSignals {
         }
         let signal = first.trailing_zeros() + 1;
         let at = queue.iter().position(|i| i.signal == signal)?;
+        let read = read();
         let info = queue.remove(at)?;
         if !queue.iter().any(|i| i.signal == signal) {
             self.set.fetch_and(!bit(signal), Ordering::SeqCst);
         }
-        Some(info)
+        Some((info, read))
     }
 
     fn remove(&self, set: u64) {
@@ -251,6 +257,8 @@ fn prepare(process: &Arc<Process>, signal: u32) {
     } else if signal == sig::CONT {
         process.pending.remove(STOPS);
         threads(process).iter().for_each(|t| t.pending.remove(STOPS));
+        // A stop that was taken out before this, but has not stopped the process yet, sees it (`stop`).
+        process.continues.fetch_add(1, Ordering::SeqCst);
         go_on(process);
     }
 }
@@ -265,12 +273,34 @@ fn go_on(process: &Process) {
     }
 }
 
-/// Whether the signal changes nothing and is dropped: ignored and not blocked, or the default action of the first process.
-fn is_dropped(process: &Process, signal: u32, blocked: u64) -> bool {
-    if process.pid == 1 && process.actions.lock().of(signal).handler == DEFAULT {
-        return true;
+/// Whether the signal changes nothing and is dropped: not blocked by `thread`, which does not wait for it either, and ignored or
+/// the default action of the first process.
+fn is_dropped(process: &Process, signal: u32, thread: Option<&Thread>) -> bool {
+    let kept = thread.map_or(0, |t| t.waits_for.load(Ordering::SeqCst) | t.blocked.load(Ordering::SeqCst));
+    if kept & bit(signal) != 0 {
+        return false;
     }
-    blocked & bit(signal) == 0 && process.actions.lock().ignores(signal)
+    let actions = process.actions.lock();
+    process.pid == 1 && actions.of(signal).handler == DEFAULT || actions.ignores(signal)
+}
+
+/// One of the threads of `process` that do not block all of `set` looks at its signals.
+#[track_caller]
+fn notify_one(process: &Process, set: u64, but: Option<u32>) -> bool {
+    let takes = |t: &&Arc<Thread>| Some(t.task) != but && set & !t.blocked.load(Ordering::SeqCst) != 0;
+    let thread = process.threads.lock().iter().find(takes).cloned();
+    thread.map(|t| t.notify()).is_some()
+}
+
+/// The running thread, which `set` of its process's signals may have been meant for, will not take them: others do.
+#[track_caller]
+pub fn leave_to_others(thread: &Thread, set: u64) {
+    let mut left = thread.process.pending.set() & set;
+    while left != 0 {
+        let one = left & left.wrapping_neg();
+        let _ = notify_one(&thread.process, one, Some(thread.task));
+        left &= !one;
+    }
 }
 
 /// Send to the process: one of its threads that does not block it gets it. See the module for where this may be called.
@@ -284,15 +314,13 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
         return;
     }
     prepare(process, signal);
-    let threads = threads(process);
-    let blocked = threads.first().map_or(0, |t| t.blocked.load(Ordering::SeqCst));
-    if is_dropped(process, signal, blocked) {
+    let first = process.threads.lock().first().cloned();
+    if is_dropped(process, signal, first.as_deref()) {
         return;
     }
     process.pending.add(info);
-    if let Some(thread) = threads.iter().find(|t| t.blocked.load(Ordering::SeqCst) & bit(signal) == 0) {
-        thread.notify();
-    }
+    // Only now: who blocks the signal or ends from here on finds it pending and passes it on (`leave_to_others`).
+    notify_one(process, bit(signal), None);
 }
 
 /// Send to one thread.
@@ -306,12 +334,12 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
         return;
     }
     prepare(&thread.process, signal);
-    let blocked = thread.blocked.load(Ordering::SeqCst);
-    if is_dropped(&thread.process, signal, blocked) {
+    if is_dropped(&thread.process, signal, Some(thread)) {
         return;
     }
     thread.pending.add(info);
-    if blocked & bit(signal) == 0 {
+    // Only now: who unblocks it from here on finds it pending.
+    if thread.blocked.load(Ordering::SeqCst) & bit(signal) == 0 {
         thread.notify();
     }
 }
@@ -352,6 +380,7 @@ pub fn force(info: Info) {
 }
 
 /// Have the running thread look at its signals before it goes back to user mode.
+#[cold]
 pub fn look_again() {
     let irq_off = IrqOff::new();
     crate::sched::current().signal_pending.store(true, Ordering::SeqCst);
@@ -360,7 +389,9 @@ pub fn look_again() {
 
 /// Change the running thread's blocked set; signals that are not blocked any more are handled before user mode.
 pub fn set_blocked(thread: &Thread, set: u64) {
-    thread.blocked.store(set & !UNBLOCKABLE, Ordering::SeqCst);
+    let set = set & !UNBLOCKABLE;
+    let newly = set & !thread.blocked.swap(set, Ordering::SeqCst);
+    leave_to_others(thread, newly);
     if thread.deliverable() != 0 {
         look_again();
     }
@@ -387,7 +418,9 @@ pub fn deliver_pending(frame: &mut Frame) {
             continue;
         }
         let wanted = !thread.blocked.load(Ordering::SeqCst);
-        let Some(info) = thread.pending.take(wanted).or_else(|| process.pending.take(wanted)) else { break };
+        let continues = || process.continues.load(Ordering::SeqCst);
+        let own = thread.pending.take_and(wanted, continues);
+        let Some((info, continues)) = own.or_else(|| process.pending.take_and(wanted, continues)) else { break };
         let action = process.actions.lock().of(info.signal);
         match action.handler {
             IGNORE => continue,
@@ -400,7 +433,7 @@ pub fn deliver_pending(frame: &mut Frame) {
                     if info.signal != sig::STOP && tree::is_orphaned(pgid, sid) {
                         continue;
                     }
-                    stop(thread, info.signal);
+                    stop(thread, info.signal, continues);
                     continue;
                 }
                 kill(process, info.signal);
@@ -427,7 +460,8 @@ pub fn deliver_pending(frame: &mut Frame) {
         return;
     }
     restart_system_call(frame, None);
-    if let Some(old) = thread.saved_blocked.lock().take() {
+    let saved = thread.saved_blocked.lock().take();
+    if let Some(old) = saved {
         set_blocked(thread, old);
     }
 }
@@ -466,12 +500,13 @@ fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
     }
 }
 
-/// The running thread takes a stop signal: all threads stop, the parent is told, and told again when they go on.
-fn stop(thread: &Thread, signal: u32) {
+/// The running thread takes a stop signal: all threads stop, the parent is told, and told again when they go on. `continues`:
+/// `Process::continues` when the signal was taken out.
+fn stop(thread: &Thread, signal: u32, continues: u32) {
     let process = &thread.process;
     process.stopped.store(true, Ordering::SeqCst);
-    // A SIGKILL that came meanwhile wins.
-    if process.ending().is_some() {
+    // A SIGKILL or SIGCONT that came meanwhile wins.
+    if process.ending().is_some() || process.continues.load(Ordering::SeqCst) != continues {
         go_on(process);
         return;
     }

@@ -143,6 +143,7 @@ system_call! {
         let task = crate::sched::current();
         // Open for what is waited for, so that its sender wakes this thread.
         let before = thread.blocked.load(Ordering::Relaxed);
+        thread.waits_for.store(before & wanted, Ordering::SeqCst);
         signal::set_blocked(thread, before & !wanted);
         let found = loop {
             task.state.prepare_sleep(true);
@@ -168,6 +169,7 @@ system_call! {
             }
         };
         signal::set_blocked(thread, before);
+        thread.waits_for.store(0, Ordering::SeqCst);
         let found = found?;
         if info != 0 {
             let mut words = [0u64; 16];

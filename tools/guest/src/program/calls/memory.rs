@@ -235,10 +235,9 @@ fn file() -> Result<(), String> {
     write(at, 0, 0);
     equal!(std::fs::read(&path).map_err(|e| e.to_string())?[0], 0x7f); // a private copy
     // SAFETY: (1) at an offset.
-    let second: *mut u8 = unsafe {
-        libc::mmap(null_mut(), PAGE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), PAGE as i64)
-    }
-    .cast();
+    let second: *mut u8 =
+        unsafe { libc::mmap(null_mut(), PAGE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), PAGE as i64) }
+            .cast();
     equal!(read(second, 17), content[PAGE + 17]);
     // Beyond the last page.
     // SAFETY: (1) as above.
@@ -294,7 +293,8 @@ fn copy_on_write() -> Result<(), String> {
 fn kernel_writes() -> Result<(), String> {
     let at = map(2, RW)?;
     write(at, 0, 1);
-    let ended = in_child(|| u8::from(call(libc::SYS_uname, [at as u64, 0, 0, 0, 0, 0]) != Ok(0) || read(at, 0) != b'L'))?;
+    let ended =
+        in_child(|| u8::from(call(libc::SYS_uname, [at as u64, 0, 0, 0, 0, 0]) != Ok(0) || read(at, 0) != b'L'))?;
     equal!(ended, Ended::Exit(0));
     equal!(read(at, 0), 1);
     // Into a page that is not there yet, and one that shows the page of zeros; across the border of both.

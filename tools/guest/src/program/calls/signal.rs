@@ -166,7 +166,9 @@ fn child_that_signals(signal: c_int, fd: Option<c_int>) -> Result<libc::pid_t, S
         Fork::Child => {
             let path = format!("/proc/{me}/stat");
             // Until the parent sleeps, which /proc says.
-            while !std::fs::read_to_string(&path).is_ok_and(|t| t.rsplit(')').next().is_some_and(|r| r.starts_with(" S"))) {
+            while !std::fs::read_to_string(&path)
+                .is_ok_and(|t| t.rsplit(')').next().is_some_and(|r| r.starts_with(" S")))
+            {
                 std::thread::yield_now();
             }
             // SAFETY: (1) no memory is passed.
@@ -220,9 +222,7 @@ extern "C" fn open_page(signal: c_int, info: *mut libc::siginfo_t, context: *mut
 fn segv_handler() -> Result<(), String> {
     install(libc::SIGSEGV, open_page, 0)?;
     // SAFETY: (1) a new mapping.
-    let page = unsafe {
-        libc::mmap(null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-    };
+    let page = unsafe { libc::mmap(null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
     ensure!(page != libc::MAP_FAILED);
     PAGE.store(page as usize, Ordering::SeqCst);
     // SAFETY: (1) the handler makes the page accessible.
@@ -363,9 +363,8 @@ fn queued_value() -> Result<(), String> {
     set_mask(libc::SIG_BLOCK, &[REAL_TIME]);
     for value in [1usize, 10, 100] {
         // SAFETY: (1) the value is a number.
-        let sent = unsafe {
-            libc::sigqueue(linux::own_pid(), REAL_TIME, libc::sigval { sival_ptr: value as *mut c_void })
-        };
+        let sent =
+            unsafe { libc::sigqueue(linux::own_pid(), REAL_TIME, libc::sigval { sival_ptr: value as *mut c_void }) };
         equal!(sent, 0);
     }
     set_mask(libc::SIG_UNBLOCK, &[REAL_TIME]);

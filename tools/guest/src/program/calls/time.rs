@@ -46,9 +46,7 @@ fn sleeps() -> Result<(), String> {
     }
     equal!(sleep(0, 1_000_000_000), Err(libc::EINVAL));
     equal!(sleep(u64::MAX, 0), Err(libc::EINVAL));
-    let until = |clock: u64, at: [u64; 2]| {
-        call(libc::SYS_clock_nanosleep, [clock, 1, at.as_ptr() as u64, 0, 0, 0])
-    };
+    let until = |clock: u64, at: [u64; 2]| call(libc::SYS_clock_nanosleep, [clock, 1, at.as_ptr() as u64, 0, 0, 0]);
     let wanted = linux::monotonic_ns() + 2_000_000;
     equal!(until(1, [wanted / 1_000_000_000, wanted % 1_000_000_000]), Ok(0));
     ensure!(linux::monotonic_ns() >= wanted);
