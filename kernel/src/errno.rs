@@ -64,18 +64,3 @@ impl From<kcore::vma::MapError> for Errno {
         }
     }
 }
-
-/// A result as RAX has it: the value, or the error as a negative number.
-#[inline(always)]
-pub fn into_rax(result: SysResult) -> i64 {
-    match result {
-        Ok(v) => v as i64,
-        Err(e) => {
-            // What has interrupted the call says so before it makes exit work of it: no restart code goes without.
-            if e.0 >= ERESTARTSYS.0 {
-                crate::process::signal::look_again();
-            }
-            -(e.0 as i64)
-        }
-    }
-}

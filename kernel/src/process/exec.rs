@@ -7,7 +7,7 @@ use super::{Thread, current_thread, random};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
-use crate::errno::{EACCES, EAGAIN, ENOEXEC, ENOMEM, Errno};
+use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
 use crate::fs::{self, Bytes, WorkDir};
 use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT};
 use crate::percpu;
@@ -236,28 +236,36 @@ pub fn describe(thread: &Thread, path: &[u8], loaded: &Loaded) {
     drop(exe);
 }
 
-/// All threads but the running one end; it becomes the process's first.
+/// All threads but the running one end; it becomes the process's first. Of two threads that want it the later one fails, and ends.
 fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
     let process = &thread.process;
-    let others = || process.threads.lock().iter().filter(|t| t.task != thread.task).cloned().collect::<Vec<_>>();
-    let first = others();
-    if first.is_empty() {
-        return Ok(());
-    }
-    if thread.must_end.load(Ordering::SeqCst) || process.ending().is_some() {
+    // Before the list is read: no thread joins it from here on (`fork::join`).
+    if process.exec_by.compare_exchange(0, thread.task, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return Err(EAGAIN);
     }
-    for other in &first {
+    let alone = wait_until_alone(thread);
+    process.exec_by.store(0, Ordering::SeqCst);
+    if !alone {
+        return Err(EAGAIN);
+    }
+    thread.tid.store(process.pid, Ordering::Relaxed);
+    Ok(())
+}
+
+/// False: the process has to end.
+fn wait_until_alone(thread: &Thread) -> bool {
+    let process = &thread.process;
+    let threads = process.threads.lock().clone();
+    for other in threads.iter().filter(|t| t.task != thread.task) {
         other.must_end.store(true, Ordering::SeqCst);
         let _ = sched::task::with(other.task, |t| sched::notify_signal(t));
     }
-    drop(first);
-    let alone = process.changed.wait(true, || (process.threads.lock().len() == 1).then_some(()));
-    if alone.is_err() && others().iter().any(|_| process.ending().is_some()) {
-        return Err(EACCES);
-    }
-    let _ =
-        process.changed.wait(false, || (process.threads.lock().len() == 1 || process.ending().is_some()).then_some(()));
-    thread.tid.store(process.pid, Ordering::Relaxed);
-    Ok(())
+    drop(threads);
+    // Stopped ones do not sleep interruptibly.
+    process.changed.wake_all();
+    let decided = || {
+        let alone = process.threads.lock().len() == 1;
+        (alone || process.ending().is_some()).then_some(alone)
+    };
+    process.changed.wait(false, decided).unwrap_or(false)
 }

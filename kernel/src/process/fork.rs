@@ -5,7 +5,7 @@ use super::signal_frame::AlternateStack;
 use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::frame::Frame;
-use crate::errno::{EAGAIN, EINVAL, ENOMEM, Errno, SysResult};
+use crate::errno::{EAGAIN, EINVAL, ENOMEM, ERESTARTNOINTR, Errno, SysResult};
 use crate::fs::{FileTable, WorkDir};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user_copy;
@@ -84,9 +84,36 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         parent_death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),
     });
-    thread.process.threads.lock().push(thread.clone());
     task.set_owner(thread.clone());
     thread
+}
+
+/// The new thread is one of its process, unless another of its threads runs execve: then the caller, which has to end, looks again.
+pub(super) fn join(thread: &Arc<Thread>) -> Result<(), Errno> {
+    let mut threads = thread.process.threads.lock();
+    if thread.process.exec_by.load(Ordering::SeqCst) != 0 {
+        return Err(ERESTARTNOINTR);
+    }
+    threads.push(thread.clone());
+    Ok(())
+}
+
+/// Undo the making of a thread that has never run and that only its maker knows.
+fn discard(thread: Arc<Thread>, task: &Task) {
+    // SAFETY: the thread has never run.
+    let (files, space) = unsafe { (thread.set_files(None), thread.set_address_space(None)) };
+    drop((files, space));
+    task::release(task);
+}
+
+/// As `discard`, for a process with its only thread.
+fn discard_process(process: &Process, thread: Arc<Thread>, task: &Task) {
+    let threads = core::mem::take(&mut *process.threads.lock());
+    drop(threads);
+    let files = process.files.lock().take();
+    let space = process.address_space.lock().take();
+    drop((files, space));
+    discard(thread, task);
 }
 
 /// A process without threads yet.
@@ -173,7 +200,12 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     let blocked = me.blocked.load(Ordering::Relaxed);
     let completion = has(flag::VFORK).then(Completion::new);
     let thread = if has(flag::THREAD) {
-        new_thread(parent.clone(), &task, space, blocked)
+        let thread = new_thread(parent.clone(), &task, space, blocked);
+        if let Err(e) = join(&thread) {
+            discard(thread, &task);
+            return Err(e);
+        }
+        thread
     } else {
         let files = me.files().ok_or(ENOMEM)?;
         let files = if has(flag::FILES) { files.clone() } else { files.clone_table() };
@@ -189,7 +221,13 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
             let stack = *me.alternate_stack.lock();
             *thread.alternate_stack.lock() = stack;
         }
-        tree::insert(process, ppid);
+        join(&thread)?;
+        // A signal to the group either finds the child too or is found here, and then the call starts again after it.
+        let interrupted = || me.deliverable() != 0 || parent.ending().is_some() || me.must_end.load(Ordering::SeqCst);
+        if !tree::insert(process.clone(), ppid, interrupted) {
+            discard_process(&process, thread, &task);
+            return Err(ERESTARTNOINTR);
+        }
         thread
     };
     if has(flag::SETTLS) {
@@ -220,7 +258,7 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     }
     sched::start(&task);
     if let Some(completion) = completion {
-        completion.wait();
+        completion.wait(me);
     }
     Ok(tid as u64)
 }

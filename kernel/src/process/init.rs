@@ -55,7 +55,9 @@ pub fn start_init(boot: &BootInfo, params: BootParams<'static>) -> Result<(), &'
     let actions = super::signal::SignalActions::new();
     let process = fork::new_process(1, None, 0, loaded.space.clone(), file_table, work_dir, actions);
     let thread = fork::new_thread(process.clone(), &task, loaded.space.clone(), 0);
-    tree::insert(process, 0);
+    if fork::join(&thread).is_err() || !tree::insert(process, 0, || false) {
+        return Err(no_memory);
+    }
     exec::describe(&thread, path.as_bytes(), &loaded);
     switch::prepare_user(&task, &exec::first_frame(loaded.entry, loaded.stack));
     crate::info!("Run {path} as init process");

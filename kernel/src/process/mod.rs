@@ -156,9 +156,19 @@ impl Completion {
         self.waiters.wake_all();
     }
 
-    /// Wait for it. A signal does not end the wait.
-    pub fn wait(&self) {
-        let _ = self.waiters.wait(false, || self.done.load(Ordering::SeqCst).then_some(()));
+    /// Wait for it, as `thread`, the running one. Of all signals only what ends the thread ends the wait; others are handled after it.
+    pub fn wait(&self, thread: &Thread) {
+        let over = || {
+            let over = self.done.load(Ordering::SeqCst)
+                || thread.process.ending().is_some()
+                || thread.must_end.load(Ordering::SeqCst);
+            over.then_some(())
+        };
+        while self.waiters.wait(true, over).is_err() {
+            // Seen: `over` is asked again after this, so that an end said before is not missed.
+            crate::sched::current().signal_pending.store(false, Ordering::SeqCst);
+        }
+        signal::look_again();
     }
 }
 

@@ -59,15 +59,20 @@ pub const fn stopped_status(signal: u32) -> u32 {
 /// Wait status of a continuation.
 pub const CONTINUED: u32 = 0xffff;
 
-/// A new process, child of `parent` (0 = of nobody). Its pid is held until it has been waited for.
-pub fn insert(process: Arc<Process>, parent: u32) {
+/// A new process, child of `parent` (0 = of nobody), unless `refused`, which is asked with no signal to a group under way. Its pid is
+/// held until it has been waited for.
+pub fn insert(process: Arc<Process>, parent: u32, refused: impl FnOnce() -> bool) -> bool {
     let pid = process.pid;
-    task::hold_id(pid);
     let mut tree = TREE.lock();
+    if refused() {
+        return false;
+    }
+    task::hold_id(pid);
     if let Some(p) = tree.get_mut(&parent) {
         p.children.push(pid);
     }
     tree.insert(pid, Node { process, children: Vec::new(), life: Life::Alive, report: None, waited_runtime_ns: 0 });
+    true
 }
 
 /// The process `pid`, ended ones too.

@@ -21,7 +21,7 @@ const MAX_STRETCHES: usize = 1024;
 /// A result as RAX has it.
 #[inline(always)]
 fn ret(result: Result<usize, Errno>) -> i64 {
-    crate::errno::into_rax(result.map(|v| v as u64))
+    crate::syscall::table::into_rax(result.map(|v| v as u64))
 }
 
 macro_rules! handler {

@@ -2,10 +2,10 @@
 //!
 //! Reached by `entry::syscall::full_frame_call`, the table's entry for their numbers.
 
-use super::table::Calls;
+use super::table::{Calls, into_rax};
 use crate::entry::frame::Frame;
 use crate::entry::syscall::full_frame_call;
-use crate::errno::{E2BIG, EFAULT, ENAMETOOLONG, Errno, into_rax};
+use crate::errno::{E2BIG, EFAULT, ENAMETOOLONG, Errno};
 use crate::mm::user_copy;
 use crate::process::fork::{self, Clone, flag};
 use crate::process::signal::{Info, force, sig};

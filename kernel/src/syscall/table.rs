@@ -43,6 +43,21 @@ const fn build() -> [Handler; TABLE_LEN] {
     table
 }
 
+/// A result as RAX has it: the value, or the error as a negative number.
+#[inline(always)]
+pub fn into_rax(result: crate::errno::SysResult) -> i64 {
+    match result {
+        Ok(v) => v as i64,
+        Err(e) => {
+            // What has interrupted the call says so before it makes exit work of it: no restart code goes without.
+            if e.0 >= crate::errno::ERESTARTSYS.0 {
+                crate::process::signal::look_again();
+            }
+            -(e.0 as i64)
+        }
+    }
+}
+
 unsafe extern "C" fn enosys(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
     -(crate::errno::ENOSYS.0 as i64)
 }
@@ -72,7 +87,7 @@ macro_rules! system_call {
         $(#[$m])*
         pub extern "C" fn $n($a: u64, $b2: u64, $c: u64, $d: u64, $e: u64, $f: u64) -> i64 {
             let body = || -> $crate::errno::SysResult { $b };
-            $crate::errno::into_rax(body())
+            $crate::syscall::table::into_rax(body())
         }
     };
 }
