@@ -20,9 +20,6 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::vma::{Access, AddressSpaceMap, Kind, Limits, Pieces, Prot, Region};
 
-/// Bits of an address below those that choose the leaf table.
-const LEAF_SHIFT: u32 = 21;
-
 /// How far a stack may grow: RLIMIT_STACK.
 pub const STACK_LIMIT: u64 = 8 << 20;
 
@@ -293,7 +290,7 @@ impl AddressSpace {
     pub fn remap(&self, old: u64, old_len: u64, new_len: u64, may_move: bool, to: Option<u64>) -> Result<u64, Errno> {
         let round = |n: u64| n.checked_next_multiple_of(PAGE_SIZE).ok_or(EINVAL);
         let (old_len, new_len) = (round(old_len)?, round(new_len)?);
-        if old % PAGE_SIZE != 0 || new_len == 0 {
+        if !old.is_multiple_of(PAGE_SIZE) || new_len == 0 {
             return Err(EINVAL);
         }
         let old_end = old.checked_add(old_len).filter(|&e| e <= pt::USER_END).ok_or(EINVAL)?;

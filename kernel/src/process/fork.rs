@@ -16,7 +16,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use kcore::tick::TickMask;
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::{FS, Segment64};
 
@@ -153,7 +152,6 @@ pub(super) fn new_process(
         children_changed: WaitQueue::new(),
         vfork: SpinLock::new(None),
         exit_signal,
-        tick_deps: TickMask::new(),
         ended_runtime_ns: AtomicU64::new(0),
         start_ns: crate::arch::tsc::now_ns(),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),

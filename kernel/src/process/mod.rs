@@ -25,7 +25,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use kcore::tick::TickMask;
 use signal::{PendingSignals, SignalActions};
 
 /// What the threads of a program share.
@@ -72,8 +71,6 @@ pub struct Process {
     pub vfork: SpinLock<Option<Arc<Completion>>, { rank::PROCESS_PART }>,
     /// The signal that its parent gets at its end; 0 = none.
     pub exit_signal: u32,
-    /// Tick dependencies of this process.
-    pub tick_deps: TickMask,
     /// Nanoseconds that threads which have ended ran.
     pub ended_runtime_ns: AtomicU64,
     /// When it was made, ns since boot.

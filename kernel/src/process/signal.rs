@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Numbers (asm/signal.h).
-#[allow(missing_docs, reason = "the names say it")]
+#[allow(missing_docs, dead_code, reason = "the names say it; the lists are Linux's")]
 pub mod sig {
     pub const HUP: u32 = 1;
     pub const INT: u32 = 2;
@@ -62,7 +62,7 @@ pub const DEFAULT: u64 = 0;
 /// SIG_IGN
 pub const IGNORE: u64 = 1;
 /// SA_* flags (asm/signal.h).
-#[allow(missing_docs, reason = "the names say it")]
+#[allow(missing_docs, dead_code, reason = "the names say it; the lists are Linux's")]
 pub mod sa {
     pub const NOCLDSTOP: u64 = 1;
     pub const NOCLDWAIT: u64 = 2;

@@ -90,13 +90,6 @@ pub fn all() -> Vec<Arc<Process>> {
     TREE.lock().values().map(|n| n.process.clone()).collect()
 }
 
-/// Whether the group exists in the session.
-pub fn group_in_session(pgid: u32, sid: u32) -> bool {
-    TREE.lock()
-        .values()
-        .any(|n| n.process.pgid.load(Ordering::Relaxed) == pgid && n.process.sid.load(Ordering::Relaxed) == sid)
-}
-
 /// Whether no member of the group has a parent in the session but outside the group: nobody could let it go on after a stop.
 pub fn is_orphaned(pgid: u32, sid: u32) -> bool {
     let tree = TREE.lock();

@@ -37,13 +37,13 @@ static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS]
 
 impl Key {
     fn bucket(self) -> usize {
-        let mixed = (self.at / 4 ^ (self.space as u64) >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = ((self.at / 4) ^ ((self.space as u64) >> 6)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 58) as usize
     }
 }
 
 fn key_of(address: u64, private: bool) -> Result<Key, Errno> {
-    if address % 4 != 0 {
+    if !address.is_multiple_of(4) {
         return Err(EINVAL);
     }
     if address >= USER_END {

@@ -59,7 +59,7 @@ system_call! {
     /// mmap(2)
     mmap(address, len, prot, flags, fd, offset) {
         let prot = prot_of(prot)?;
-        if len == 0 || offset % PAGE_SIZE != 0 {
+        if len == 0 || !offset.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         // A file's bytes are numbered by a signed 64-bit offset.
@@ -140,7 +140,7 @@ system_call! {
 system_call! {
     /// msync(2): there is nothing behind memory to write to.
     msync(address, len, flags) {
-        if address % PAGE_SIZE != 0 || flags & !7 != 0 || flags & 5 == 5 {
+        if !address.is_multiple_of(PAGE_SIZE) || flags & !7 != 0 || flags & 5 == 5 {
             return Err(EINVAL);
         }
         let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(ENOMEM)?;
@@ -151,7 +151,7 @@ system_call! {
     /// madvise(2)
     madvise(address, len, advice) {
         const DONTNEED: u64 = 4;
-        if address % PAGE_SIZE != 0 || address.checked_add(len).is_none_or(|end| end > USER_END) {
+        if !address.is_multiple_of(PAGE_SIZE) || address.checked_add(len).is_none_or(|end| end > USER_END) {
             return Err(EINVAL);
         }
         match advice {

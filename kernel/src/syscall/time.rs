@@ -27,7 +27,7 @@ const MONOTONIC: u64 = 1;
 /// A timespec at user address `at`, in ns, saturating.
 pub fn read_duration(at: u64) -> Result<u64, Errno> {
     let [seconds, ns]: [u64; 2] = user_copy::read(at)?;
-    if seconds as i64 > i64::MAX || (seconds as i64) < 0 || ns >= NS {
+    if (seconds as i64) < 0 || ns >= NS {
         return Err(EINVAL);
     }
     Ok(seconds.saturating_mul(NS).saturating_add(ns))
