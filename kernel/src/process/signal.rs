@@ -18,18 +18,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Numbers (asm/signal.h).
 #[allow(missing_docs, dead_code, reason = "the names say it; the lists are Linux's")]
 pub mod sig {
-    pub const HUP: u32 = 1;
-    pub const INT: u32 = 2;
-    pub const QUIT: u32 = 3;
     pub const ILL: u32 = 4;
     pub const TRAP: u32 = 5;
-    pub const ABRT: u32 = 6;
     pub const BUS: u32 = 7;
     pub const FPE: u32 = 8;
     pub const KILL: u32 = 9;
     pub const SEGV: u32 = 11;
     pub const PIPE: u32 = 13;
-    pub const ALRM: u32 = 14;
     pub const CHLD: u32 = 17;
     pub const CONT: u32 = 18;
     pub const STOP: u32 = 19;
@@ -66,7 +61,6 @@ pub const IGNORE: u64 = 1;
 pub mod sa {
     pub const NOCLDSTOP: u64 = 1;
     pub const NOCLDWAIT: u64 = 2;
-    pub const SIGINFO: u64 = 4;
     pub const RESTORER: u64 = 0x0400_0000;
     pub const ONSTACK: u64 = 0x0800_0000;
     pub const RESTART: u64 = 0x1000_0000;
@@ -114,6 +108,11 @@ impl SignalActions {
             let handler = if action.handler == IGNORE { IGNORE } else { DEFAULT };
             *action = Action { handler, ..Action::default() };
         }
+    }
+
+    /// Whether stops and continuations of children raise no SIGCHLD (SA_NOCLDSTOP).
+    pub fn stops_of_children_are_silent(&self) -> bool {
+        self.of(sig::CHLD).flags & sa::NOCLDSTOP != 0
     }
 
     /// Whether ended children are forgotten at once (SIGCHLD ignored, or SA_NOCLDWAIT).

@@ -199,7 +199,10 @@ pub fn stop_changed(process: &Process, signal: Option<u32>) {
         node.report = Some(signal.map_or(CONTINUED, stopped_status));
     }
     let (code, value) = signal.map_or((6, sig::CONT), |s| (5, s)); // CLD_CONTINUED, CLD_STOPPED
-    tell_parent(&tree, process, sig::CHLD, child_info(process, sig::CHLD, code, value as i32));
+    let parent = tree.get(&process.ppid.load(Ordering::Relaxed));
+    let silent = parent.is_some_and(|p| p.process.actions.lock().stops_of_children_are_silent());
+    let raised = if silent { 0 } else { sig::CHLD };
+    tell_parent(&tree, process, raised, child_info(process, sig::CHLD, code, value as i32));
 }
 
 /// What wait4 and waitid ask for.

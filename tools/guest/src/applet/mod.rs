@@ -6,6 +6,7 @@ mod cat;
 mod crash;
 mod dmesg;
 mod echo;
+mod exhaust;
 mod free;
 mod ls;
 mod power;
@@ -17,12 +18,13 @@ use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 15] = [
+pub const APPLETS: [(&str, Main); 16] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
     ("dmesg", dmesg::main),
     ("echo", echo::main),
+    ("exhaust", exhaust::main),
     ("false", echo::no),
     ("free", free::main),
     ("ls", ls::main),
