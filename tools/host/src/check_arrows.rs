@@ -93,6 +93,7 @@ const EXCEPTIONS: &[Exception] = &[
     exception("smp/bring_up.rs", "entry", "each CPU installs its own vectors"),
     exception("smp/bring_up.rs", "mm", "each CPU gets its stacks"),
     exception("smp/bring_up.rs", "sched", "each CPU ends its start in its idle task"),
+    exception("mm/frame.rs", "process", "the reserve is for kernel threads and the first process"),
     exception("smp/bring_up.rs", "time", "each CPU starts its own timer"),
     exception("smp/ipi.rs", "sched", "the record of an IPI names the sending task"),
     exception("smp/interrupt.rs", "time", "the table of vectors leads here; time and tty own the work"),
