@@ -123,16 +123,8 @@ fn drain(frames: &mut Frames) {
     }
 }
 
-/// Whether the running task may use the reserve; unset while there is nothing but the kernel.
-static RESERVE_RULE: spin::Once<fn() -> bool> = spin::Once::new();
-
-/// Say who may use the reserve from now on. Called once, by `process` before the first program runs.
-pub fn set_reserve_rule(rule: fn() -> bool) {
-    RESERVE_RULE.call_once(|| rule);
-}
-
 fn may_use_reserve() -> bool {
-    RESERVE_RULE.get().is_none_or(|rule| rule())
+    crate::process::try_current_thread().is_none_or(|t| t.process.pid == 1)
 }
 
 /// 2^order contiguous frames with one user, content undefined. Knows no reserve: for the heap.

@@ -44,8 +44,6 @@ pub fn start_init(boot: &BootInfo, params: BootParams<'static>) -> Result<(), &'
             crate::panic::cannot_go_on(format_args!("{path}: {why} (error {}): nothing to run", e.0))
         }
     };
-    // The kernel's own threads and the first program.
-    crate::mm::frame::set_reserve_rule(|| super::try_current_thread().is_none_or(|t| t.process.pid == 1));
     let no_memory = "out of memory for the first program";
     let task = task::new_first("init").map_err(|_| no_memory)?;
     task.set_allowed(&housekeeping::kernel_noise());
