@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the kernel is dying.
+#[cfg(debug_assertions)]
 pub fn in_progress() -> bool {
     OWNER.load(Ordering::Relaxed) != 0
 }
