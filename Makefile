@@ -37,7 +37,7 @@ run-smp:
 	@tools/run-smp
 
 .PHONY: test
-test: check test-host test-loom test-miri test-qemu bench
+test: check test-host test-loom test-miri test-qemu test-debug bench
 
 .PHONY: test-host
 test-host:
@@ -58,9 +58,16 @@ test-miri:
 test-qemu: build
 	@cargo test -q -p scenarios --no-fail-fast -- --test-threads=2 $(TESTS)
 
+# The debug build checks lock order and every transition of the context word: a few scenarios run on it too.
+.PHONY: test-debug
+test-debug:
+	@$(MAKE) build PROFILE=debug
+	@PROFILE=debug cargo test -q -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
+		--test apic_modes --test jobs -- --test-threads=2
+
 .PHONY: build
 build:
-	@$(HOST) image --out $(TARGET_DIR)/image/quiesce.cpio --initrd-out $(TARGET_DIR)/image/initrd.cpio
+	@$(HOST) image --out $(TARGET_DIR)/image/quiesce.cpio --initrd-out $(TARGET_DIR)/image/initrd.cpio $(if $(filter debug,$(PROFILE)),--debug)
 
 .PHONY: check
 check:
