@@ -235,7 +235,7 @@ fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bo
 /// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue.
 fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let irq_off = IrqOff::new();
-    let _placing = task.placing.lock_held(&irq_off);
+    let placing = task.placing.lock_held(&irq_off);
     let target = placement::choose(task);
     let last = task.cpu.load(Ordering::Relaxed);
     // Its old CPU may still be on its stack; its own CPU's queue is safe, since that CPU picks only after the switch.
@@ -255,6 +255,8 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let enqueued = queue.enqueue(&TABLE, task.index, why);
     let kick_for_tick = queue.tick_needed(class) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
+    // What follows is about the CPU, not the task, and may take its timer queue, which comes before placing.
+    drop(placing);
     let local = target == percpu::this(&irq_off).cpu();
     if enqueued.preempts || was_idle {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
