@@ -8,13 +8,14 @@ use scenarios::{Outcome, Vm};
 fn forks_pipes_kills_and_programs_on_isolated_cpus() -> Outcome {
     let mut guest = Vm::new().cmdline("nohz_full=2-3").spawn()?;
     guest.prompt()?;
-    guest.command("run -c 0 busy 2 & ; run -c 1 busy 2 & ; run -c 3 busy 2 &")?;
+    guest.command("run -c 0 busy 1000 & ; run -c 1 busy 1000 & ; run -c 3 busy 1000 &")?;
     for _ in 0..10 {
         guest.command("run -c 2 echo a | cat | run -c 1 cat")?;
-        guest.command("run -c 2 spin & ; run -c 2 spin & ; cat /proc/stat | cat; kill %4; kill %5")?;
+        guest
+            .command("run -c 2 spin & ; run -c 2 spin & ; cat /proc/stat | cat; kill %4; kill %5; wait %4; wait %5")?;
         guest.command("run -c 2 crash null")?;
     }
-    let done = guest.command("wait; busy 0.2")?;
+    let done = guest.command("kill %1; kill %2; kill %3; wait; busy 0.2")?;
     assert!(done.contains("operations") && !done.contains("left out"), "{done}");
     let quiet = guest.command("noise -c 2 -s 0.2")?;
     assert!(quiet.contains("kernel entries: 0\n"), "{quiet}");
