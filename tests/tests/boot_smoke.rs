@@ -11,7 +11,14 @@ fn boots_and_powers_off(vm: Vm) -> Outcome {
 
 #[test]
 fn four_cpus() -> Outcome {
-    boots_and_powers_off(Vm::new())
+    let start = std::time::Instant::now();
+    let mut guest = Vm::new().spawn()?;
+    guest.prompt()?;
+    // For people: no test holds a time. Written past the test runner, which swallows what passes.
+    let line = format!("wall time from starting QEMU to the prompt, 4 CPUs: {:.2} s\n", start.elapsed().as_secs_f64());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    guest.power_off()?.assert_clean();
+    Ok(())
 }
 
 #[test]
