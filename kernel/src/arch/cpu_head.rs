@@ -30,7 +30,7 @@ pub struct CpuHead {
     pub isolated: AtomicU32,
     /// How deep in interrupt handlers; 0 in process context.
     pub irq_depth: AtomicU32,
-    /// The context word (DESIGN: one word per CPU).
+    /// The context word.
     pub context: PaddedWord,
     /// TSC value of the last tracked transition between kernel and user.
     pub since_tsc: AtomicU64,

@@ -1,4 +1,4 @@
-//! `host check-arrows`: which part of the kernel may use which, as `DESIGN.md` section 3 draws it. Looks at every
+//! `host check-arrows`: which part of the kernel may use which, as `ARCHITECTURE.md` draws it. Looks at every
 //! `crate::…` in kernel/src. Called by `make check`.
 
 use crate::check_files;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A failure with the exit code that `DESIGN.md` section 4 fixes for it.
+/// A failure with the exit code that `make help` tells for it.
 #[derive(Debug)]
 pub enum Failure {
     /// A wrong value, a missing file or tool, a build that does not pass: exit code 2.

@@ -1,4 +1,4 @@
-//! `host`: the commands behind make. See `DESIGN.md` section 4 for their exit codes.
+//! `host`: the commands behind make. `make help` tells their exit codes.
 
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
