@@ -48,37 +48,38 @@ pub fn frame_size() -> usize {
     area_size() + if has_xsave() { 4 } else { 0 }
 }
 
-/// What a signal frame's area says about itself: (offset, bytes) pairs to be written over the area.
+/// Where an area in a signal frame says what it is (`_fpx_sw_bytes`): bytes that hardware leaves alone.
+pub const DESCRIPTION: u64 = 464;
+
+/// If areas are XSAVE's: what a signal frame has at `DESCRIPTION`, and the word behind the area with its offset.
 /// Source: Linux arch/x86/include/uapi/asm/sigcontext.h, `struct _fpx_sw_bytes`.
-pub fn describe_frame<E>(mut write: impl FnMut(usize, &[u8]) -> Result<(), E>) -> Result<(), E> {
-    const MAGIC1: u32 = 0x4650_5853;
+pub fn describe_frame() -> Option<([u64; 3], usize, u32)> {
+    const MAGIC1: u64 = 0x4650_5853;
     const MAGIC2: u32 = 0x4650_5845;
-    const SOFTWARE_BYTES: usize = 464;
-    if !has_xsave() {
-        return Ok(());
-    }
-    let size = area_size() as u32;
-    let mut software = [0u8; 24];
-    software[..4].copy_from_slice(&MAGIC1.to_le_bytes());
-    software[4..8].copy_from_slice(&(size + 4).to_le_bytes());
-    software[8..16].copy_from_slice(&XCR0.load(Ordering::Relaxed).to_le_bytes());
-    software[16..20].copy_from_slice(&size.to_le_bytes());
-    write(SOFTWARE_BYTES, &software)?;
-    write(size as usize, &MAGIC2.to_le_bytes())
+    let size = area_size();
+    let words = [MAGIC1 | (size as u64 + 4) << 32, XCR0.load(Ordering::Relaxed), size as u64];
+    has_xsave().then_some((words, size, MAGIC2))
 }
 
-/// Make an area that a user wrote one that `restore` can load without a fault.
-pub fn sanitise(area: &mut [u8]) {
-    const MXCSR_MASK: u32 = 0xffbf;
-    const XCOMP_BV: core::ops::Range<usize> = 520..576;
-    let mxcsr = u32::from_le_bytes([area[24], area[25], area[26], area[27]]) & MXCSR_MASK;
-    area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-    if has_xsave() {
-        let mut used = [0; 8];
-        used.copy_from_slice(&area[512..520]);
-        let used = u64::from_le_bytes(used) & XCR0.load(Ordering::Relaxed);
-        area[512..520].copy_from_slice(&used.to_le_bytes());
-        area[XCOMP_BV].fill(0);
+/// An area whose header says that every part is in its initial state: FCW 0x37f, MXCSR 0x1f80.
+#[repr(C, align(64))]
+struct Initial([u8; 576]);
+static INITIAL: Initial = {
+    let mut area = [0; 576];
+    (area[0], area[1]) = (0x7f, 0x03);
+    (area[24], area[25]) = (0x80, 0x1f);
+    Initial(area)
+};
+
+/// Give the running task the initial state. Its own context; a switch before or after saves what the CPU holds.
+pub fn load_initial() {
+    // SAFETY: a well-formed area of which no more than legacy region and header are read; the kernel has no FPU state.
+    unsafe {
+        if has_xsave() {
+            asm!("xrstor64 [{}]", in(reg) &INITIAL, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+        } else {
+            asm!("fxrstor64 [{}]", in(reg) &INITIAL, options(nostack));
+        }
     }
 }
 
@@ -107,28 +108,6 @@ impl FpuState {
             p.add(24).cast::<u32>().write(0x1f80);
         }
         Some(Self(p))
-    }
-
-    /// The area's bytes, for a signal frame.
-    ///
-    /// # Safety
-    /// The task that owns the state is the current one with the state saved, or does not run.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn bytes(&self) -> &mut [u8] {
-        // SAFETY: the area is ours; the caller excludes others.
-        unsafe { core::slice::from_raw_parts_mut(self.0, area_size()) }
-    }
-
-    /// Back to the initial state.
-    ///
-    /// # Safety
-    /// As `bytes`.
-    pub unsafe fn reset(&self) {
-        // SAFETY: the caller's condition; offsets of FCW and MXCSR in the legacy region.
-        let area = unsafe { self.bytes() };
-        area.fill(0);
-        area[..2].copy_from_slice(&0x37fu16.to_le_bytes());
-        area[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     }
 
     /// Copy of another task's saved state (fork).

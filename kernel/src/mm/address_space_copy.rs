@@ -12,6 +12,9 @@ use crate::spin_lock::SpinLock;
 use core::sync::atomic::Ordering;
 use kcore::vma::Kind;
 
+/// Bits of an address below those that choose the leaf table.
+const LEAF_SHIFT: u32 = 21;
+
 impl AddressSpace {
     /// fork: the same map, private pages shared copy-on-write, shared ones shared.
     pub fn fork(&self) -> Option<AddressSpace> {
@@ -25,6 +28,8 @@ impl AddressSpace {
         };
         let mut write_protected = false;
         let mut enough_memory = true;
+        // The child's leaf table that was used last, and which it is.
+        let mut last: Option<(u64, &'static pt::Table)> = None;
         for region in inner.map.iter() {
             let shared = matches!(region.kind, Kind::Shared { .. });
             inner.table.for_each(region.start, region.end, |virt, e| {
@@ -37,10 +42,22 @@ impl AddressSpace {
                         v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
                         e.store(v, Ordering::Release);
                     }
+                }
+                let leaves = match last {
+                    Some((number, leaves)) if number == virt >> LEAF_SHIFT => Some(leaves),
+                    _ => child.table.leaves(virt),
+                };
+                let Some(leaves) = leaves else {
+                    enough_memory = false;
+                    return false;
+                };
+                last = Some((virt >> LEAF_SHIFT, leaves));
+                if v & bits::FOREIGN == 0 {
                     frame::share(v & bits::ADDRESS);
                 }
-                enough_memory = child.set(virt, v).is_ok();
-                enough_memory
+                leaves[pt::index(virt, 1)].store(v, Ordering::Relaxed);
+                child.resident += 1;
+                true
             });
             if !enough_memory {
                 break;

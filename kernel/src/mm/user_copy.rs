@@ -3,6 +3,7 @@
 //! Process context (a fault may bring the page in) or pinned context (then a page that is not there fails). A fault
 //! inside ends in the exception table's fixup, and the copy says how far it did not get.
 
+use crate::arch::fpu;
 use crate::arch::page_table::USER_END;
 use core::arch::naked_asm;
 
@@ -27,9 +28,12 @@ pub fn fixup(rip: u64) -> Option<u64> {
 
 /// Whether `rip` is an instruction of this file that accesses user memory.
 pub fn is_user_access(rip: u64) -> bool {
-    // The copy routine's accesses are the table's entries that lie in it.
-    let start = raw_copy as *const () as u64;
-    (start..start + 64).contains(&rip)
+    // A section of its own holds the routines with accesses, and nothing else.
+    unsafe extern "C" {
+        static __user_copy_start: u8;
+        static __user_copy_end: u8;
+    }
+    (&raw const __user_copy_start as u64..&raw const __user_copy_end as u64).contains(&rip)
 }
 
 /// Copy `len` bytes; returns how many were NOT copied.
@@ -65,6 +69,86 @@ unsafe extern "C" fn raw_copy(dst: u64, src: u64, len: u64) -> u64 {
         ".quad 90b, 89b",
         ".popsection",
     )
+}
+
+/// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted.
+macro_rules! raw_fpu {
+    ($(#[$m:meta])* $name:ident, $instruction:literal) => {
+        $(#[$m])*
+        ///
+        /// # Safety
+        /// The area at `at` lies below USER_END.
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.user_copy")]
+        unsafe extern "C" fn $name(at: u64) -> u64 {
+            naked_asm!(
+                "mov eax, -1",
+                "mov edx, -1",
+                "xor ecx, ecx",
+                "87: .byte 0x0f, 0x1f, 0x00",
+                ".pushsection __stac_sites, \"a\"",
+                ".quad 87b",
+                ".popsection",
+                concat!("88: ", $instruction, " [rdi]"),
+                "89: .byte 0x0f, 0x1f, 0x00",
+                ".pushsection __clac_sites, \"a\"",
+                ".quad 89b",
+                ".popsection",
+                "mov eax, ecx",
+                "ret",
+                "91: mov ecx, 1",
+                "jmp 89b",
+                ".pushsection __ex_table, \"a\"",
+                ".quad 88b, 91b",
+                ".popsection",
+            )
+        }
+    };
+}
+
+raw_fpu! {
+    /// Store the CPU's FPU state (XSAVE).
+    raw_xsave, "xsave64"
+}
+raw_fpu! {
+    /// Load it. Hardware checks what it loads: what is malformed faults.
+    raw_xrstor, "xrstor64"
+}
+raw_fpu! {
+    /// Store it on a CPU without XSAVE.
+    raw_fxsave, "fxsave64"
+}
+raw_fpu! {
+    /// Load it there.
+    raw_fxrstor, "fxrstor64"
+}
+
+/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`. Needs no pin: the CPU always holds the running
+/// task's state.
+pub fn store_fpu(to: u64) -> Result<(), Fault> {
+    check(to, fpu::area_size())?;
+    // SAFETY: checked; the instruction stores `area_size` bytes at most.
+    let failed = unsafe {
+        if fpu::has_xsave() {
+            // The header is not written as a whole, and what is not written must be zero.
+            write(to + 512, &[0u64; 8])?;
+            raw_xsave(to)
+        } else {
+            raw_fxsave(to)
+        }
+    };
+    if failed == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Load the running task's FPU state from user address `from`. A malformed area is refused.
+pub fn load_fpu(from: u64) -> Result<(), Fault> {
+    check(from, fpu::area_size())?;
+    if from % 64 != 0 {
+        return Err(Fault);
+    }
+    // SAFETY: checked; the kernel has no FPU state of its own that this could disturb.
+    let failed = unsafe { if fpu::has_xsave() { raw_xrstor(from) } else { raw_fxrstor(from) } };
+    if failed == 0 { Ok(()) } else { Err(Fault) }
 }
 
 fn check(user: u64, len: usize) -> Result<(), Fault> {
@@ -109,12 +193,14 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// Read a plain value at user address `from`, which need not be aligned.
 pub fn read<T: Plain>(from: u64) -> Result<T, Fault> {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: all bytes of a plain value may be written.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
-    read_bytes(from, bytes)?;
-    // SAFETY: zeroed or filled; any pattern is valid.
-    Ok(unsafe { value.assume_init() })
+    check(from, size_of::<T>())?;
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: `value` has room for its size; `from` was checked.
+    match unsafe { raw_copy(value.as_mut_ptr() as u64, from, size_of::<T>() as u64) } {
+        // SAFETY: all of it was written, and any pattern is valid.
+        0 => Ok(unsafe { value.assume_init() }),
+        _ => Err(Fault),
+    }
 }
 
 /// Write a plain value at user address `to`, which need not be aligned.

@@ -191,10 +191,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
         sched::switch::load_address_space(percpu::this(&irq_off), root);
         // SAFETY: interrupts are off; the CPU holds this task's user state, which starts anew.
         unsafe {
-            if let Some(fpu) = &task.fpu {
-                fpu.reset();
-                fpu.restore();
-            }
+            crate::arch::fpu::load_initial();
             FS::write_base(x86_64::VirtAddr::zero());
             Msr::new(KERNEL_GS_BASE).write(0);
         }

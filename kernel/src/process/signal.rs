@@ -219,8 +219,8 @@ impl PendingSignals {
         let signal = first.trailing_zeros() + 1;
         let at = queue.iter().position(|i| i.signal == signal)?;
         let read = read();
-        let info = queue.remove(at)?;
-        if !queue.iter().any(|i| i.signal == signal) {
+        let info = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
+        if signal < sig::RTMIN || !queue.iter().any(|i| i.signal == signal) {
             self.set.fetch_and(!bit(signal), Ordering::SeqCst);
         }
         Some((info, read))
@@ -317,6 +317,7 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
     if is_dropped(process, signal, first.as_deref()) {
         return;
     }
+    // First to the queue, then the look for who takes it: one who opens its mask meanwhile looks itself.
     process.pending.add(info);
     // Only now: who blocks the signal or ends from here on finds it pending and passes it on (`leave_to_others`).
     notify_one(process, bit(signal), None);

@@ -12,7 +12,6 @@ use super::Thread;
 use super::signal::{Action, Info, sa, set_blocked, sig};
 use crate::arch::fpu;
 use crate::arch::gdt::{USER_CS, USER_DS};
-use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::USER_END;
 use crate::entry::frame::{Frame, RFLAGS_IF, USER_RFLAGS};
 use crate::mm::user_copy::{self, Fault};
@@ -46,6 +45,8 @@ const RED_ZONE: u64 = 128;
 /// Words of return address, ucontext and siginfo.
 const WORDS: usize = 1 + 38 + 16;
 const FRAME_BYTES: u64 = WORDS as u64 * 8;
+/// Words of siginfo that are filled.
+const INFO_WORDS: usize = 4;
 /// Word indices within the frame.
 mod at {
     pub const RETURN: usize = 0;
@@ -81,7 +82,8 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
     save_fpu(fp_at)?;
 
-    let mut w = [0u64; WORDS];
+    // What siginfo has beyond these words is not written: it is the program's own memory.
+    let mut w = [0u64; at::INFO + INFO_WORDS];
     w[at::RETURN] = action.restorer;
     w[at::FLAGS] = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
     w[at::STACK] = shown.base;
@@ -118,7 +120,7 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     fill_info(&mut w[at::INFO..], info);
     user_copy::write(at_frame, &w)?;
 
-    reset_fpu();
+    fpu::load_initial();
     frame.rdi = info.signal as u64;
     frame.rsi = at_frame + at::INFO as u64 * 8;
     frame.rdx = at_frame + at::FLAGS as u64 * 8;
@@ -160,37 +162,21 @@ pub fn fill_info(w: &mut [u64], info: &Info) {
     }
 }
 
-/// Handlers start with the initial FPU state, whatever the program was doing (as Linux's fpu__clear_user_states).
-fn reset_fpu() {
-    let Some(state) = &crate::sched::current().fpu else { return };
-    let _irq_off = IrqOff::new();
-    // SAFETY: interrupts are off: the running task's own state, which nobody saves meanwhile.
-    unsafe {
-        state.reset();
-        state.restore();
-    }
-}
-
-/// Copy the running task's FPU state to user address `to`.
+/// Store the running task's FPU state at user address `to`, with what the area says about itself.
 fn save_fpu(to: u64) -> Result<(), Fault> {
-    let task = crate::sched::current();
-    let Some(state) = &task.fpu else { return Err(Fault) };
-    {
-        let _irq_off = IrqOff::new();
-        // SAFETY: interrupts are off, and the CPU holds the running task's state.
-        unsafe { state.save() };
+    user_copy::store_fpu(to)?;
+    if let Some((description, offset, mark)) = fpu::describe_frame() {
+        user_copy::write(to + fpu::DESCRIPTION, &description)?;
+        user_copy::write(to + offset as u64, &mark)?;
     }
-    // SAFETY: the running task's own area. A switch during the copy stores the same state there again: the kernel changes none.
-    let bytes = unsafe { state.bytes() };
-    user_copy::write_bytes(to, bytes)?;
-    fpu::describe_frame(|offset, words| user_copy::write_bytes(to + offset as u64, words))
+    Ok(())
 }
 
 /// rt_sigreturn(2): back to what the frame at RSP says. `Err`: the frame is bad and the program must end.
 pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     // RET took the return address.
     let at_frame = frame.rsp.wrapping_sub(8);
-    let w: [u64; WORDS] = user_copy::read(at_frame)?;
+    let w: [u64; at::INFO] = user_copy::read(at_frame)?;
     let r = &w[at::REGISTERS..];
     if r[16] >= USER_END {
         return Err(Fault);
@@ -232,38 +218,11 @@ pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Load the FPU state that `save_fpu` stored, or the initial one if the frame has none.
 fn restore_fpu(from: u64) -> Result<(), Fault> {
-    let task = crate::sched::current();
-    let Some(state) = &task.fpu else { return Err(Fault) };
-    if from == 0 {
-        let _irq_off = IrqOff::new();
-        // SAFETY: interrupts are off; the area is the running task's own.
-        unsafe {
-            state.reset();
-            state.restore();
-        }
-        return Ok(());
+    if from != 0 {
+        return user_copy::load_fpu(from);
     }
-    let end = from.checked_add(fpu::area_size() as u64).filter(|&end| end <= USER_END).ok_or(Fault)?;
-    loop {
-        {
-            let _irq_off = IrqOff::new();
-            // SAFETY: interrupts are off, so that no switch uses the area meanwhile; it is the running task's own, and what was read
-            // is made well-formed before it is loaded.
-            unsafe {
-                let area = state.bytes();
-                if user_copy::read_bytes(from, area).is_ok() {
-                    fpu::sanitise(area);
-                    state.restore();
-                    return Ok(());
-                }
-            }
-        }
-        // With interrupts off a page that is not there fails: bring it in and try again. The CPU still holds the state.
-        let mut at = from;
-        while at < end {
-            let _: [u8; 1] = user_copy::read(at)?;
-            at = (at & !4095) + 4096;
-        }
-    }
+    fpu::load_initial();
+    Ok(())
 }

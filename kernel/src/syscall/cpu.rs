@@ -276,8 +276,10 @@ system_call! {
         }
         let space = current_thread().address_space().ok_or(EFAULT)?;
         match command {
-            QUERY => Ok(GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED
-                | REGISTER_PRIVATE_EXPEDITED),
+            QUERY => {
+                let of_all = if crate::isolation::housekeeping::nohz_full().is_empty() { GLOBAL } else { 0 };
+                Ok(of_all | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED)
+            }
             // Every CPU that runs user code passes a full barrier within a grace period; a tracked one need not, and Linux refuses
             // the command too where such CPUs exist.
             GLOBAL if !crate::isolation::housekeeping::nohz_full().is_empty() => Err(EINVAL),
