@@ -34,14 +34,10 @@ impl AddressSpace {
             let shared = matches!(region.kind, Kind::Shared { .. });
             inner.table.for_each(region.start, region.end, |virt, e| {
                 let mut v = e.load(Ordering::Relaxed);
-                if v & bits::FOREIGN == 0 {
-                    if !shared {
-                        if v & bits::WRITABLE != 0 {
-                            write_protected = true;
-                        }
-                        v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
-                        e.store(v, Ordering::Release);
-                    }
+                if v & bits::FOREIGN == 0 && !shared {
+                    write_protected |= v & bits::WRITABLE != 0;
+                    v = v & !(bits::WRITABLE | bits::DIRTY) | bits::COPY_ON_WRITE;
+                    e.store(v, Ordering::Release);
                 }
                 let leaves = match last {
                     Some((number, leaves)) if number == virt >> LEAF_SHIFT => Some(leaves),

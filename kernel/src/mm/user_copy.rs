@@ -143,7 +143,7 @@ pub fn store_fpu(to: u64) -> Result<(), Fault> {
 /// Load the running task's FPU state from user address `from`. A malformed area is refused.
 pub fn load_fpu(from: u64) -> Result<(), Fault> {
     check(from, fpu::area_size())?;
-    if from % 64 != 0 {
+    if !from.is_multiple_of(64) {
         return Err(Fault);
     }
     // SAFETY: checked; the kernel has no FPU state of its own that this could disturb.
