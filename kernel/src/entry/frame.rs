@@ -59,3 +59,28 @@ const _: () = assert!(offset_of!(Frame, ss) == FULL - 8 && offset_of!(Frame, rip
 pub const USER_RFLAGS: u64 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x200000;
 /// Interrupt flag.
 pub const RFLAGS_IF: u64 = 0x200;
+
+/// Assembly: push every register of the frame below orig_rax; RSP ends at the start of a full frame.
+macro_rules! push_all {
+    () => {
+        concat!(push_clobbered!(), "push rbp\npush r12\npush r13\npush r14\npush r15\npush 0")
+    };
+}
+/// Assembly: undo `push_all` and drop orig_rax.
+macro_rules! pop_all {
+    () => {
+        concat!("add rsp, 8\npop r15\npop r14\npop r13\npop r12\npop rbp\n", pop_clobbered!())
+    };
+}
+/// Assembly: push what C may clobber, and rbx, which keeps RSP aligned: the interrupt's part of a frame.
+macro_rules! push_clobbered {
+    () => {
+        "push rdi\npush rsi\npush rdx\npush r10\npush r8\npush r9\npush rax\npush rcx\npush r11\npush rbx\n"
+    };
+}
+/// Assembly: undo `push_clobbered` and drop orig_rax.
+macro_rules! pop_clobbered {
+    () => {
+        "pop rbx\npop r11\npop rcx\npop rax\npop r9\npop r8\npop r10\npop rdx\npop rsi\npop rdi\nadd rsp, 8\n"
+    };
+}

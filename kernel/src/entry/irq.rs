@@ -66,16 +66,7 @@ unsafe extern "C" fn irq_common() {
         "test byte ptr [rsp + 16], 3",          // 2
         "jz 70f",
         "swapgs",
-        "push rdi",                             // 3
-        "push rsi",
-        "push rdx",
-        "push r10",
-        "push r8",
-        "push r9",
-        "push rax",
-        "push rcx",
-        "push r11",
-        "push rbx",
+        push_clobbered!(),                             // 3
         tracking_site!("21", "31"),             // 4
         "20:",
         "mov edi, [rsp + {vector}]",            // 5
@@ -85,17 +76,7 @@ unsafe extern "C" fn irq_common() {
         "jne {irq_full_exit}",
         tracking_site!("23", "33"),             // 7
         "22:",
-        "pop rbx",                              // 8
-        "pop r11",
-        "pop rcx",
-        "pop rax",
-        "pop r9",
-        "pop r8",
-        "pop r10",
-        "pop rdx",
-        "pop rsi",
-        "pop rdi",
-        "add rsp, 8",
+        pop_clobbered!(),                              // 8
         "swapgs",
         "iretq",
         // ---- off the straight line ----
@@ -106,32 +87,14 @@ unsafe extern "C" fn irq_common() {
         "37: call {user_enter_slow}",
         "jmp 22b",
         // ---- from kernel mode ----
-        "70: push rdi",
-        "push rsi",
-        "push rdx",
-        "push r10",
-        "push r8",
-        "push r9",
-        "push rax",
-        "push rcx",
-        "push r11",
-        "push rbx",
+        "70:",
+        push_clobbered!(),
         "test byte ptr gs:[{watch_byte}], 1",   // watched: not idle
         "jz 75f",
         "74: mov edi, [rsp + {vector}]",
         "mov rsi, rsp",
         "call {from_kernel}",
-        "pop rbx",
-        "pop r11",
-        "pop rcx",
-        "pop rax",
-        "pop r9",
-        "pop r8",
-        "pop r10",
-        "pop rdx",
-        "pop rsi",
-        "pop rdi",
-        "add rsp, 8",
+        pop_clobbered!(),
         "iretq",
         // ---- from idle: the same transition as user_exit ----
         "75: mov ecx, {idle_delta}",

@@ -4,12 +4,13 @@
 //! it calls only what is listed in the ELF check. Only hardware vectors call this module.
 
 #[macro_use]
+pub mod frame;
+#[macro_use]
 pub mod tracking;
 
 pub mod debug;
 pub mod exception;
 pub mod exit_work;
-pub mod frame;
 pub mod irq;
 pub mod nmi;
 pub mod syscall;

@@ -28,21 +28,6 @@ const PER_CPU_FROM_FRAME: usize = 240;
 const BUSY_FROM_RETURN_FRAME: usize = 48;
 const _: () = assert!(FULL + 64 == PER_CPU_FROM_FRAME);
 
-/// Push every register but rip, cs, rflags, rsp, ss and orig_rax; RSP ends at the start of a full frame.
-macro_rules! push_all {
-    () => {
-        "push rdi\npush rsi\npush rdx\npush r10\npush r8\npush r9\npush rax\npush rcx\npush r11\npush rbx\npush rbp\n\
-         push r12\npush r13\npush r14\npush r15\npush 0"
-    };
-}
-/// Undo `push_all` and drop orig_rax.
-macro_rules! pop_all {
-    () => {
-        "add rsp, 8\npop r15\npop r14\npop r13\npop r12\npop rbp\npop rbx\npop r11\npop rcx\npop rax\npop r9\npop r8\n\
-         pop r10\npop rdx\npop rsi\npop rdi\nadd rsp, 8"
-    };
-}
-
 /// # Safety
 /// Only hardware jumps here, on the NMI IST stack.
 #[unsafe(naked)]
