@@ -25,5 +25,7 @@ pub mod static_key;
 pub mod task_state;
 pub mod tick;
 pub mod timer_queue;
+pub mod trace_event;
+pub mod trace_frame;
 pub mod trace_ring;
 pub mod vma;
