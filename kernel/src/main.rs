@@ -86,10 +86,11 @@ fn bring_up() -> Result<Infallible, &'static str> {
     info!("Command line: {cmdline}");
     params.complaints.iter().for_each(|c| warning!("{c}"));
     info!(
-        "{} ({} kHz), APIC in {} mode",
+        "{} ({} kHz), APIC in {} mode, its timer {}",
         time::calibrate::verdict(&features),
         tsc::khz(),
-        if apic::is_x2apic() { "x2APIC" } else { "xAPIC" }
+        if apic::is_x2apic() { "x2APIC" } else { "xAPIC" },
+        if apic::is_timer_in_deadline_mode() { "in TSC-deadline mode" } else { "one-shot" }
     );
     time::tick::set_hz(params.hz);
     isolation::housekeeping::init(&params);

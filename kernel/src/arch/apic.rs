@@ -152,6 +152,11 @@ pub fn set_timer_rate(timer_ticks: u64, tsc_ticks: u64, deadline_mode: bool) {
     DEADLINE_MODE.store(deadline_mode, Ordering::Relaxed);
 }
 
+/// Whether the timers take absolute deadlines. Known after `set_timer_rate`.
+pub fn is_timer_in_deadline_mode() -> bool {
+    DEADLINE_MODE.load(Ordering::Relaxed)
+}
+
 /// Unmask the running CPU's timer in the decided mode. Nothing fires before `timer_arm`.
 pub fn timer_enable(_: &IrqOff) {
     write(REG_TIMER_INITIAL, 0);

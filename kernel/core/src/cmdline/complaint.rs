@@ -96,7 +96,7 @@ impl fmt::Display for Complaint<'_> {
             }
             What::BootCpuAdded { cpu } => write!(f, ": boot CPU {cpu} added"),
             What::IrqsOnIsolated { cpu } => write!(f, ": CPU {cpu} is isolated and will get interrupts as asked"),
-            What::TooMany(limit) => write!(f, ": more than {limit}, the rest left out"),
+            What::TooMany(limit) => write!(f, ": more than {limit} words, the rest left out"),
             What::WordsBeforeInit => write!(f, ": arguments for init before it dropped"),
             What::Unknown => write!(f, ": unknown parameter, ignored"),
             What::Ignored => write!(f, ": has no meaning here, ignored"),
