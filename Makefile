@@ -73,7 +73,7 @@ build:
 check:
 	@cargo fmt --all --check
 	@cargo clippy -q -p kcore -p host -p scenarios --all-targets -- -D warnings
-	@cargo clippy -q $(NONE) -p kernel -p boot -- -D warnings
+	@cargo clippy -q $(NONE) -p kernel -p boot -p vdso -- -D warnings
 	@cargo clippy -q $(MUSL) -p guest -- -D warnings
 	@$(HOST) check-files
 	@$(HOST) check-arrows

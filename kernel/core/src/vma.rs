@@ -303,9 +303,7 @@ impl AddressSpaceMap {
             (Pte::Absent, _) if write => FaultDecision::ZeroFill,
             (Pte::Absent, _) => FaultDecision::ReadZero,
             (Pte::ZeroPage, _) if write => FaultDecision::ZeroFill,
-            (Pte::Page { writable: false, .. }, Kind::Shared { .. } | Kind::Special { .. }) if write => {
-                FaultDecision::MakeWritable
-            }
+            (Pte::Page { writable: false, .. }, Kind::Shared { .. }) if write => FaultDecision::MakeWritable,
             (Pte::Page { writable: false, sole_owner: true }, _) if write => FaultDecision::MakeWritable,
             (Pte::Page { writable: false, sole_owner: false }, _) if write => FaultDecision::CopyOnWrite,
             (Pte::ZeroPage | Pte::Page { .. }, _) => FaultDecision::Refresh,

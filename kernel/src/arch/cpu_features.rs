@@ -22,6 +22,10 @@ pub struct Features {
     pub invariant_tsc: bool,
     /// 1 GiB pages
     pub gib_pages: bool,
+    /// RDTSCP, which gives the CPU's number with the TSC
+    pub rdtscp: bool,
+    /// RDPID
+    pub rdpid: bool,
     /// RDRAND
     pub rdrand: bool,
     /// Executable bit in page tables can be denied
@@ -44,6 +48,8 @@ impl Features {
             tsc_deadline: f.as_ref().is_some_and(|f| f.has_tsc_deadline()),
             invariant_tsc: c.get_advanced_power_mgmt_info().is_some_and(|a| a.has_invariant_tsc()),
             gib_pages: x.as_ref().is_some_and(|x| x.has_1gib_pages()),
+            rdtscp: x.as_ref().is_some_and(|x| x.has_rdtscp()),
+            rdpid: e.as_ref().is_some_and(|e| e.has_rdpid()),
             rdrand: f.as_ref().is_some_and(|f| f.has_rdrand()),
             nx: x.as_ref().is_some_and(|x| x.has_execute_disable()),
         }

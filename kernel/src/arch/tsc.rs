@@ -9,6 +9,16 @@ pub fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Give RDTSCP and RDPID the running CPU's number.
+///
+/// # Safety
+/// The CPU has RDTSCP or RDPID.
+pub unsafe fn set_cpu_number(cpu: u32) {
+    const IA32_TSC_AUX: u32 = 0xc000_0103;
+    // SAFETY: the MSR exists by the caller's condition, and nothing but programs reads it.
+    unsafe { x86_64::registers::model_specific::Msr::new(IA32_TSC_AUX).write(cpu as u64) };
+}
+
 static KHZ: AtomicU64 = AtomicU64::new(1_000_000);
 /// Nanoseconds per tick in 32.32 fixed point.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(1 << 32);

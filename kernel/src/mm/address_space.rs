@@ -33,6 +33,8 @@ pub enum Content {
     File(FileBytes, u64),
     /// Shared memory from `offset` on.
     Shared(Arc<SharedMemory>, u64),
+    /// The vDSO's pages from `offset` on.
+    Special(u64),
 }
 
 /// Where a new mapping goes.
@@ -131,6 +133,7 @@ impl Inner {
         Ok(match content {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
+            Content::Special(offset) => Kind::Special { offset },
             Content::File(bytes, offset) => {
                 let same = |f: &Option<FileBytes>| f.as_ref().is_some_and(|f| core::ptr::eq(f.bytes(), bytes.bytes()));
                 let file = match self.files.iter().position(same) {

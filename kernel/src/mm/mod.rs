@@ -12,3 +12,4 @@ pub mod stack;
 mod tlb_flush;
 pub mod user_copy;
 pub mod user_page_table;
+pub mod vdso;

@@ -5,7 +5,7 @@
 use super::address_space::{Inner, STACK_LIMIT, entry_flags};
 use super::mapped_content::FileBytes;
 use super::tlb_flush::flush;
-use super::{frame, kernel_map, page_cache};
+use super::{frame, kernel_map, page_cache, vdso};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
 use core::sync::atomic::Ordering;
 use kcore::vma::{Access, FaultDecision, Pte, SegvCode};
@@ -124,7 +124,10 @@ impl Inner {
                     let phys = memory.page(offset)?;
                     self.set(page, phys | flags).map(drop)
                 }
-                FaultDecision::SpecialPage { .. } => Err(FaultError::Bus),
+                FaultDecision::SpecialPage { offset } => {
+                    let phys = vdso::frame_at(offset).ok_or(FaultError::Bus)?;
+                    self.set(page, phys | read_only | bits::FOREIGN).map(drop)
+                }
                 FaultDecision::CopyOnWrite => {
                     let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
                     // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so

@@ -10,6 +10,7 @@ use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
 use crate::fs::{self, Bytes, WorkDir};
 use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT};
+use crate::mm::vdso;
 use crate::percpu;
 use crate::sched;
 use alloc::sync::Arc;
@@ -71,7 +72,10 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     let space = AddressSpace::new().ok_or(ENOMEM)?;
     let (base, end) = map_segments(&space, &file, &plan)?;
     space.set_brk_start(end + (random::next() & 0xff) * PAGE_SIZE);
-    let top = USER_END - (random::next() & 0xff) * PAGE_SIZE;
+    let vdso_at = USER_END - (random::next() & 0xff) * PAGE_SIZE - vdso::SIZE;
+    vdso::map(&space, vdso_at)?;
+    // A page between them, so that what runs off the stack's upper end faults.
+    let top = vdso_at - PAGE_SIZE;
     let stack_prot = if plan.stack_exec { Prot::RW.with(Prot::X) } else { Prot::RW };
     let needed = args.bytes().len() + env.bytes().len() + (args.len() + env.len()) * 8 + 4096;
     let size = (needed as u64 + 32 * PAGE_SIZE).next_multiple_of(PAGE_SIZE).min(STACK_LIMIT);
@@ -81,7 +85,7 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         phent: plan.phentsize as u64,
         phnum: plan.phnum as u64,
         entry: plan.entry + base,
-        vdso: 0,
+        vdso: vdso_at,
     };
     // A few bytes down from the top, so that caches see stacks at different places.
     let stack = user_stack::build(&space, top - (random::next() & 0x1f0), path, &args, env, &program)?;

@@ -84,7 +84,7 @@ pub struct Program {
     pub phnum: u64,
     /// First instruction
     pub entry: u64,
-    /// Address of the vDSO; 0 = none.
+    /// Address of the vDSO.
     pub vdso: u64,
 }
 
@@ -142,10 +142,8 @@ pub fn build(
 
     let hardware = core::arch::x86_64::__cpuid(1).edx as u64;
     let mut pairs: Vec<(u64, u64)> = Vec::new();
-    if program.vdso != 0 {
-        pairs.push((a::SYSINFO_EHDR, program.vdso));
-    }
     pairs.extend_from_slice(&[
+        (a::SYSINFO_EHDR, program.vdso),
         (a::MINSIGSTKSZ, crate::arch::fpu::frame_size() as u64 + 1024),
         (a::HWCAP, hardware),
         (a::PAGESZ, 4096),

@@ -32,6 +32,9 @@ pub unsafe fn init_cpu(me: &'static Percpu, features: &Features) -> Result<(), &
         fpu::init_cpu(features.xsave);
         entry::syscall::init_cpu();
         apic::init_cpu(me.cpu() == 0);
+        if features.rdtscp || features.rdpid {
+            tsc::set_cpu_number(me.cpu());
+        }
     }
     me.apic_id.store(apic::id(), Ordering::Relaxed);
     me.address_space_root.store(kernel_map::root(), Ordering::Relaxed);

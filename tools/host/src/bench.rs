@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long)]
     raw: bool,
     /// Measurements of the guest program, separated by commas; `all` for all
-    #[arg(long, default_value = "syscall,ipi,noise")]
+    #[arg(long, default_value = "syscall,yield,clock,fault,mmap,signal,pipe,futex,sleep,ipi,noise")]
     only: String,
 }
 

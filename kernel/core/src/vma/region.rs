@@ -300,7 +300,7 @@ pub enum FaultDecision {
         /// Offset of the page in the object, in bytes.
         offset: u64,
     },
-    /// Map the kernel's special page with the region's rights.
+    /// Map the kernel's special page read-only; a write copies it.
     SpecialPage {
         /// Offset of the page in the caller's special pages, in bytes.
         offset: u64,

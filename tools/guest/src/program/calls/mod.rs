@@ -8,6 +8,7 @@ mod process;
 mod signal;
 mod thread;
 mod time;
+mod vdso;
 
 use crate::entry::{Args, Failure, Outcome};
 use crate::linux::{self, Ended, Fork, MachineEnd};
@@ -67,7 +68,8 @@ pub fn main(args: &Args) -> Outcome {
         crate::program::init::open_console();
     }
     let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
-    let groups: [&[(&str, Check)]; 5] = [process::CHECKS, signal::CHECKS, memory::CHECKS, thread::CHECKS, time::CHECKS];
+    let groups: [&[(&str, Check)]; 6] =
+        [process::CHECKS, signal::CHECKS, memory::CHECKS, thread::CHECKS, time::CHECKS, vdso::CHECKS];
     let (mut passed, mut all) = (0, 0);
     for (name, check) in groups.into_iter().flatten() {
         if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
