@@ -16,6 +16,7 @@ pub mod cpio;
 pub mod cpu_set;
 pub mod elf;
 pub mod interruption;
+pub mod ipi_ledger;
 pub mod limine_cfg;
 pub mod line_discipline;
 pub mod pairing_heap;

@@ -112,7 +112,7 @@ fn nobody(_: &IrqOff) -> Option<Sender> {
 }
 
 fn rescheduler(irq_off: &IrqOff) -> Option<Sender> {
-    percpu::this(irq_off).smp.senders.lock_held(irq_off).take(Cause::Reschedule)
+    percpu::this(irq_off).smp.senders.lock_held(irq_off).take()
 }
 
 #[inline]
