@@ -165,7 +165,7 @@ impl Replay {
     fn counted(&mut self, event: Event, left: Option<u64>, found: u64, seen: u64) -> Result<(), Fault> {
         let Some(left) = left.filter(|_| seen != 0) else { return Ok(()) };
         let unseen = counter(found).wrapping_sub(counter(left)) & (u64::MAX >> context_tracking::COUNTER_SHIFT);
-        if unseen == 0 {
+        if unseen == 0 || cfg!(mutant = "replay_trusts_counter") {
             return Ok(());
         }
         if !self.nmis_told && !is_watching(left) && unseen.is_multiple_of(2) {
@@ -177,18 +177,15 @@ impl Replay {
 
     /// Whatever the kernel records but transitions: it must be in the kernel then.
     fn kernel_event(&mut self, event: Event, flags: Flags) -> Result<(), Fault> {
-        match event {
-            Event::IrqEntry => {
-                if self.in_irq.replace(true) == Some(true) {
-                    return Err(Fault::Unpaired(event));
-                }
-            }
-            Event::IrqExit => {
-                if self.in_irq.replace(false) == Some(false) {
-                    return Err(Fault::Unpaired(event));
-                }
-            }
-            _ => {}
+        let handler_runs = match event {
+            Event::IrqEntry => Some(true),
+            Event::IrqExit => Some(false),
+            _ => None,
+        };
+        if let Some(now) = handler_runs
+            && self.in_irq.replace(now) == Some(now)
+        {
+            return Err(Fault::Unpaired(event));
         }
         if flags.contains(Flags::IN_NMI) {
             return Ok(());
