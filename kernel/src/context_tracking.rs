@@ -7,7 +7,9 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::{page_table, tsc};
 use crate::percpu;
 use core::sync::atomic::Ordering;
-use kcore::context_tracking::{DEFERRED_MASK, Deferred, KERNEL_EXPECTED, LOW_MASK, deferred, is_watching};
+use kcore::context_tracking::{
+    ContextWord, DEFERRED_MASK, Deferred, KERNEL_EXPECTED, LOW_MASK, NmiToken, deferred, is_watching,
+};
 
 fn irq_off() -> IrqOff {
     // SAFETY: entry code calls here with interrupts off.
@@ -27,19 +29,7 @@ fn run(bits: u8) {
 
 /// Work that may not run in NMI: it takes locks or sends IPIs.
 fn run_outside_nmi(bits: u8) {
-    if bits & Deferred::RCU_RECHECK != 0 {
-        // Between user mode or idle and the first kernel code there is no reader.
-        percpu::this(&irq_off()).rcu.note_quiescent();
-    }
-    if bits & Deferred::TICK_RECHECK != 0 {
-        crate::time::tick::recheck(&irq_off());
-    }
-}
-
-/// Work that could not be left in this CPU's word, since it runs kernel code: from the IPI that came instead.
-pub fn run_posted(bits: u8) {
-    run(bits);
-    if bits & Deferred::TICK_RECHECK != 0 {
+    if bits & (Deferred::TICK_RECHECK | Deferred::RCU_RECHECK) != 0 {
         crate::time::tick::recheck(&irq_off());
     }
 }
@@ -94,7 +84,8 @@ fn illegal(now: u64) {
     }
 }
 
-/// user_exit for paths without a key site (#DB from user mode): on tracked CPUs only.
+/// user_exit for paths without a key site (#DB and #BP from user mode): on tracked CPUs only.
+#[inline(never)] // the ELF check finds it by name
 pub fn user_exit_if_tracked() {
     let irq_off = irq_off();
     let head = &percpu::this(&irq_off).head;
@@ -109,12 +100,18 @@ pub fn user_exit_if_tracked() {
     }
 }
 
+/// From here on RCU watches. The ELF check finds it by name: no key site is reached before it.
+#[inline(never)]
+fn nmi_enter(word: &ContextWord) -> NmiToken {
+    word.nmi_enter()
+}
+
 /// Run `f` as NMI-like: RCU watches, idempotent posted work is done and its bits stay.
 pub fn in_nmi(f: impl FnOnce()) {
     // SAFETY: NMI-like handlers run with interrupts off.
     let irq_off = unsafe { IrqOff::assume() };
     let word = &percpu::this(&irq_off).head.context.0;
-    let token = word.nmi_enter();
+    let token = nmi_enter(word);
     run(token.deferred & Deferred::IN_NMI);
     f();
     word.nmi_exit(token);

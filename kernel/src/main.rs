@@ -94,7 +94,6 @@ fn bring_up() -> Result<Infallible, &'static str> {
         if apic::is_timer_in_deadline_mode() { "in TSC-deadline mode" } else { "one-shot" }
     );
     time::tick::set_hz(params.hz);
-    smp::deferred_work::set_enabled(params.defer);
     isolation::housekeeping::init(&params);
     // 6. The tracking key, once, before any other CPU runs kernel text.
     if !params.nohz_full.is_empty() {
@@ -103,11 +102,14 @@ fn bring_up() -> Result<Infallible, &'static str> {
             .unwrap_or_else(|e| panic!("the jump table is broken: {e}"));
         info!("nohz_full={}: context tracking on, {sites} sites patched", params.nohz_full);
     }
+    // SAFETY: as above.
+    unsafe { trace::rings::init(&params) };
     // 7. This context becomes CPU 0's idle task; the other CPUs come up.
     let idle = sched::task::new_idle(0).ok_or("out of memory for the idle task")?;
     sched::init_cpu(idle, &irq_off);
     let wanted = params.cpus_to_start(nr_cpus);
     let online = smp::bring_up::start_others(&boot, wanted, features)?;
+    trace::rings::attach();
     route_interrupts(&boot, &params.irq_affinity);
     smp::bring_up::join(me, &irq_off);
     smp::bring_up::release();
@@ -131,11 +133,11 @@ fn install_gates() {
     let (exceptions, irqs) = (first(exception::exception_stubs), first(irq::irq_stubs));
     for v in 0..=255u8 {
         let (base, number) = if v < 32 { (exceptions, v) } else { (irqs, v - irq::FIRST_VECTOR as u8) };
-        let from_user = v as u64 == exception::BREAKPOINT || v == 4;
-        idt::set_gate(v, base + number as u64 * irq::STUB_SIZE as u64, None, from_user);
+        idt::set_gate(v, base + number as u64 * irq::STUB_SIZE as u64, None, v == 4);
     }
     idt::set_gate(1, nmi::debug_entry as *const () as u64, Some(Ist::Debug), false);
     idt::set_gate(2, nmi::nmi_entry as *const () as u64, Some(Ist::Nmi), false);
+    idt::set_gate(3, entry::breakpoint::breakpoint_entry as *const () as u64, None, true);
     idt::set_gate(8, nmi::double_fault_entry as *const () as u64, Some(Ist::DoubleFault), false);
     idt::set_gate(18, nmi::machine_check_entry as *const () as u64, Some(Ist::MachineCheck), false);
 }

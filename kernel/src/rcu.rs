@@ -11,8 +11,6 @@ use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use kcore::context_tracking::Deferred;
-use kcore::ipi_ledger::IpiCause;
 use kcore::rcu::{CpuSnapshot, GpSeq, GracePeriod, snapshot_fence};
 
 /// A CPU's part of RCU.
@@ -159,18 +157,22 @@ fn grace_period_thread(_: usize) {
 /// it is quiescent, and nothing is sent.
 fn kick(cpu: u32) {
     let irq_off = crate::arch::irq_flag::IrqOff::new();
-    let site = core::panic::Location::caller();
-    if cpu == percpu::this(&irq_off).cpu() || crate::smp::deferred_work::leave(cpu, Deferred::RcuRecheck, site) {
+    if cpu == percpu::this(&irq_off).cpu() || !kcore::context_tracking::is_watching(snapshot(cpu).word) {
         return;
     }
     percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);
-    crate::smp::ipi::reschedule(cpu, IpiCause::RcuHoldout, site, &irq_off);
+    crate::smp::ipi::reschedule(cpu, core::panic::Location::caller(), &irq_off);
+}
+
+fn grace_period(end: bool) -> kcore::trace_event::Data {
+    kcore::trace_event::Data::RcuGracePeriod { sequence: SEQ.load(Ordering::Relaxed), end, expedited: false }
 }
 
 /// One grace period: every online CPU passes a quiescent state, or was in one.
 fn run_grace_period() {
     let start = tsc::now();
     SEQ.store(GpSeq(SEQ.load(Ordering::Relaxed)).started().0, Ordering::SeqCst);
+    crate::trace_point!(RCU, &PreemptOff::new(), kcore::trace_event::Flags::NONE, grace_period(false));
     snapshot_fence();
     let online = percpu::online();
     PERIOD.lock().start(&online, snapshot);
@@ -185,6 +187,7 @@ fn run_grace_period() {
     }
     snapshot_fence();
     SEQ.store(GpSeq(SEQ.load(Ordering::Relaxed)).ended().0, Ordering::SeqCst);
+    crate::trace_point!(RCU, &PreemptOff::new(), kcore::trace_event::Flags::NONE, grace_period(true));
     let ns = tsc::ticks_to_ns(tsc::now().wrapping_sub(start));
     let mut stats = STATS.lock();
     *stats = (stats.0 + 1, stats.1 + ns, stats.2.max(ns));

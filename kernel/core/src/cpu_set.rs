@@ -186,6 +186,25 @@ impl CpuSet {
         None
     }
 
+    /// The set of a mask as Linux's cpumask files take it: hexadecimal digits, commas where one likes, a newline at the end.
+    /// `None`: something else is in it, nothing is, or a CPU of [`MAX_CPUS`] or more.
+    pub fn from_mask(text: &str) -> Option<Self> {
+        let text = text.trim_ascii();
+        let text = text.strip_prefix("0x").unwrap_or(text);
+        let mut set = Self::new();
+        let mut at = 0;
+        for digit in text.bytes().rev().filter(|&b| b != b',') {
+            let value = (digit as char).to_digit(16)?;
+            for bit in (0..4).filter(|bit| value >> bit & 1 != 0) {
+                if !set.insert(at + bit) {
+                    return None;
+                }
+            }
+            at += 4;
+        }
+        Some(set).filter(|_| at != 0)
+    }
+
     /// What prints the set as Linux's cpumask files do for `nr_cpus` CPUs: 32-bit groups in hex, the highest
     /// first, separated by commas; the first group only as wide as `nr_cpus` needs.
     pub const fn mask(&self, nr_cpus: u32) -> Mask<'_> {

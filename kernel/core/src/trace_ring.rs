@@ -141,6 +141,12 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
         n + 1 - self.open.load(Ordering::Relaxed) >= SLOTS as u64
     }
 
+    /// Records that were not written because too many nested, since boot.
+    #[inline]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// Records written or being written since boot.
     #[inline]
     pub fn pushed(&self) -> u64 {
@@ -183,6 +189,18 @@ impl Cursor {
     /// From what is pushed after now.
     pub fn at_end<const WORDS: usize, const SLOTS: usize>(ring: &TraceRing<WORDS, SLOTS>) -> Self {
         Cursor { next: ring.head.load(Ordering::Acquire), dropped: ring.dropped.load(Ordering::Relaxed) }
+    }
+
+    /// From the last `count` records of now on, as many as there are.
+    pub fn at_last<const WORDS: usize, const SLOTS: usize>(ring: &TraceRing<WORDS, SLOTS>, count: u64) -> Self {
+        let end = Self::at_end(ring);
+        Cursor { next: end.next.saturating_sub(count.min(SLOTS as u64)), ..end }
+    }
+
+    /// Number of the record that is next.
+    #[inline]
+    pub const fn position(&self) -> u64 {
+        self.next
     }
 
     /// The next record, or what happened to it.

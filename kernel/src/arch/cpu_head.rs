@@ -74,8 +74,6 @@ pub mod offset {
     pub const PREEMPT_COUNT: usize = offset_of!(CpuHead, preempt_count);
     /// `cpu`
     pub const CPU: usize = offset_of!(CpuHead, cpu);
-    /// `isolated`
-    pub const ISOLATED: usize = offset_of!(CpuHead, isolated);
     /// `irqs`
     pub const IRQS: usize = offset_of!(CpuHead, irqs);
     /// `active`

@@ -4,7 +4,11 @@
 //! "Debug Registers".
 
 use super::frame::{Frame, RFLAGS_IF};
+use super::trace_crossing;
+use crate::static_branch;
+use crate::trace::key::EXCEPTIONS;
 use core::arch::asm;
+use kcore::trace_event::By;
 
 const RFLAGS_TF: u64 = 0x100;
 /// DR7 with nothing enabled (bit 10 reads as one).
@@ -54,10 +58,19 @@ pub extern "C" fn from_user(frame: &mut Frame) {
     crate::percpu::count_exception();
     resume(guard);
     frame.orig_rax = u64::MAX;
+    frame.entered_by = By::Exception as u64;
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_entry(frame, 1, frame.rip, dr6);
+    }
     debug_assert!(frame.rflags & RFLAGS_IF != 0);
     x86_64::instructions::interrupts::enable();
     crate::process::fault::user_debug(frame, dr6);
     x86_64::instructions::interrupts::disable();
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_exit(1);
+    }
 }
 
 /// #DB in kernel mode: a single step that came in with SYSENTER-like tricks is dropped by clearing TF; a watchpoint is counted.

@@ -6,11 +6,15 @@
 use super::exit_work::full_exit_to_user;
 use super::frame::{FULL, Frame};
 use super::irq::clac_site;
+use super::trace_crossing;
 use super::tracking::user_exit_slow;
 use crate::arch::cpu_head::{offset, read_u32};
+use crate::static_branch;
+use crate::trace::key::EXCEPTIONS;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use kcore::context_tracking as word;
+use kcore::trace_event::By;
 
 /// Vectors whose exceptions push an error code: #DF #TS #NP #SS #GP #PF #AC #CP.
 pub const WITH_ERROR_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21;
@@ -67,7 +71,7 @@ unsafe extern "C" fn exception_common() {
         "push r13",
         "push r14",
         "push r15",
-        "push 0",
+        "push {by_exception}",
         "mov esi, edi",
         "mov rdi, rsp",
         "test byte ptr [rsp + {cs}], 3",
@@ -87,6 +91,7 @@ unsafe extern "C" fn exception_common() {
         "70: call {from_kernel}",
         pop_all!(),
         "iretq",
+        by_exception = const By::Exception as u64,
         cs = const offset_of!(Frame, cs),
         exceptions = const offset::EXCEPTIONS,
         active = const offset::ACTIVE,
@@ -110,6 +115,10 @@ const _: () = assert!(FULL.is_multiple_of(16), "hardware aligns RSP before it pu
 extern "C" fn from_user(frame: &mut Frame, vector: u64) {
     let address = x86_64::registers::control::Cr2::read_raw();
     let code = core::mem::replace(&mut frame.orig_rax, u64::MAX);
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_entry(frame, vector, address, code);
+    }
     x86_64::instructions::interrupts::enable();
     if vector == PAGE_FAULT {
         crate::process::fault::user_page_fault(frame, address, code);
@@ -117,11 +126,27 @@ extern "C" fn from_user(frame: &mut Frame, vector: u64) {
         crate::process::fault::user_exception(frame, vector, code);
     }
     x86_64::instructions::interrupts::disable();
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_exit(vector);
+    }
 }
 
 /// An exception in kernel mode: a user access that faults, a fixup, or the end.
 extern "C" fn from_kernel(frame: &mut Frame, vector: u64) {
     let address = x86_64::registers::control::Cr2::read_raw();
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_entry(frame, vector, address, frame.orig_rax);
+    }
+    fix_up(frame, vector, address);
+    if static_branch!(EXCEPTIONS) {
+        core::hint::cold_path();
+        trace_crossing::exception_exit(vector);
+    }
+}
+
+fn fix_up(frame: &mut Frame, vector: u64, address: u64) {
     if vector == PAGE_FAULT
         && crate::mm::user_copy::is_user_access(frame.rip)
         && address < crate::arch::page_table::USER_END

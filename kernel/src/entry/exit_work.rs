@@ -9,6 +9,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kcore::context_tracking as word;
+use kcore::trace_event::By;
 
 /// Another task should run here.
 pub const RESCHED: u32 = 1;
@@ -29,6 +30,8 @@ pub unsafe extern "C" fn full_exit_to_user() {
         "mov rdi, rsp",
         "call {run}",
         "20:",
+        trace_site!("24", "34"),
+        "25:",
         tracking_site!("23", "33"),
         "22:",
         pop_all!(),
@@ -37,6 +40,9 @@ pub unsafe extern "C" fn full_exit_to_user() {
         tracking_user_enter!("33", "22b", "37f", "", ""),
         "37: call {user_enter_slow}",
         "jmp 22b",
+        "34: mov rdi, rsp",
+        "call {trace_user_enter}",
+        "jmp 25b",
         exit_work = const offset::EXIT_WORK,
         active = const offset::ACTIVE,
         context = const offset::CONTEXT,
@@ -46,6 +52,8 @@ pub unsafe extern "C" fn full_exit_to_user() {
         low_mask = const word::LOW_MASK,
         kernel_expected = const word::KERNEL_EXPECTED,
         key = sym crate::static_key::TRACKING,
+        trace_key = sym crate::trace::key::TRACE_CONTEXT,
+        trace_user_enter = sym super::trace_crossing::user_enter,
         user_enter_slow = sym user_enter_slow,
         run = sym run,
     )
@@ -64,9 +72,10 @@ pub unsafe extern "C" fn irq_full_exit() {
         "push r13",
         "push r14",
         "push r15",
-        "push 0",
+        "push {by_irq}",
         "mov qword ptr [rsp + {orig}], -1",
         "jmp {exit}",
+        by_irq = const By::Irq as u64,
         orig = const offset_of!(Frame, orig_rax),
         exit = sym full_exit_to_user,
     )

@@ -1,7 +1,7 @@
 //! What the entry paths leave on the kernel stack: the interrupted registers, one layout for all paths.
 //!
 //! ```text
-//!   low   align                                    full frame only   (FULL)
+//!   low   entered_by                               full frame only   (FULL)
 //!         r15 r14 r13 r12 rbp                      full frame only
 //!         rbx                                      interrupts and full
 //!         r11 rcx rax                              interrupts and full
@@ -19,7 +19,8 @@ use core::mem::offset_of;
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs, reason = "register names")]
 pub struct Frame {
-    pub align: u64,
+    /// What brought the CPU here (`kcore::trace_event::By`), as far as traces tell it; it keeps RSP aligned.
+    pub entered_by: u64,
     pub r15: u64,
     pub r14: u64,
     pub r13: u64,

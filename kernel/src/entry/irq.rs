@@ -8,7 +8,7 @@
 //!  4. [tracking site] user_exit
 //!  5. handle, through the table of handlers
 //!  6. exit work? then complete the frame and take the full way out
-//!  7. [tracking site] user_enter
+//!  7. [trace site] [tracking site] user_enter
 //!  8. restore, swapgs, iret
 
 use super::exit_work::irq_full_exit;
@@ -74,6 +74,8 @@ unsafe extern "C" fn irq_common() {
         "call qword ptr [{handlers} + rdi * 8]",
         "cmp dword ptr gs:[{exit_work}], 0",    // 6
         "jne {irq_full_exit}",
+        trace_site!("24", "34"),
+        "25:",
         tracking_site!("23", "33"),             // 7
         "22:",
         pop_clobbered!(),                              // 8
@@ -86,6 +88,8 @@ unsafe extern "C" fn irq_common() {
         tracking_user_enter!("33", "22b", "37f", "", ""),
         "37: call {user_enter_slow}",
         "jmp 22b",
+        "34: call {trace_user_enter}",
+        "jmp 25b",
         // ---- from kernel mode ----
         "70:",
         push_clobbered!(),
@@ -120,6 +124,8 @@ unsafe extern "C" fn irq_common() {
         kernel_expected = const word::KERNEL_EXPECTED,
         idle_expected = const word::IDLE_EXPECTED,
         key = sym crate::static_key::TRACKING,
+        trace_key = sym crate::trace::key::TRACE_CONTEXT,
+        trace_user_enter = sym super::trace_crossing::user_enter_by_irq,
         user_exit_slow = sym user_exit_slow,
         user_enter_slow = sym user_enter_slow,
         idle_exit_slow = sym idle_exit_slow,

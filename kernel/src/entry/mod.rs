@@ -8,9 +8,11 @@ pub mod frame;
 #[macro_use]
 pub mod tracking;
 
+pub mod breakpoint;
 pub mod debug;
 pub mod exception;
 pub mod exit_work;
 pub mod irq;
 pub mod nmi;
 pub mod syscall;
+pub mod trace_crossing;

@@ -175,7 +175,7 @@ paranoid_entry!(
     machine_check
 );
 
-const _: () = assert!(offset_of!(Frame, align) == 0);
+const _: () = assert!(offset_of!(Frame, entered_by) == 0);
 
 /// The NMI itself: saves CR2 and DR7, counts, takes part in a panic's stop.
 extern "C" fn handle(frame: &mut Frame) {

@@ -4,18 +4,19 @@
 //!  1. swapgs: GS is the per-CPU area
 //!  2. switch to the task's kernel stack
 //!  3. save what the ABI makes us save: return address, flags, stack pointer, the six arguments
-//!  4. [tracking site] user_exit: one xadd for context tracking and RCU; posted work is run here
+//!  4. [tracking site] user_exit: one xadd for context tracking and RCU; posted work is run here. [trace site]
 //!  5. interrupts on
 //!  6. dispatch by number
 //!  7. interrupts off
 //!  8. exit work? then the slow path, which completes the frame
-//!  9. [tracking site] user_enter
+//!  9. [trace site] [tracking site] user_enter
 //! 10. restore; SYSRET, or IRET if TF or RF is set (SYSRET would misplace the trap)
 //!
 //! SYSRET is safe here: RIP came from SYSCALL and so is below 2^47 (the last page below is never mapped), and the fast path
 //! never edits the frame. Source: SDM vol. 2, SYSCALL and SYSRET; AMD's manual for the differences.
 
 use super::frame::{Frame, SYSCALL_START};
+use super::trace_crossing;
 use super::tracking::{user_enter_slow, user_exit_slow};
 use crate::arch::cpu_head::offset;
 use crate::arch::gdt;
@@ -54,6 +55,8 @@ pub unsafe extern "C" fn syscall_entry() {
         "inc qword ptr gs:[{syscalls}]",
         tracking_site!("21", "31"),                     // 4
         "20:",
+        trace_site!("24", "34"),
+        "25:",
         "sti",                                          // 5
         "mov rcx, r10",                                 // 6
         "cmp rax, {table_len}",
@@ -63,6 +66,8 @@ pub unsafe extern "C" fn syscall_entry() {
         "cli",                                          // 7
         "cmp dword ptr gs:[{exit_work}], 0",            // 8
         "jne 50f",
+        trace_site!("26", "38"),
+        "27:",
         tracking_site!("23", "33"),                     // 9
         "22:",
         "test dword ptr [rsp + {rflags}], {tf_rf}",     // 10
@@ -94,14 +99,42 @@ pub unsafe extern "C" fn syscall_entry() {
         "add rsp, 8",
         "pop rax",
         "jmp 22b",
+        // Traced: entry, the fast way out, the slow way out.
+        "34: mov rdi, rsp",
+        "call {trace_entry}",
+        "mov rdi, [rsp + {rdi}]",
+        "mov rsi, [rsp + {rsi}]",
+        "mov rdx, [rsp + {rdx}]",
+        "mov r10, [rsp + {r10}]",
+        "mov r8, [rsp + {r8}]",
+        "mov r9, [rsp]",
+        "mov rax, [rsp + {orig_rax}]",
+        "jmp 25b",
+        "38: mov rdi, rsp",
+        "mov rsi, rax",
+        "push rax",
+        "sub rsp, 8",
+        "call {trace_exit}",
+        "add rsp, 8",
+        "pop rax",
+        "jmp 27b",
         // A number beyond the table.
         "40: mov rax, {enosys}",
         "jmp 41b",
         // Exit work: complete the frame, do it, go on where the frame says.
-        "50: push rax",
+        trace_site!("50", "39"),
+        "51: push rax",
         "push [rsp + {rip_from_rax}]",
         "push [rsp + {rflags_from_rcx}]",
         "jmp {full_exit}",
+        "39: mov rdi, rsp",
+        "mov rsi, rax",
+        "push rax",
+        "sub rsp, 8",
+        "call {trace_exit_to_work}",
+        "add rsp, 8",
+        "pop rax",
+        "jmp 51b",
         // TF or RF: return by IRET.
         "60: mov qword ptr [rsp + {ss}], {user_ds}",
         "pop r9",
@@ -146,6 +179,10 @@ pub unsafe extern "C" fn syscall_entry() {
         rip_from_rax = const offset_of!(Frame, rip) - offset_of!(Frame, rax),
         rflags_from_rcx = const offset_of!(Frame, rflags) - offset_of!(Frame, rcx),
         key = sym crate::static_key::TRACKING,
+        trace_key = sym crate::trace::key::TRACE_SYSCALLS,
+        trace_entry = sym trace_crossing::syscall_entry,
+        trace_exit = sym trace_crossing::syscall_exit,
+        trace_exit_to_work = sym trace_crossing::syscall_exit_to_work,
         user_exit_slow = sym user_exit_slow,
         user_enter_slow = sym user_enter_slow,
         full_exit = sym syscall_full_exit,

@@ -24,6 +24,23 @@ macro_rules! tracking_site {
     };
 }
 
+/// A 5-byte NOP at local label `$site` for a trace point's key (operand `trace_key`), which goes to `$cold` while that is on.
+macro_rules! trace_site {
+    ($site:literal, $cold:literal) => {
+        concat!(
+            $site,
+            ": .byte 0x0f, 0x1f, 0x44, 0x00, 0x00\n",
+            ".pushsection __jump_table, \"a\"\n",
+            ".quad ",
+            $site,
+            "b, ",
+            $cold,
+            "f, {trace_key}\n",
+            ".popsection\n"
+        )
+    };
+}
+
 /// The cold block of user_exit: clobbers rax, rcx, rdx and flags; interrupts off.
 /// `$cold`: its label. `$back`: where to go on. `$slow`: where to go with ecx = what was unexpected.
 /// `$restore`: instructions before going on.

@@ -47,7 +47,7 @@ pub fn open(major: u32, minor: u32) -> Result<Arc<dyn File>, Errno> {
         (1, 5) => Ok(Arc::new(Memory::Zero)),
         (1, 7) => Ok(Arc::new(Memory::Full)),
         (1, 8 | 9) => Ok(Arc::new(Memory::Random)),
-        (1, 11) => Ok(super::kmsg::open()),
+        (1, 11) => Ok(super::kmsg::open(0)),
         (5, 0 | 1) | (4, 64) => Ok(crate::tty::console::open()),
         _ => Err(errno::ENXIO),
     }

@@ -34,10 +34,12 @@ pub enum Item {
     File(&'static str, Read),
     /// A file that is only written.
     Control(&'static str, Write),
+    /// A file that is read, and written to change what it shows.
+    Setting(&'static str, Read, Write),
     /// A symbolic link.
     Link(&'static str, fn(u64) -> Result<Vec<u8>, Errno>),
     /// A file that gives each opener something of its own.
-    Special(&'static str, fn() -> Arc<dyn File>),
+    Special(&'static str, fn(u64) -> Arc<dyn File>),
     /// A directory with the same argument.
     Dir(&'static str, &'static [Item]),
     /// One entry for each number.
@@ -92,6 +94,7 @@ impl Item {
         match self {
             Item::File(name, ..)
             | Item::Control(name, _)
+            | Item::Setting(name, ..)
             | Item::Link(name, _)
             | Item::Special(name, _)
             | Item::Dir(name, _) => name,
@@ -103,6 +106,7 @@ impl Item {
         match self {
             Item::File(..) | Item::Special(..) => mode::REG | 0o444,
             Item::Control(..) => mode::REG | 0o200,
+            Item::Setting(..) => mode::REG | 0o644,
             Item::Link(..) => mode::LNK | 0o777,
             Item::Dir(..) => mode::DIR | 0o555,
             Item::Numbered(n) => n.leaf.mode(),
@@ -114,8 +118,9 @@ impl Item {
         match self {
             Item::File(_, read) => file(Some(*read), None),
             Item::Control(_, write) => file(None, Some(*write)),
+            Item::Setting(_, read, write) => file(Some(*read), Some(*write)),
             Item::Link(_, target) => Kind::GeneratedLink(*target, argument),
-            Item::Special(_, make) => Kind::Special(*make),
+            Item::Special(_, make) => Kind::Special(*make, argument),
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
             Item::Numbered(n) => n.leaf.kind(argument),
         }

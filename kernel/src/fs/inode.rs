@@ -62,7 +62,7 @@ pub enum Kind {
     /// A symbolic link whose target is made when it is read.
     GeneratedLink(fn(u64) -> Result<Vec<u8>, Errno>, u64),
     /// A file that gives each opener something of its own.
-    Special(fn() -> Arc<dyn File>),
+    Special(fn(u64) -> Arc<dyn File>, u64),
     /// A directory of generated files.
     Virtual(VirtualDir),
 }
@@ -300,7 +300,7 @@ impl Inode {
             Kind::Fifo(pipe) => pipe.open_named(flags),
             Kind::Socket => Err(errno::ENXIO),
             Kind::Generated(g) => g.open(flags),
-            Kind::Special(make) => Ok(make()),
+            Kind::Special(make, argument) => Ok(make(*argument)),
             _ => Ok(self.clone()),
         }
     }

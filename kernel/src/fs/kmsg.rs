@@ -22,7 +22,7 @@ struct Log {
 }
 
 /// Open it at its first record.
-pub fn open() -> Arc<dyn File> {
+pub fn open(_: u64) -> Arc<dyn File> {
     Arc::new(Log { at: SpinLock::new(0) })
 }
 

@@ -54,7 +54,8 @@ pub fn mount(place: &Arc<Place>, kind: &[u8]) -> Result<(), Errno> {
             let mounts = MOUNTS.lock();
             mounts.iter().find(|m| m.kind == "devtmpfs").map(|m| m.root.clone()).ok_or(errno::ENODEV)?
         }
-        "tracefs" | "debugfs" => Inode::new_directory(0o555),
+        "tracefs" => super::sys::tracing_root_inode(),
+        "debugfs" => Inode::new_directory(0o555),
         _ => Inode::new_directory(0o1777),
     };
     attach(place, root, kind);

@@ -15,13 +15,14 @@ use crate::arch::tsc;
 use crate::entry::exit_work;
 use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
+use crate::trace_point;
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use kcore::context_tracking::{Deferred, State};
-use kcore::ipi_ledger::IpiCause;
+use kcore::context_tracking::State;
 use kcore::run_queue::{Class, Prev, RunQueue, RunStore, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
+use kcore::trace_event::{Data, Flags, RecordTask};
 use task::{TABLE, Task, TaskRef};
 
 /// A CPU's part of the scheduler.
@@ -188,6 +189,22 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     }
     me.sched.switches.store(me.sched.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     me.sched.previous.store(prev as *const Task as *mut Task, Ordering::Relaxed);
+    trace_point!(
+        SCHED,
+        irq_off,
+        Flags::IRQS_OFF,
+        Data::SchedSwitch {
+            prev_comm: prev.comm(),
+            prev_state: if prev.state.is_dead() {
+                b'X'
+            } else if leaves {
+                b'S'
+            } else {
+                b'R'
+            },
+            next: RecordTask { id: next.tid(), comm: next.comm() },
+        }
+    );
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
     unsafe { switch::to(me, prev, next, irq_off) };
     finish_switch();
@@ -256,19 +273,25 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let enqueued = queue.enqueue(&TABLE, task.index, why);
     let kick_for_tick = queue.tick_needed(class) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
+    trace_point!(
+        SCHED,
+        &irq_off,
+        Flags::IRQS_OFF,
+        Data::SchedWakeup { task: RecordTask { id: task.tid(), comm: task.comm() }, target_cpu: target }
+    );
     // What follows is about the CPU, not the task, and may take its timer queue, which comes before placing.
     drop(placing);
     let local = target == percpu::this(&irq_off).cpu();
     if enqueued.preempts || was_idle {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
         if !local {
-            crate::smp::ipi::reschedule(target, IpiCause::Wakeup, site, &irq_off);
+            crate::smp::ipi::reschedule(target, site, &irq_off);
         }
     } else if kick_for_tick {
         if local {
             crate::time::tick::recheck(&irq_off);
         } else {
-            crate::smp::ipi::reschedule(target, IpiCause::TickSet, site, &irq_off);
+            crate::smp::ipi::reschedule(target, site, &irq_off);
         }
     }
 }
@@ -329,7 +352,7 @@ pub fn set_class(task: &Task, class: Class) {
 fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, irq_off: &IrqOff) {
     area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
     if area.cpu() != percpu::this(irq_off).cpu() {
-        crate::smp::ipi::reschedule(area.cpu(), IpiCause::Reschedule, site, irq_off);
+        crate::smp::ipi::reschedule(area.cpu(), site, irq_off);
     }
 }
 
@@ -348,13 +371,10 @@ pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_held(&irq_off);
     if queue.dequeue(&TABLE, task.index) {
-        let tick_freed =
-            !queue.tick_needed(running_class(&queue)) && crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
-        drop(queue);
-        if tick_freed && cpu != percpu::this(&irq_off).cpu() {
-            // Or at its next tick.
-            let _ = crate::smp::deferred_work::leave(cpu, Deferred::TickRecheck, site);
+        if !queue.tick_needed(running_class(&queue)) {
+            crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
         }
+        drop(queue);
         drop(placing);
         enqueue(task, Why::New, site);
         return;
@@ -381,7 +401,7 @@ pub fn notify_signal(task: &Task) {
         let area = percpu::of(cpu);
         area.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::SeqCst);
         if cpu != percpu::this(&irq_off).cpu() {
-            crate::smp::ipi::reschedule(cpu, IpiCause::Signal, site, &irq_off);
+            crate::smp::ipi::reschedule(cpu, site, &irq_off);
         }
     }
     wake_at(task, true, site);

@@ -2,14 +2,18 @@
 
 use super::ipi::Sender;
 use crate::arch::apic::{self, vector};
-use crate::arch::cpu_head::{self, offset};
+use crate::arch::cpu_head::offset;
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::{serial, tsc};
 use crate::entry::frame::{Frame, IRQ_START};
 use crate::percpu::{self, Percpu};
+use crate::static_branch;
+use crate::trace::key::{INTERRUPTIONS, INTERRUPTS, NMI, SENDERS};
+use crate::trace::record::{from_where, record};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kcore::interruption::{Cause, Interruption};
+use kcore::trace_event::{By, Data, Flags};
 
 /// What a vector does: called by entry code through `HANDLERS`, interrupts off. `partial`: the interrupt path's frame, from rbx on.
 pub type Handler = extern "C" fn(vector: u32, partial: *const u64);
@@ -32,22 +36,61 @@ const fn handlers() -> [Handler; 256] {
 macro_rules! handler {
     ($(#[$doc:meta])* $name:ident, $cause:path, $sender:expr, |$partial:ident, $irq_off:ident| $body:block) => {
         $(#[$doc])*
-        extern "C" fn $name(_: u32, $partial: *const u64) {
+        extern "C" fn $name(vector: u32, $partial: *const u64) {
             #[inline(always)]
             fn run($partial: *const u64, $irq_off: &IrqOff) $body
             count::<{ $cause.code() as usize * 8 }>();
             // SAFETY: interrupt gates turn interrupts off, and nothing on this path turns them on.
             let irq_off = unsafe { IrqOff::assume() };
-            if cpu_head::read_u32::<{ offset::ISOLATED }>() == 0 {
-                run($partial, &irq_off);
+            if static_branch!(INTERRUPTS) {
+                core::hint::cold_path();
+                traced(vector, $cause, $partial, $sender, run, &irq_off);
             } else {
-                let start_tsc = tsc::now();
-                let sender: Option<Sender> = $sender(&irq_off);
                 run($partial, &irq_off);
-                record(percpu::this(&irq_off), $cause, sender, start_tsc, &irq_off);
             }
         }
     };
+}
+
+/// A handler between its records: what brought the CPU here, the interrupt, the IPI with its sender, and, on an isolated CPU,
+/// the interruption as a whole.
+#[cold]
+#[inline(never)]
+fn traced(
+    vector: u32,
+    cause: Cause,
+    partial: *const u64,
+    sender: fn(&IrqOff) -> Option<Sender>,
+    run: fn(*const u64, &IrqOff),
+    irq_off: &IrqOff,
+) {
+    let start_tsc = tsc::now();
+    let me = percpu::this(irq_off);
+    let vector = vector as u8;
+    // SAFETY: the interrupt path's frame reaches from rbx to ss; cs is in it.
+    let flags = from_where(unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) });
+    if flags.contains(Flags::FROM_USER) {
+        record(irq_off, flags, Data::UserExit { by: By::Irq, word: me.head.context.0.load() });
+    } else if me.trace.idle.load(Ordering::Relaxed) {
+        me.trace.idle.store(false, Ordering::Relaxed);
+        record(irq_off, flags, Data::IdleExit { word: me.head.context.0.load() });
+    }
+    record(irq_off, flags, Data::IrqEntry { vector, cause });
+    let is_ipi = matches!(cause, Cause::Reschedule | Cause::CallFunction | Cause::TlbFlush);
+    let sender = if static_branch!(SENDERS) { sender(irq_off) } else { None };
+    if is_ipi {
+        let (from, site) = (sender.map(|s| (s.cpu, s.task)), sender.map_or(0, |s| s.site as *const _ as u64));
+        record(irq_off, flags, Data::IpiEntry { cause, sender: from, site });
+    }
+    run(partial, irq_off);
+    if is_ipi {
+        let duration_ticks = tsc::now().wrapping_sub(start_tsc);
+        record(irq_off, flags, Data::IpiExit { cause, duration_ticks });
+    }
+    if static_branch!(INTERRUPTIONS) && me.head.isolated.load(Ordering::Relaxed) != 0 {
+        log(me, cause, sender, start_tsc, irq_off);
+    }
+    record(irq_off, flags, Data::IrqExit { vector, cause });
 }
 
 handler!(
@@ -112,11 +155,11 @@ fn nobody(_: &IrqOff) -> Option<Sender> {
 }
 
 fn rescheduler(irq_off: &IrqOff) -> Option<Sender> {
-    percpu::this(irq_off).smp.senders.lock_held(irq_off).take()
+    percpu::this(irq_off).smp.senders.lock_held(irq_off).take(Cause::Reschedule)
 }
 
-#[inline]
-fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &IrqOff) {
+/// The record of an interruption, into this isolated CPU's log.
+fn log(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &IrqOff) {
     let total = me.trace.total.load(Ordering::Relaxed) + 1;
     me.trace.total.store(total, Ordering::Relaxed);
     let record = Interruption {
@@ -130,7 +173,7 @@ fn record(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: 
         site: sender.map_or(0, |s| s.site as *const _ as u64),
         total,
     };
-    me.trace.ring.push(record.encode());
+    me.trace.interruptions.push(record.encode());
 }
 
 /// An NMI. The only one that the kernel sends is a panic's stop.
@@ -142,7 +185,13 @@ pub fn handle_nmi(frame: &Frame) {
     if crate::panic::stops(me.cpu()) {
         crate::panic::stop_here(frame);
     }
-    if me.head.isolated.load(Ordering::Relaxed) != 0 {
-        record(me, Cause::Nmi, None, tsc::now(), &irq_off);
+    if static_branch!(NMI) {
+        core::hint::cold_path();
+        let flags = from_where(frame.cs).with(Flags::IN_NMI);
+        record(&irq_off, flags, Data::NmiEntry { word: me.head.context.0.load() });
+        if static_branch!(INTERRUPTIONS) && me.head.isolated.load(Ordering::Relaxed) != 0 {
+            log(me, Cause::Nmi, None, tsc::now(), &irq_off);
+        }
+        record(&irq_off, flags, Data::NmiExit { word: me.head.context.0.load() });
     }
 }

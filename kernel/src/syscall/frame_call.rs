@@ -11,6 +11,9 @@ use crate::process::fork::{self, Clone, flag};
 use crate::process::signal::{Info, force, sig};
 use crate::process::user_stack::{STRING_MAX, Strings};
 use crate::process::{current_thread, exec, signal_frame};
+use crate::spin_lock::PreemptOff;
+use crate::trace_point;
+use kcore::trace_event::{Data, Flags};
 
 const RT_SIGRETURN: usize = 15;
 const CLONE: usize = 56;
@@ -35,6 +38,12 @@ const fn full_frame_call_entry() -> super::table::Handler {
 
 /// Run the call whose number is in `orig_rax`; its result goes to the frame.
 pub extern "C" fn full_frame_dispatch(frame: &mut Frame) {
+    let number = frame.orig_rax;
+    dispatch(frame);
+    trace_point!(TRACE_SYSCALLS, &PreemptOff::new(), Flags::NONE, Data::SysExit { number, result: frame.rax as i64 });
+}
+
+fn dispatch(frame: &mut Frame) {
     let signal = sig::CHLD as u64;
     let result = match frame.orig_rax as usize {
         CLONE => {

@@ -8,9 +8,11 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
 use crate::percpu::{self, Percpu};
 use crate::sched::task::Task;
+use crate::trace_point;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use kcore::tick::{Change, Decision, Held, HeldTable, Scope, TickDep, TickLog, TickMask, decide};
+use kcore::trace_event::{Data, Flags};
 
 /// Where a dependency was set.
 pub type Site = Option<&'static Location<'static>>;
@@ -68,14 +70,12 @@ pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Loca
     area.time.deps.set(dep)
 }
 
-/// Clear a dependency of one CPU. Lazy: its next look notices. True if it was set.
-pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) -> bool {
-    if area.time.deps.load() & dep.bit() == 0 {
-        return false;
+/// Clear a dependency of one CPU. Lazy: its next look notices.
+pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) {
+    if area.time.deps.load() & dep.bit() != 0 {
+        area.time.deps.clear(dep);
+        area.time.history.lock_irq().held.clear(dep);
     }
-    let was_set = area.time.deps.clear(dep);
-    area.time.history.lock_irq().held.clear(dep);
-    was_set
 }
 
 /// The scheduler's dependency follows the run queue, whose lock the caller holds. `task` runs.
@@ -137,6 +137,7 @@ fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
         note(me, true, why);
     }
+    trace_point!(TICK, irq_off, Flags::IRQS_OFF, restarted(me, why));
     super::timer::program(me, irq_off);
 }
 
@@ -145,7 +146,16 @@ fn stop(me: &Percpu, irq_off: &IrqOff) {
     if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
         note(me, false, None);
     }
+    trace_point!(TICK, irq_off, Flags::IRQS_OFF, Data::TickStop { prevented_by: None });
     super::timer::program(me, irq_off);
+}
+
+/// What the trace says of a start: the dependency, and who set it where.
+fn restarted(me: &Percpu, dep: Option<(TickDep, Scope)>) -> Data {
+    let history = me.time.history.lock_irq();
+    let held = dep.and_then(|(d, _)| history.held.holder(d));
+    let site = held.and_then(|h| h.site).map_or(0, |site| site as *const _ as u64);
+    Data::TickRestart { dep, site, set_by_task: held.map_or(0, |h| h.task) }
 }
 
 /// The CPU is about to idle: no tick there.
@@ -162,9 +172,11 @@ pub fn tick(me: &Percpu, now: u64, from_user: bool, irq_off: &IrqOff) {
         me.rcu.note_quiescent();
     }
     crate::sched::tick(irq_off);
-    if decision(me, crate::sched::current()) == Decision::Stop {
-        stop(me, irq_off);
-        return;
+    match decision(me, crate::sched::current()) {
+        Decision::Stop => return stop(me, irq_off),
+        Decision::Keep { dep, scope } => {
+            trace_point!(TICK, irq_off, Flags::IRQS_OFF, Data::TickStop { prevented_by: Some((dep, scope)) });
+        }
     }
     let period = PERIOD_TICKS.load(Ordering::Relaxed);
     let mut next = me.time.tick_deadline.load(Ordering::Relaxed) + period;

@@ -6,7 +6,13 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::{apic, tsc};
 use crate::percpu::{self, Percpu};
 use crate::sched::task::{TABLE, Task};
+use crate::trace::key::TIMER;
+use crate::trace::record::record;
+use crate::{static_branch, trace_point};
+use core::panic::Location;
 use core::sync::atomic::Ordering;
+use kcore::pairing_heap::HeapStore;
+use kcore::trace_event::{Data, Flags};
 
 /// Arm the hardware for the earlier of the first timer and the tick.
 pub fn program(me: &Percpu, irq_off: &IrqOff) {
@@ -43,7 +49,14 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
         let mut queue = me.time.queue.lock_held(irq_off);
         let Some(index) = queue.expire(&TABLE, now) else { break queue.next_deadline(&TABLE) };
         drop(queue);
+        trace_point!(
+            TIMER,
+            irq_off,
+            Flags::IRQS_OFF,
+            Data::TimerExpireEntry { timer: index as u64, deadline_tsc: TABLE.heap_node(index).key(), function: 0 }
+        );
         crate::sched::task::with(index, |t| crate::sched::wake(t));
+        trace_point!(TIMER, irq_off, Flags::IRQS_OFF, Data::TimerExpireExit { timer: index as u64 });
     };
     let tick = me.time.tick_deadline.load(Ordering::Relaxed);
     if tick != 0 && now >= tick {
@@ -53,8 +66,16 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
 }
 
 /// Sleep until `deadline_tsc` or a wake-up. The caller has called `prepare_sleep`. The timer is off on return.
+#[track_caller]
 pub fn sleep_until(task: &Task, deadline_tsc: u64) {
+    let site = Location::caller();
     let irq_off = IrqOff::new();
+    trace_point!(
+        TIMER,
+        &irq_off,
+        Flags::IRQS_OFF,
+        Data::TimerArm { timer: task.index as u64, deadline_tsc, function: site as *const _ as u64 }
+    );
     let me = percpu::this(&irq_off);
     task.timer_cpu.store(me.cpu(), Ordering::Relaxed);
     if me.time.queue.lock_held(&irq_off).arm(&TABLE, task.index, deadline_tsc) {
@@ -70,18 +91,26 @@ pub fn cancel(task: &Task) {
     let irq_off = IrqOff::new();
     let cpu = task.timer_cpu.load(Ordering::Relaxed);
     let area = percpu::of(cpu);
-    let was_first = area.time.queue.lock_held(&irq_off).cancel(&TABLE, task.index);
+    let mut queue = area.time.queue.lock_held(&irq_off);
+    if static_branch!(TIMER) && queue.is_armed(&TABLE, task.index) {
+        core::hint::cold_path();
+        record(&irq_off, Flags::IRQS_OFF, Data::TimerCancel { timer: task.index as u64 });
+    }
+    let was_first = queue.cancel(&TABLE, task.index);
+    drop(queue);
     if was_first && cpu == percpu::this(&irq_off).cpu() {
         program(area, &irq_off);
     }
 }
 
 /// Sleep for `ns`. True if the whole time passed, false if a signal ended it (`interruptible`). Process context.
+#[track_caller]
 pub fn sleep_ns(ns: u64, interruptible: bool) -> bool {
     sleep_to(tsc::now().saturating_add(tsc::ns_to_ticks(ns)), interruptible)
 }
 
 /// Sleep until `deadline_tsc`. As `sleep_ns`.
+#[track_caller]
 pub fn sleep_to(deadline_tsc: u64, interruptible: bool) -> bool {
     let task = crate::sched::current();
     while tsc::now() < deadline_tsc {

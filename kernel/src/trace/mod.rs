@@ -1,25 +1,53 @@
-//! Records: a ring per CPU that its own CPU writes and a housekeeping CPU drains.
+//! The latency trace: each CPU writes typed records into a ring of its own; a housekeeping CPU reads them and never interrupts
+//! anyone for it.
+//!
+//! `key` has the sites, `record` writes, `rings` decides who records what, `interruption_log` is the list of who interrupted
+//! isolated CPUs.
 
 pub mod interruption_log;
+pub mod key;
+pub mod names;
+pub mod reader;
+#[macro_use]
+pub mod record;
+pub mod rings;
 
-use core::sync::atomic::AtomicU64;
-use kcore::interruption::WORDS;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use kcore::interruption;
+use kcore::trace_event;
 use kcore::trace_ring::TraceRing;
 
-/// Records that fit before the oldest are overwritten (and counted as lost).
-pub const RING_SLOTS: usize = 128;
+/// Interruptions that fit before the oldest are overwritten (and counted as lost).
+pub const INTERRUPTION_SLOTS: usize = 128;
+/// Events that fit before the oldest are overwritten (and counted as lost).
+pub const EVENT_SLOTS: usize = 1024;
+
+/// A CPU's events.
+pub type EventRing = TraceRing<{ trace_event::WORDS }, EVENT_SLOTS>;
 
 /// A CPU's records.
 pub struct CpuTrace {
     /// Interruptions of this CPU while isolated.
-    pub ring: TraceRing<WORDS, RING_SLOTS>,
+    pub interruptions: TraceRing<{ interruption::WORDS }, INTERRUPTION_SLOTS>,
     /// How many there were.
     pub total: AtomicU64,
+    /// The ring of events; null where nothing is traced.
+    pub events: AtomicPtr<EventRing>,
+    /// The events that this CPU records now (`kcore::trace_event::EventMask`). Not empty only if there is a ring.
+    pub enabled: AtomicU32,
+    /// idle_enter was recorded, and idle_exit was not yet.
+    pub idle: AtomicBool,
 }
 
 impl CpuTrace {
     /// Nothing recorded.
     pub const fn new() -> Self {
-        Self { ring: TraceRing::new(), total: AtomicU64::new(0) }
+        Self {
+            interruptions: TraceRing::new(),
+            total: AtomicU64::new(0),
+            events: AtomicPtr::new(core::ptr::null_mut()),
+            enabled: AtomicU32::new(0),
+            idle: AtomicBool::new(false),
+        }
     }
 }

@@ -10,6 +10,8 @@ pub enum Record {
     Interruption(Interruption),
     /// So many records were lost before they were read.
     Lost(u64),
+    /// Nothing is recorded, and why.
+    Off(String),
 }
 
 /// One interruption.
@@ -56,6 +58,9 @@ impl Sender {
 
 /// The record of one line. The error names what is missing.
 pub fn parse(line: &str) -> Result<Record, String> {
+    if let Some(why) = line.strip_prefix("off: ") {
+        return Ok(Record::Off(why.to_string()));
+    }
     let fields = Fields::new(line);
     if let Some(lost) = fields.number("lost") {
         return Ok(Record::Lost(lost));
@@ -84,6 +89,7 @@ pub fn parse(line: &str) -> Result<Record, String> {
 pub fn format(record: &Record) -> String {
     match record {
         Record::Lost(count) => format!("({count} lost)"),
+        Record::Off(why) => format!("(the log is off: {why})"),
         Record::Interruption(one) => {
             let (whole_s, part_us) = (one.time_ns / 1_000_000_000, one.time_ns % 1_000_000_000 / 1_000);
             let mut text = format!("[{whole_s:5}.{part_us:06}] cpu{} {}", one.cpu, one.cause);
@@ -121,6 +127,8 @@ mod tests {
             "[    0.000001] cpu2 timer, 1.50 us"
         );
         assert_eq!(parse("lost=5"), Ok(Record::Lost(5)));
+        let off = parse("off: trace_event= names neither irq nor ipi").unwrap();
+        assert_eq!(format(&off), "(the log is off: trace_event= names neither irq nor ipi)");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct NoiseReport {
     origins: Vec<Origin>,
     logged: u64,
     lost: u64,
+    /// Why the log has no records at all.
+    pub log_off: Option<String>,
     /// Longest step between two readings of the time stamp counter.
     pub max_gap_ns: u64,
     /// Steps longer than 1 us.
@@ -37,7 +39,19 @@ impl NoiseReport {
     /// Findings of `ns` nanoseconds on `cpu`; `causes` are the kernel's counts of entries in that time.
     pub fn new(cpu: u32, ns: u64, isolated: bool, causes: Vec<(String, u64)>) -> Self {
         let origins = Vec::new();
-        Self { cpu, ns, isolated, causes, origins, logged: 0, lost: 0, max_gap_ns: 0, gaps_over_1us: 0, span_ns: 0 }
+        Self {
+            cpu,
+            ns,
+            isolated,
+            causes,
+            origins,
+            logged: 0,
+            lost: 0,
+            log_off: None,
+            max_gap_ns: 0,
+            gaps_over_1us: 0,
+            span_ns: 0,
+        }
     }
 
     /// Adds what the log says of the window, and how many records it has lost.
@@ -103,6 +117,9 @@ impl NoiseReport {
         if self.lost > 0 {
             out.push_str(&format!("the log has lost {} records\n", self.lost));
         }
+        if let (Some(why), true) = (&self.log_off, self.isolated) {
+            out.push_str(&format!("senders and durations are not known: the log is off: {why}\n"));
+        }
         let isolated = if self.isolated { "isolated" } else { "not isolated" };
         out.push_str(&format!(
             "cpu {} ({isolated}), {}; for information: longest gap {}, {} gaps over 1 us, which the machine below causes too\n",
@@ -138,6 +155,7 @@ impl NoiseReport {
             ("interruptions", json::object(self.causes.iter().map(|(cause, count)| (cause, count.to_string())))),
             ("senders", json::list(senders)),
             ("lost", self.lost.to_string()),
+            ("log_off", text(self.log_off.as_ref())),
             ("isolated", self.isolated.to_string()),
             ("span_ns", self.span_ns.to_string()),
             ("max_gap_ns", self.max_gap_ns.to_string()),
@@ -154,7 +172,7 @@ mod tests {
     fn record(line: &str) -> Interruption {
         match interruption::parse(line).unwrap() {
             Record::Interruption(one) => one,
-            Record::Lost(_) => panic!("a loss"),
+            other => panic!("{other:?}"),
         }
     }
 

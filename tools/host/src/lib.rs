@@ -20,5 +20,4 @@ pub mod settings;
 pub mod slot;
 pub mod symbolize;
 pub mod terminal;
-pub mod trace;
 pub mod tree;

@@ -91,3 +91,17 @@ fn printing() {
     assert_eq!(cpus(&[9]).mask(4).to_string(), "0");
     assert_eq!(CpuSet::full(512).mask(9999).to_string().len(), 16 * 9 - 1);
 }
+
+#[test]
+fn masks_are_read_as_they_are_written() {
+    for cpus in [1, 4, 33, 255, MAX_CPUS as u32] {
+        let set: CpuSet = (0..cpus).filter(|c| c % 3 != 1).collect();
+        assert_eq!(CpuSet::from_mask(&format!("{}\n", set.mask(cpus))), Some(set));
+    }
+    assert_eq!(CpuSet::from_mask("0x5"), Some([0, 2].into_iter().collect()));
+    assert_eq!(CpuSet::from_mask("0"), Some(CpuSet::new()));
+    assert_eq!(CpuSet::from_mask(&"0".repeat(200)), Some(CpuSet::new()));
+    for bad in ["", "\n", ",", "g", "-1", "1 2", &("1".to_string() + &"0".repeat(MAX_CPUS / 4))] {
+        assert_eq!(CpuSet::from_mask(bad), None, "{bad:?}");
+    }
+}

@@ -8,19 +8,17 @@ mod dmesg;
 mod echo;
 mod exhaust;
 mod free;
-mod ipi;
 mod ls;
 mod power;
 mod ps;
 mod sleep;
 mod uname;
-mod unmap;
 
 use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 18] = [
+pub const APPLETS: [(&str, Main); 16] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
@@ -29,7 +27,6 @@ pub const APPLETS: [(&str, Main); 18] = [
     ("exhaust", exhaust::main),
     ("false", echo::no),
     ("free", free::main),
-    ("ipi", ipi::main),
     ("ls", ls::main),
     ("poweroff", power::power_off),
     ("ps", ps::main),
@@ -37,7 +34,6 @@ pub const APPLETS: [(&str, Main); 18] = [
     ("sleep", sleep::main),
     ("true", echo::yes),
     ("uname", uname::main),
-    ("unmap", unmap::main),
     ("uptime", power::uptime),
 ];
 

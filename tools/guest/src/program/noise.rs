@@ -280,9 +280,7 @@ fn observe(
     linux::sleep_ns(20_000_000);
 
     let start_ns = kernel_now_ns(options.cpu);
-    if let Some(log) = log {
-        read_log(log)?;
-    }
+    let log_off = log.map(read_log).transpose()?.and_then(|old| old.off);
     let before = read_counts(options.cpu)?;
     window.stage().store(stage::GO, Ordering::Release);
     if options.inject {
@@ -299,10 +297,11 @@ fn observe(
     report.max_gap_ns = ns_of(window.max_gap_ticks().load(Ordering::Relaxed), khz);
     report.gaps_over_1us = window.gaps().load(Ordering::Relaxed);
     report.span_ns = ns_of(window.span_ticks().load(Ordering::Relaxed), khz);
-    if let Some(log) = log {
+    report.log_off = log_off;
+    if let Some(log) = log.filter(|_| report.log_off.is_none()) {
         // The kernel hands records over from time to time, so the last ones may need a moment.
         for attempt in 0..6 {
-            let (records, lost) = read_log(log)?;
+            let Heard { records, lost, .. } = read_log(log)?;
             let in_window = |one: &Interruption| one.cpu == options.cpu && one.time_ns >= start_ns;
             report.add_records(records.into_iter().filter(in_window), lost);
             if !isolated || report.is_fully_logged() || attempt == 5 {
@@ -344,22 +343,33 @@ fn kernel_now_ns(cpu: u32) -> u64 {
     tick_state::parse(&text).map_or(0, |state| state.now_ns)
 }
 
-/// All records that the log has now, and how many it has lost.
-fn read_log(log: &KernelFile) -> Result<(Vec<Interruption>, u64), Failure> {
-    let (mut records, mut lost) = (Vec::new(), 0u64);
+/// What the log told.
+#[derive(Default)]
+struct Heard {
+    records: Vec<Interruption>,
+    /// So many records were lost.
+    lost: u64,
+    /// There are none, and why.
+    off: Option<String>,
+}
+
+/// All that the log has now.
+fn read_log(log: &KernelFile) -> Result<Heard, Failure> {
+    let mut heard = Heard::default();
     loop {
         match log.read_some()? {
             Read::Text(text) => {
                 for line in text.lines() {
                     match interruption::parse(line) {
-                        Ok(Record::Interruption(one)) => records.push(one),
-                        Ok(Record::Lost(count)) => lost += count,
+                        Ok(Record::Interruption(one)) => heard.records.push(one),
+                        Ok(Record::Lost(count)) => heard.lost += count,
+                        Ok(Record::Off(why)) => heard.off = Some(why),
                         Err(error) => return Err(Failure::new(format!("{}: {error}", log.path()))),
                     }
                 }
             }
-            Read::Lost => lost += 1,
-            Read::End | Read::Nothing => return Ok((records, lost)),
+            Read::Lost => heard.lost += 1,
+            Read::End | Read::Nothing => return Ok(heard),
         }
     }
 }

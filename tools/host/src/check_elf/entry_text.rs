@@ -5,27 +5,29 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use kcore::context_tracking as word;
 
 /// Entry paths that may arrive at any instruction.
-const PARANOID: &[&str] = &[
-    "kernel::entry::nmi::nmi_entry",
-    "kernel::entry::nmi::debug_entry",
-    "kernel::entry::nmi::double_fault_entry",
-    "kernel::entry::nmi::machine_check_entry",
-];
+const PARANOID: &[&str] = super::paranoid::ENTRIES;
 
 /// What entry text may call: (caller, callee). Everything else is a violation.
 const CALLS: &[(&str, &str)] = &[
     ("kernel::entry::syscall::syscall_entry", "kernel::entry::tracking::user_exit_slow"),
     ("kernel::entry::syscall::syscall_entry", "kernel::entry::tracking::user_enter_slow"),
+    ("kernel::entry::syscall::syscall_entry", "kernel::entry::trace_crossing::syscall_entry"),
+    ("kernel::entry::syscall::syscall_entry", "kernel::entry::trace_crossing::syscall_exit"),
+    ("kernel::entry::syscall::syscall_entry", "kernel::entry::trace_crossing::syscall_exit_to_work"),
     ("kernel::entry::syscall::full_frame_call", "kernel::syscall::frame_call::full_frame_dispatch"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::exit_work::run"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::tracking::user_enter_slow"),
+    ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::trace_crossing::user_enter"),
     ("kernel::entry::irq::irq_common", "kernel::entry::irq::from_kernel"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_exit_slow"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_enter_slow"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::idle_exit_slow"),
+    ("kernel::entry::irq::irq_common", "kernel::entry::trace_crossing::user_enter_by_irq"),
     ("kernel::entry::exception::exception_common", "kernel::entry::exception::from_user"),
     ("kernel::entry::exception::exception_common", "kernel::entry::exception::from_kernel"),
     ("kernel::entry::exception::exception_common", "kernel::entry::tracking::user_exit_slow"),
+    ("kernel::entry::breakpoint::breakpoint_entry", "kernel::entry::breakpoint::from_user"),
+    ("kernel::entry::breakpoint::breakpoint_entry", "kernel::entry::breakpoint::from_kernel"),
     ("kernel::entry::nmi::nmi_entry", "kernel::entry::nmi::handle"),
     ("kernel::entry::nmi::debug_entry", "kernel::entry::debug::from_user"),
     ("kernel::entry::nmi::debug_entry", "kernel::entry::debug::from_kernel"),
@@ -42,15 +44,37 @@ fn tracking_key(image: &Image) -> Option<u64> {
     image.symbol("TRACKING")
 }
 
-/// Sites of other keys are patched while CPUs run: none may lie in entry text.
-pub fn only_tracking_sites(image: &Image) -> Vec<String> {
-    let (range, key) = (image.entry_text(), tracking_key(image));
+/// Keys of trace points that entry text may have beside the tracking key: like that one they are switched at boot only.
+const TRACE_KEYS: &[&str] = &["TRACE_SYSCALLS", "TRACE_CONTEXT"];
+
+/// Sites of other keys may be patched while CPUs run: none may lie in entry text. And no trace point comes before user_exit.
+pub fn boot_key_sites_only(image: &Image) -> Vec<String> {
+    let key = tracking_key(image);
+    let traces: Vec<_> = TRACE_KEYS.iter().filter_map(|name| image.symbol(name)).collect();
     let table = image.jump_table();
-    if key.is_none() || !table.iter().any(|e| range.contains(&e.code)) {
-        return vec!["no tracking site was found in entry text".into()];
+    let mut bad = Vec::new();
+    if key.is_none() || traces.len() != TRACE_KEYS.len() {
+        bad.push("the tracking key or a key of trace points was not found".into());
     }
-    let foreign = table.iter().filter(|e| range.contains(&e.code) && Some(e.key) != key);
-    foreign.map(|e| format!("site {:#x} of key {:#x}", e.code, e.key)).collect()
+    let mut tracking = 0;
+    for f in entry_functions(image) {
+        let sites = || table.iter().filter(|e| (f.start..f.end).contains(&e.code));
+        let user_exit = sites().filter(|e| Some(e.key) == key).map(|e| e.code).min();
+        tracking += usize::from(user_exit.is_some());
+        for site in sites().filter(|e| Some(e.key) != key) {
+            if !traces.contains(&site.key) {
+                bad.push(format!("site {:#x} of key {:#x} in {}", site.code, site.key, f.name));
+            }
+            // The way out with a full frame begins behind user_exit.
+            if user_exit.is_none_or(|at| site.code < at) && !f.name.ends_with("full_exit_to_user") {
+                bad.push(format!("{:#x} in {}: a trace point before user_exit", site.code, f.name));
+            }
+        }
+    }
+    if tracking == 0 {
+        bad.push("no tracking site was found in entry text".into());
+    }
+    bad
 }
 
 /// These paths run even while a key is being switched.
@@ -78,17 +102,21 @@ pub fn off_path(image: &Image) -> Vec<String> {
         return vec!["no dispatch through the table".into()];
     };
     let path = &code[..dispatch];
-    let nops = path.iter().filter(|i| i.code() == Code::Nop_rm32 && i.len() == 5).count();
+    let nops: Vec<u64> = path.iter().filter(|i| i.code() == Code::Nop_rm32 && i.len() == 5).map(|i| i.ip()).collect();
+    let site_key = |ip: &u64| image.jump_table().iter().find(|e| e.code == *ip).map(|e| e.key);
+    let keys: Vec<Option<u64>> = nops.iter().map(site_key).collect();
+    let trace = image.symbol("TRACE_SYSCALLS");
     let mut bad = Vec::new();
-    if nops != 1 {
-        bad.push(format!("{nops} five-byte NOPs instead of 1"));
+    if keys != [Some(key), trace] {
+        bad.push(format!("five-byte NOPs at {nops:x?} instead of the tracking site, then the trace point"));
     }
+    let key_range = [Some(key), trace].into_iter().flatten();
     for i in path {
+        if key_range.clone().any(|k| k != 0 && i.memory_displacement64() == k) {
+            bad.push(format!("{:#x}: touches a key", i.ip()));
+        }
         if i.has_lock_prefix() || i.mnemonic() == Mnemonic::Xchg {
             bad.push(format!("{:#x}: locked instruction", i.ip()));
-        }
-        if i.memory_displacement64() == key && key != 0 {
-            bad.push(format!("{:#x}: touches the key", i.ip()));
         }
         let conditional = i.flow_control() == FlowControl::ConditionalBranch;
         if conditional && i.mnemonic() != Mnemonic::Jae {
@@ -141,7 +169,8 @@ pub fn calls(image: &Image) -> Vec<String> {
     let mut bad = Vec::new();
     let table = image.jump_table();
     for f in entry_functions(image) {
-        let exit_site = table.iter().map(|e| e.code).filter(|c| (f.start..f.end).contains(c)).min();
+        let tracking = table.iter().filter(|e| Some(e.key) == tracking_key(image)).map(|e| e.code);
+        let exit_site = tracking.filter(|c| (f.start..f.end).contains(c)).min();
         let has_user_exit = !f.name.ends_with("full_exit_to_user");
         for i in image.instructions(f.start..f.end) {
             if i.flow_control() != FlowControl::Call {

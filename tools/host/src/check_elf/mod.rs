@@ -3,6 +3,7 @@
 
 mod entry_text;
 mod image;
+mod paranoid;
 mod text;
 
 use crate::failure::{self, Failure};
@@ -29,10 +30,20 @@ const CHECKS: &[Check] = &[
     Check { name: "no segment is both writable and executable", run: text::write_or_execute },
     Check { name: "no SIMD or x87 register is used in kernel text", run: text::no_simd },
     Check { name: "mfence; lfence stand before the WRMSR to the x2APIC ICR", run: text::fence_before_icr },
-    Check { name: "entry text is patchable at the tracking key's sites only", run: entry_text::only_tracking_sites },
-    Check { name: "no key site in the NMI, #DB, #DF and #MC paths", run: entry_text::paranoid_paths_have_no_site },
     Check {
-        name: "SYSCALL to dispatch, tracking off: one NOP5, no locked instruction, no key load",
+        name: "entry text is patchable at the tracking key's sites only, and at trace points behind user_exit",
+        run: entry_text::boot_key_sites_only,
+    },
+    Check {
+        name: "no key site in the NMI, #DB, #BP, #DF and #MC entries",
+        run: entry_text::paranoid_paths_have_no_site,
+    },
+    Check {
+        name: "NMI, #DB, #BP, #DF and #MC reach no key site before nmi_enter or user_exit",
+        run: paranoid::no_site_before_transition,
+    },
+    Check {
+        name: "SYSCALL to dispatch, all off: one NOP5 for tracking, one for traces, no locked instruction, no key load",
         run: entry_text::off_path,
     },
     Check {

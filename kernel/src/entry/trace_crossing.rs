@@ -1,0 +1,95 @@
+//! What entry paths record when they are traced: called from their cold blocks and handlers, only while a key of
+//! `trace::key` is on. Interrupts are off, and user_exit has been made or user_enter is still to come.
+
+use super::frame::{Frame, SYSCALL_START};
+use crate::arch::irq_flag::IrqOff;
+use crate::percpu;
+use crate::trace::record::{from_where, record};
+use core::mem::offset_of;
+use kcore::trace_event::{By, Data, Flags};
+
+fn irq_off() -> IrqOff {
+    // SAFETY: entry code calls here with interrupts off.
+    unsafe { IrqOff::assume() }
+}
+
+fn word(irq_off: &IrqOff) -> u64 {
+    percpu::this(irq_off).head.context.0.load()
+}
+
+/// A register of a system call's partial frame, which starts at r9.
+///
+/// # Safety
+/// `partial` is RSP after the fast path built its part, and `OFFSET` is a field of that part.
+unsafe fn saved<const OFFSET: usize>(partial: *const u64) -> u64 {
+    // SAFETY: the caller's conditions.
+    unsafe { *partial.byte_add(OFFSET - SYSCALL_START) }
+}
+
+/// A system call begins. `partial`: its frame, from r9 on.
+pub extern "C" fn syscall_entry(partial: *const u64) {
+    let irq_off = irq_off();
+    let flags = Flags::IRQS_OFF.with(Flags::FROM_USER);
+    record(&irq_off, flags, Data::UserExit { by: By::Syscall, word: word(&irq_off) });
+    // SAFETY: the entry path's frame; all of these were pushed.
+    let (number, args) = unsafe {
+        (
+            saved::<{ offset_of!(Frame, orig_rax) }>(partial),
+            [
+                saved::<{ offset_of!(Frame, rdi) }>(partial),
+                saved::<{ offset_of!(Frame, rsi) }>(partial),
+                saved::<{ offset_of!(Frame, rdx) }>(partial),
+                saved::<{ offset_of!(Frame, r10) }>(partial),
+            ],
+        )
+    };
+    record(&irq_off, flags, Data::SysEnter { number, args });
+}
+
+/// A system call ends and has nothing more to do in the kernel.
+pub extern "C" fn syscall_exit(partial: *const u64, result: i64) {
+    syscall_exit_to_work(partial, result);
+    let irq_off = irq_off();
+    record(&irq_off, Flags::IRQS_OFF, Data::UserEnter { by: By::Syscall, word: word(&irq_off) });
+}
+
+/// A system call ends; exit work comes, and user_enter is recorded after that.
+#[inline]
+pub extern "C" fn syscall_exit_to_work(partial: *const u64, result: i64) {
+    // SAFETY: the entry path's frame.
+    let number = unsafe { saved::<{ offset_of!(Frame, orig_rax) }>(partial) };
+    record(&irq_off(), Flags::IRQS_OFF, Data::SysExit { number, result });
+}
+
+/// The way out of an interrupt without exit work.
+pub extern "C" fn user_enter_by_irq() {
+    let irq_off = irq_off();
+    record(&irq_off, Flags::IRQS_OFF, Data::UserEnter { by: By::Irq, word: word(&irq_off) });
+}
+
+/// The way out with a full frame.
+pub extern "C" fn user_enter(frame: &Frame) {
+    let irq_off = irq_off();
+    let by = By::ALL.get(frame.entered_by as usize).copied().unwrap_or(By::Syscall);
+    record(&irq_off, Flags::IRQS_OFF, Data::UserEnter { by, word: word(&irq_off) });
+}
+
+/// An exception's handler begins. `address`: CR2, which counts for page faults only.
+#[cold]
+#[inline(never)]
+pub fn exception_entry(frame: &Frame, vector: u64, address: u64, error_code: u64) {
+    let irq_off = irq_off();
+    let flags = from_where(frame.cs);
+    if flags.contains(Flags::FROM_USER) {
+        record(&irq_off, flags, Data::UserExit { by: By::Exception, word: word(&irq_off) });
+    }
+    let address = if vector == super::exception::PAGE_FAULT { address } else { frame.rip };
+    record(&irq_off, flags, Data::ExceptionEntry { vector: vector as u8, address, error_code });
+}
+
+/// An exception's handler ends.
+#[cold]
+#[inline(never)]
+pub fn exception_exit(vector: u64) {
+    record(&irq_off(), Flags::IRQS_OFF, Data::ExceptionExit { vector: vector as u8 });
+}

@@ -1,0 +1,79 @@
+//! /sys/kernel/tracing: the latency trace by Linux's names. Nothing here is sent to the CPUs that are traced.
+//!
+//! Source of names and formats: Linux Documentation/trace/ftrace.rst and events.rst. What is traced is chosen at boot
+//! (`trace_event=`), so set_event is read only.
+
+use super::trace_file;
+use crate::errno::{EINVAL, Errno};
+use crate::fs::generated::{Item, Leaf, Numbered};
+use crate::percpu;
+use crate::trace::{EVENT_SLOTS, EventRing, rings};
+use alloc::string::String;
+use core::fmt::Write;
+use kcore::cpu_set::CpuSet;
+use kcore::trace_event::EventMask;
+
+/// What is in it.
+pub static ITEMS: &[Item] = &[
+    Item::Special("trace", |_| trace_file::open_trace(trace_file::ALL)),
+    Item::Special("trace_pipe", |_| trace_file::open_pipe(trace_file::ALL)),
+    Item::File("available_events", |_, out| events(EventMask::ALL, out)),
+    Item::File("set_event", |_, out| events(rings::selected(), out)),
+    Item::File("buffer_size_kb", |_, out| {
+        let ring = size_of::<EventRing>() >> 10;
+        line(if rings::selected().is_empty() { 0 } else { ring }, out)
+    }),
+    Item::Dir(
+        "per_cpu",
+        &[Item::Numbered(Numbered {
+            prefix: "cpu",
+            exists: |_, cpu| percpu::is_online(cpu),
+            all: |_| percpu::online().iter().collect(),
+            argument: |_, cpu| cpu as u64,
+            leaf: Leaf::Dir(PER_CPU),
+        })],
+    ),
+    Item::Setting(
+        "tracing_on",
+        |_, out| line(u32::from(rings::is_on()), out),
+        |_, text| {
+            rings::set_on(match text.trim_ascii() {
+                b"0" => false,
+                b"1" => true,
+                _ => return Err(EINVAL),
+            });
+            Ok(())
+        },
+    ),
+    Item::Setting(
+        "tracing_cpumask",
+        |_, out| line(rings::cpus().mask(percpu::nr_cpus()), out),
+        |_, text| {
+            let cpus = core::str::from_utf8(text).ok().and_then(CpuSet::from_mask).ok_or(EINVAL)?;
+            rings::set_cpus(&cpus);
+            Ok(())
+        },
+    ),
+];
+
+static PER_CPU: &[Item] = &[
+    Item::Special("trace", trace_file::open_trace),
+    Item::Special("trace_pipe", trace_file::open_pipe),
+    Item::File("stats", stats),
+];
+
+/// Linux's stats file, as far as it has a meaning here: what was written, what was overwritten, what was dropped.
+fn stats(cpu: u64, out: &mut String) -> Result<(), Errno> {
+    let (pushed, dropped) = rings::of(cpu as u32).map_or((0, 0), |ring| (ring.pushed(), ring.dropped()));
+    let overrun = pushed.saturating_sub(EVENT_SLOTS as u64);
+    line(format_args!("entries: {}\noverrun: {overrun}\ndropped events: {dropped}", pushed - overrun), out)
+}
+
+fn events(mask: EventMask, out: &mut String) -> Result<(), Errno> {
+    mask.iter().try_for_each(|event| line(format_args!("{}:{}", event.group().name(), event.name()), out))
+}
+
+fn line(value: impl core::fmt::Display, out: &mut String) -> Result<(), Errno> {
+    let _ = writeln!(out, "{value}");
+    Ok(())
+}

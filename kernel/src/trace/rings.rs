@@ -1,0 +1,120 @@
+//! Who records what: `trace_event=` chooses the events and gives each CPU a ring; `tracing_on` and `tracing_cpumask` change the
+//! CPUs' masks by plain stores, which each CPU sees by itself.
+
+use super::{EventRing, key};
+use crate::isolation::housekeeping;
+use crate::percpu;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use kcore::cmdline::BootParams;
+use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::trace_event::{Event, EventMask, Group};
+
+static SELECTED: AtomicU32 = AtomicU32::new(0);
+static ON: AtomicBool = AtomicBool::new(true);
+/// CPUs whose events are not wanted.
+static LEFT_OUT: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+
+/// The events that `trace_event=` names.
+pub fn selected() -> EventMask {
+    EventMask(SELECTED.load(Ordering::Relaxed))
+}
+
+/// Take over `trace_event=`, and say what in it names nothing; switch the keys. Boot CPU, interrupts off, once.
+///
+/// # Safety
+/// No other CPU runs kernel text.
+pub unsafe fn init(params: &BootParams<'_>) {
+    let mut events = EventMask::NONE;
+    for &word in &params.trace_events {
+        match EventMask::named(word) {
+            Some(named) => events = events.union(named),
+            None => crate::warning!("trace_event={word}: no such event or group, ignored"),
+        }
+    }
+    SELECTED.store(events.0, Ordering::Relaxed);
+    let interruptions = !params.isolated().is_empty() && (events.has_group(Group::Irq) || events.has_group(Group::Ipi));
+    if events.is_empty() {
+        return;
+    }
+    // SAFETY: the caller's condition.
+    let sites =
+        unsafe { key::enable(events, interruptions) }.unwrap_or_else(|e| panic!("the jump table is broken: {e}"));
+    crate::info!("tracing {} events, {sites} sites patched", events.iter().count());
+}
+
+/// Give every CPU that came up its ring, and let it record. Boot CPU; the others wait meanwhile.
+pub fn attach() {
+    if selected().is_empty() {
+        return;
+    }
+    for area in (0..percpu::nr_cpus()).filter_map(percpu::get) {
+        let layout = core::alloc::Layout::new::<EventRing>();
+        // SAFETY: the layout is not empty.
+        let ring = unsafe { alloc::alloc::alloc_zeroed(layout) } as *mut EventRing;
+        if ring.is_null() {
+            crate::warning!("cpu {}: out of memory for its trace ring: it records nothing", area.cpu());
+            continue;
+        }
+        area.trace.events.store(ring, Ordering::Release);
+    }
+    apply();
+}
+
+/// Store each CPU's mask.
+fn apply() {
+    let events = if is_on() { SELECTED.load(Ordering::Relaxed) } else { 0 };
+    for area in (0..percpu::nr_cpus()).filter_map(percpu::get) {
+        let cpu = area.cpu() as usize;
+        let wanted = LEFT_OUT[cpu / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 == 0;
+        let ring = !area.trace.events.load(Ordering::Relaxed).is_null();
+        area.trace.enabled.store(if wanted && ring { events } else { 0 }, Ordering::Release);
+    }
+}
+
+/// Whether events are recorded.
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Record, or stop recording.
+pub fn set_on(on: bool) {
+    ON.store(on, Ordering::Relaxed);
+    apply();
+}
+
+/// The CPUs that record.
+pub fn cpus() -> CpuSet {
+    let all = CpuSet::full(percpu::nr_cpus());
+    all.difference(&CpuSet::from_words(core::array::from_fn(|i| LEFT_OUT[i].load(Ordering::Relaxed))))
+}
+
+/// Let these CPUs record and no others.
+pub fn set_cpus(cpus: &CpuSet) {
+    for (word, bits) in LEFT_OUT.iter().zip(cpus.words()) {
+        word.store(!bits, Ordering::Relaxed);
+    }
+    apply();
+}
+
+/// The ring of CPU `cpu`, if it has one.
+pub fn of(cpu: u32) -> Option<&'static EventRing> {
+    // SAFETY: null, or a ring that is never freed.
+    unsafe { percpu::get(cpu)?.trace.events.load(Ordering::Acquire).as_ref() }
+}
+
+/// Whether an IPI to this CPU shall bring its sender's name: for its log, or for its ipi_entry.
+pub fn wants_sender(target: &percpu::Percpu) -> bool {
+    let logged = target.head.isolated.load(Ordering::Relaxed) != 0 && key::INTERRUPTIONS.is_on();
+    logged || selected().contains(Event::IpiEntry)
+}
+
+/// Whether interruptions of isolated CPUs are logged; if not, why.
+pub fn interruptions_off() -> Option<&'static str> {
+    if housekeeping::isolated().is_empty() {
+        Some("no CPU is isolated")
+    } else if !key::INTERRUPTIONS.is_on() {
+        Some("trace_event= names neither irq nor ipi")
+    } else {
+        None
+    }
+}
