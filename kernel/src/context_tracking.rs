@@ -29,7 +29,19 @@ fn run(bits: u8) {
 
 /// Work that may not run in NMI: it takes locks or sends IPIs.
 fn run_outside_nmi(bits: u8) {
-    if bits & (Deferred::TICK_RECHECK | Deferred::RCU_RECHECK) != 0 {
+    if bits & Deferred::RCU_RECHECK != 0 {
+        // Between user mode or idle and the first kernel code there is no reader.
+        percpu::this(&irq_off()).rcu.note_quiescent();
+    }
+    if bits & Deferred::TICK_RECHECK != 0 {
+        crate::time::tick::recheck(&irq_off());
+    }
+}
+
+/// Work that could not be left in this CPU's word, since it runs kernel code: from the IPI that came instead.
+pub fn run_posted(bits: u8) {
+    run(bits);
+    if bits & Deferred::TICK_RECHECK != 0 {
         crate::time::tick::recheck(&irq_off());
     }
 }

@@ -94,6 +94,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
         if apic::is_timer_in_deadline_mode() { "in TSC-deadline mode" } else { "one-shot" }
     );
     time::tick::set_hz(params.hz);
+    smp::deferred_work::set_enabled(params.defer);
     isolation::housekeeping::init(&params);
     // 6. The tracking key, once, before any other CPU runs kernel text.
     if !params.nohz_full.is_empty() {

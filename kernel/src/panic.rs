@@ -10,6 +10,7 @@ use crate::console::print_dying;
 use crate::entry::frame::Frame;
 use crate::percpu;
 use core::sync::atomic::{AtomicU32, Ordering};
+use kcore::ipi_ledger::IpiCause;
 
 /// CPU number + 1 of the CPU that panics.
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -111,7 +112,7 @@ fn begin() {
     let irq_off = unsafe { IrqOff::assume() };
     for cpu in 0..percpu::nr_cpus() {
         if cpu + 1 != me && percpu::is_online(cpu) {
-            apic::send_nmi(percpu::of(cpu).apic_id.load(Ordering::Relaxed), &irq_off);
+            apic::send_ipi(percpu::of(cpu).apic_id.load(Ordering::Relaxed), IpiCause::Stop, &irq_off);
         }
     }
     print_dying(format_args!("\n"));

@@ -11,6 +11,8 @@ use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use kcore::context_tracking::Deferred;
+use kcore::ipi_ledger::IpiCause;
 use kcore::rcu::{CpuSnapshot, GpSeq, GracePeriod, snapshot_fence};
 
 /// A CPU's part of RCU.
@@ -157,11 +159,12 @@ fn grace_period_thread(_: usize) {
 /// it is quiescent, and nothing is sent.
 fn kick(cpu: u32) {
     let irq_off = crate::arch::irq_flag::IrqOff::new();
-    if cpu == percpu::this(&irq_off).cpu() || !kcore::context_tracking::is_watching(snapshot(cpu).word) {
+    let site = core::panic::Location::caller();
+    if cpu == percpu::this(&irq_off).cpu() || crate::smp::deferred_work::leave(cpu, Deferred::RcuRecheck, site) {
         return;
     }
     percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);
-    crate::smp::ipi::reschedule(cpu, core::panic::Location::caller(), &irq_off);
+    crate::smp::ipi::reschedule(cpu, IpiCause::RcuHoldout, site, &irq_off);
 }
 
 fn grace_period(end: bool) -> kcore::trace_event::Data {

@@ -50,6 +50,10 @@ pub const LOW_MASK: u64 = STATE_MASK | RESERVED_MASK | DEFERRED_MASK | WATCH;
 /// Width of the counter in the kernel; tests take 2.
 pub const COUNTER_BITS: u32 = 48;
 
+/// How often a post is tried on a CPU whose state is USER or IDLE with WATCH set: an NMI there ends soon, or the CPU
+/// is on its way and its IPI will hit the kernel.
+pub const NMI_TRIES: u32 = 200;
+
 /// Added at KERNEL to USER.
 pub const USER_ENTER_DELTA: u64 = WATCH + State::User as u64;
 /// Added at USER to KERNEL.
@@ -458,6 +462,19 @@ impl<const BITS: u32> ContextWord<BITS> {
         }
     }
 
+    /// [`post`](Self::post) that waits out a short NMI: while the word is watched and its state is not KERNEL, `pause`
+    /// is called and it is tried again, at most [`NMI_TRIES`] times.
+    #[inline]
+    pub fn post_patiently(&self, work: Deferred, mut pause: impl FnMut()) -> Posted {
+        for _ in 0..NMI_TRIES {
+            match self.post(work) {
+                Posted::SendIpi { state: State::User | State::Idle } => pause(),
+                answer => return answer,
+            }
+        }
+        self.post(work)
+    }
+
     /// Runs the posted work, then clears its bits (one locked AND). Own CPU, after user_exit or idle_exit.
     #[inline]
     pub fn run_deferred(&self, bits: u8, run: impl FnOnce(u8)) {
@@ -502,78 +519,5 @@ const fn refuses_post(word: u64) -> bool {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_stay_in_user_mode() {
-        let word: ContextWord = ContextWord::new();
-        assert!(word.user_enter().is_plain());
-        assert_eq!(word.load() & LOW_MASK, USER_EXPECTED);
-        assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::Left);
-        let back = word.user_exit();
-        assert!(back.is_legal() && !back.is_plain());
-        assert_eq!(back.deferred(), Deferred::FLUSH_KERNEL_TLB);
-        assert_eq!(word.post(Deferred::SyncCore), Posted::SendIpi { state: State::Kernel });
-        word.run_deferred(back.deferred(), |bits| {
-            assert_eq!(bits, Deferred::FLUSH_KERNEL_TLB);
-            assert_eq!(deferred(word.load()), bits, "bits are cleared after the work only");
-        });
-        assert_eq!(word.load(), INITIAL + 2 * WATCH);
-    }
-
-    #[test]
-    fn nmi_from_user_mode_refuses_posts() {
-        let word: ContextWord = ContextWord::new();
-        let _ = word.user_enter();
-        let token = word.nmi_enter();
-        assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::SendIpi { state: State::User });
-        word.nmi_exit(token);
-        assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::Left);
-    }
-
-    #[test]
-    fn two_bit_counter_wraps() {
-        let word: ContextWord<2> = ContextWord::new();
-        let snapshot = word.load();
-        for _ in 0..2 {
-            assert!(word.user_enter().is_plain());
-            assert!(quiescent_width::<2>(snapshot, word.load()));
-            assert!(word.user_exit().is_plain());
-        }
-        assert_eq!(word.load(), snapshot);
-        assert!(!quiescent_width::<2>(snapshot, word.load()));
-    }
-
-    #[test]
-    fn illegal_transition_is_told_and_recovered() {
-        let word: ContextWord = ContextWord::new();
-        let twice = word.user_exit();
-        assert_eq!(twice.check(), Err(Illegal { step: Step::UserExit, old: INITIAL }));
-        assert_eq!(word.recover(), Deferred::ALL);
-        assert_eq!(word.load() & LOW_MASK, KERNEL_EXPECTED);
-        assert!(counter(word.load()) >= counter(INITIAL));
-    }
-
-    /// Under Miri with weak memory: what was stored before a post is seen by whoever runs it.
-    #[test]
-    fn post_publishes_the_posters_stores() {
-        use std::sync::atomic::AtomicU32;
-        for _ in 0..if cfg!(miri) { 5 } else { 200 } {
-            let (word, data) = (ContextWord::<48>::new(), AtomicU32::new(0));
-            let _ = word.user_enter();
-            std::thread::scope(|scope| {
-                let poster = scope.spawn(|| {
-                    data.store(1, Ordering::Relaxed);
-                    word.post(Deferred::SyncCore)
-                });
-                let bits = word.user_exit().deferred();
-                if bits != 0 {
-                    word.run_deferred(bits, |_| assert_eq!(data.load(Ordering::Relaxed), 1));
-                }
-                let sent = poster.join().expect("poster") == Posted::SendIpi { state: State::Kernel };
-                assert_eq!(sent, bits == 0, "either run or an IPI");
-            });
-        }
-    }
-}
+#[path = "word_tests.rs"]
+mod tests;

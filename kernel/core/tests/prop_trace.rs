@@ -1,8 +1,10 @@
 //! Property tests: trace records, frames and the decoder that finds its way back.
 #![cfg(not(loom))]
 
+use kcore::context_tracking::ContextWord;
 use kcore::interruption::Cause;
 use kcore::tick::{NR_DEPS, Scope, TickDep};
+use kcore::trace_conformance::Replay;
 use kcore::trace_event::{By, Clock, Data, Event, Flags, Line, NR_EVENTS, Names, Record, RecordTask, Site, WORDS};
 use kcore::trace_frame::{Account, Decoder, Encoder, Frame, Hello, Item, MAX_FRAME, Total};
 use proptest::collection::vec;
@@ -212,6 +214,37 @@ proptest! {
         prop_assert_eq!((all.lost_on_line(), all.received + lost), (lost, all.delivered));
         let pushed: u64 = makes.iter().map(|m| if let Make::Records(_, r, lost) = m { r.len() as u64 + lost } else { 0 }).sum();
         prop_assert_eq!(all.pushed(), pushed);
+    }
+
+    /// A CPU's own trace has no fault; without two of its steps, NMIs of user mode among them, it has one.
+    #[test]
+    fn replay_misses_no_step(steps in vec(0u8..3, 2..30), cut in any::<prop::sample::Index>()) {
+        let word: ContextWord = ContextWord::new();
+        let by = By::Irq;
+        let mut stays: Vec<Vec<Data>> = Vec::new();
+        for step in steps {
+            let mut stay = vec![Data::UserEnter { by, word: word.load() }];
+            prop_assert!(word.user_enter().is_plain());
+            for _ in 0..step {
+                let token = word.nmi_enter();
+                stay.extend([Data::NmiEntry { word: word.load() }, Data::NmiExit { word: word.load() }]);
+                word.nmi_exit(token);
+            }
+            prop_assert!(word.user_exit().is_plain());
+            stay.push(Data::UserExit { by, word: word.load() });
+            stays.push(stay);
+        }
+        let faults = |stays: &[Vec<Data>]| {
+            let mut replay = Replay::new(true);
+            let record = |&data| Record { tsc: 0, flags: Flags::NONE, task: 1, data };
+            stays.iter().flatten().map(record).filter(|record| replay.record(record).is_err()).count()
+        };
+        prop_assert_eq!(faults(&stays), 0);
+        // A whole stay between two others leaves states that fit: only the counter tells.
+        if stays.len() > 2 {
+            stays.remove(1 + cut.index(stays.len() - 2));
+            prop_assert_eq!(faults(&stays), 1);
+        }
     }
 
     /// Any single broken byte: every other frame is found, and what was sent is received or told as lost.

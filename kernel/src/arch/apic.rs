@@ -9,6 +9,7 @@
 use super::irq_flag::IrqOff;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use kcore::ipi_ledger::IpiCause;
 use x86_64::registers::model_specific::Msr;
 
 /// Interrupt vectors that the kernel uses.
@@ -192,15 +193,27 @@ pub fn timer_stop(_: &IrqOff) {
     }
 }
 
-/// Send `vector` to the CPU with `apic_id`. The sender's earlier stores are visible to the receiver.
-#[inline]
-pub fn send_ipi(apic_id: u32, vector: u8, irq_off: &IrqOff) {
-    send(apic_id, vector as u32 | ICR_ASSERT, irq_off);
+/// What an IPI of each cause arrives as: a vector, or an NMI.
+const fn delivery_of(cause: IpiCause) -> u32 {
+    match cause {
+        IpiCause::Wakeup
+        | IpiCause::Reschedule
+        | IpiCause::TickSet
+        | IpiCause::TickRecheck
+        | IpiCause::Signal
+        | IpiCause::RcuHoldout => vector::RESCHEDULE as u32,
+        IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => vector::TLB_FLUSH as u32,
+        IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Injected => {
+            vector::CALL_FUNCTION as u32
+        }
+        IpiCause::RcuStall | IpiCause::Stop => DELIVERY_NMI,
+    }
 }
 
-/// Send an NMI to the CPU with `apic_id`.
-pub fn send_nmi(apic_id: u32, irq_off: &IrqOff) {
-    send(apic_id, DELIVERY_NMI | ICR_ASSERT, irq_off);
+/// Interrupt the CPU with `apic_id` for `cause`. The sender's earlier stores are visible to the receiver.
+#[inline]
+pub fn send_ipi(apic_id: u32, cause: IpiCause, irq_off: &IrqOff) {
+    send(apic_id, delivery_of(cause) | ICR_ASSERT, irq_off);
 }
 
 #[inline]

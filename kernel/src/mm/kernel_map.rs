@@ -1,12 +1,14 @@
 //! The kernel's own page tables: W^X from the first one. The kernel half is shared by every address space.
 //!
 //! Entries of the top table for the kernel half are made at boot and never change, so address spaces copy them once.
-//! Nothing that is mapped here is ever unmapped: stacks are recycled, device registers stay.
+//! Leaf entries of stack slots may be taken out again (`take`, then `tlb_flush::flush_kernel`); page-table pages stay, since a
+//! CPU in user mode may walk through them as long as it has not flushed. Device registers stay.
 
 use super::frame;
 use crate::arch::page_table::{self as pt, DIRECT_MAP, PAGE_SIZE, VMAP_START, bits, phys_to_virt};
 use crate::limine::BootInfo;
 use crate::spin_lock::{SpinLock, rank};
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 unsafe extern "C" {
@@ -159,14 +161,42 @@ pub fn map_device(phys: u64, len: u64) -> Option<u64> {
     Some(virt + offset)
 }
 
-/// Reserve `guard` unmapped pages followed by `pages` mapped, zeroed ones: address of the first mapped byte.
-pub fn map_stack(guard: u64, pages: u64) -> Option<u64> {
+/// Reserve `guard` pages that stay unmapped, followed by a slot of `pages`: its first address.
+pub fn reserve(guard: u64, pages: u64) -> u64 {
     let mut next = VMAP_NEXT.lock_irq();
     let bottom = *next + guard * PAGE_SIZE;
-    for i in 0..pages {
-        map_page(root(), bottom + i * PAGE_SIZE, frame::alloc_zeroed()?, RW).ok()?;
-    }
     *next = bottom + pages * PAGE_SIZE;
+    bottom
+}
+
+/// Map zeroed frames wherever the slot has none. `None` without memory; what was mapped by then stays, for the next try.
+pub fn fill(bottom: u64, pages: u64) -> Option<()> {
+    let _guard = VMAP_NEXT.lock_irq();
+    for virt in (0..pages).map(|i| bottom + i * PAGE_SIZE) {
+        let e = entry(root(), virt, 1)?;
+        if e.load(Ordering::Relaxed) == 0 {
+            e.store(frame::alloc_zeroed()? | RW, Ordering::Release);
+        }
+    }
+    Some(())
+}
+
+/// Take the slot's leaf entries out and give their frames to `frames`, which has room. They may be used otherwise once
+/// `tlb_flush::flush_kernel` has returned. Nobody uses the slot.
+pub fn take<const N: usize>(bottom: u64, pages: u64, frames: &mut ArrayVec<u64, N>) {
+    let _guard = VMAP_NEXT.lock_irq();
+    for virt in (0..pages).map(|i| bottom + i * PAGE_SIZE) {
+        let old = entry(root(), virt, 1).map_or(0, |e| e.swap(0, Ordering::AcqRel));
+        if old != 0 {
+            frames.push(old & bits::ADDRESS);
+        }
+    }
+}
+
+/// Reserve `guard` unmapped pages followed by `pages` mapped, zeroed ones: address of the first mapped byte.
+pub fn map_stack(guard: u64, pages: u64) -> Option<u64> {
+    let bottom = reserve(guard, pages);
+    fill(bottom, pages)?;
     Some(bottom)
 }
 

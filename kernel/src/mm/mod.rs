@@ -9,7 +9,7 @@ mod mapped_content;
 pub mod page_cache;
 mod page_fault;
 pub mod stack;
-mod tlb_flush;
+pub mod tlb_flush;
 pub mod user_copy;
 pub mod user_page_table;
 pub mod vdso;

@@ -9,8 +9,9 @@ use crate::percpu;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
+use kcore::context_tracking::Deferred;
 use kcore::cpu_set::CpuSet;
-use kcore::interruption::Cause;
+use kcore::ipi_ledger::IpiCause;
 
 /// Frames to be freed after a flush, and what has to be flushed.
 pub(super) struct Gather {
@@ -38,6 +39,7 @@ impl Gather {
         self.end = self.end.max(virt + PAGE_SIZE);
     }
 
+    #[track_caller]
     pub(super) fn finish(&mut self, root: u64) {
         if self.first < self.end {
             flush(root, self.first..self.end);
@@ -81,6 +83,7 @@ fn flush_here(request: &FlushRequest) {
 }
 
 /// Drop the translations of `range` on all CPUs that have `root` loaded. Preemption is off, interrupts are on.
+#[track_caller]
 pub(super) fn flush(root: u64, range: Range<u64>) {
     let request = FlushRequest { root, range };
     flush_here(&request);
@@ -91,6 +94,15 @@ pub(super) fn flush(root: u64, range: Range<u64>) {
             // SAFETY: the caller waits until all targets have run this, so the request lives.
             flush_here(unsafe { &*(argument as *const FlushRequest) });
         }
-        crate::smp::call_function::call_many(&others, Cause::TlbFlush, on_target, &request as *const _ as usize);
+        crate::smp::call_function::call_many(&others, IpiCause::UserTlbFlush, on_target, &request as *const _ as usize);
     }
+}
+
+/// Leaf entries of the kernel half were taken out: when this returns no CPU uses what they mapped, and their frames may be used
+/// otherwise; page-table pages may not. CPUs in user mode or idle are left alone: they flush before any kernel code that
+/// could use the addresses. What entry code and hardware touch before that is mapped for good. Process context, interrupts on.
+#[track_caller]
+pub fn flush_kernel() {
+    pt::flush_all_with_globals();
+    crate::smp::deferred_work::on_each(&percpu::online(), Deferred::FlushKernelTlb);
 }

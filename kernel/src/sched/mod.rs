@@ -18,7 +18,8 @@ use crate::spin_lock::{SpinLock, rank};
 use crate::trace_point;
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use kcore::context_tracking::State;
+use kcore::context_tracking::{Deferred, State};
+use kcore::ipi_ledger::IpiCause;
 use kcore::run_queue::{Class, Prev, RunQueue, RunStore, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
@@ -285,13 +286,13 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     if enqueued.preempts || was_idle {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
         if !local {
-            crate::smp::ipi::reschedule(target, site, &irq_off);
+            crate::smp::ipi::reschedule(target, IpiCause::Wakeup, site, &irq_off);
         }
     } else if kick_for_tick {
         if local {
             crate::time::tick::recheck(&irq_off);
         } else {
-            crate::smp::ipi::reschedule(target, site, &irq_off);
+            crate::smp::ipi::reschedule(target, IpiCause::TickSet, site, &irq_off);
         }
     }
 }
@@ -352,7 +353,7 @@ pub fn set_class(task: &Task, class: Class) {
 fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, irq_off: &IrqOff) {
     area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
     if area.cpu() != percpu::this(irq_off).cpu() {
-        crate::smp::ipi::reschedule(area.cpu(), site, irq_off);
+        crate::smp::ipi::reschedule(area.cpu(), IpiCause::Reschedule, site, irq_off);
     }
 }
 
@@ -371,10 +372,13 @@ pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_held(&irq_off);
     if queue.dequeue(&TABLE, task.index) {
-        if !queue.tick_needed(running_class(&queue)) {
-            crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
-        }
+        let tick_freed =
+            !queue.tick_needed(running_class(&queue)) && crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
         drop(queue);
+        if tick_freed && cpu != percpu::this(&irq_off).cpu() {
+            // Or at its next tick.
+            let _ = crate::smp::deferred_work::leave(cpu, Deferred::TickRecheck, site);
+        }
         drop(placing);
         enqueue(task, Why::New, site);
         return;
@@ -401,7 +405,7 @@ pub fn notify_signal(task: &Task) {
         let area = percpu::of(cpu);
         area.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::SeqCst);
         if cpu != percpu::this(&irq_off).cpu() {
-            crate::smp::ipi::reschedule(cpu, site, &irq_off);
+            crate::smp::ipi::reschedule(cpu, IpiCause::Signal, site, &irq_off);
         }
     }
     wake_at(task, true, site);

@@ -350,4 +350,5 @@ unsafe fn drop_count(head: *const RcuHead) {
     let task = (head as usize - core::mem::offset_of!(Task, rcu)) as *const Task;
     // SAFETY: `release` handed over the table's count.
     drop(unsafe { Arc::from_raw(task) });
+    crate::mm::stack::trim();
 }

@@ -10,7 +10,7 @@ use crate::spin_lock::PreemptOff;
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use kcore::cpu_set::CpuSet;
-use kcore::interruption::Cause;
+use kcore::ipi_ledger::IpiCause;
 
 /// One call under way.
 pub struct Call {
@@ -34,7 +34,7 @@ impl Call {
 /// Run `function(argument)` on CPU `target` in its interrupt handler and wait for the end. On the caller's own CPU it
 /// is called directly.
 #[track_caller]
-pub fn call(target: u32, cause: Cause, function: fn(usize), argument: usize) {
+pub fn call(target: u32, cause: IpiCause, function: fn(usize), argument: usize) {
     let site = Location::caller();
     let pin = PreemptOff::new();
     if target == percpu::this(&pin).cpu() {
@@ -45,14 +45,25 @@ pub fn call(target: u32, cause: Cause, function: fn(usize), argument: usize) {
     debug_assert!(x86_64::instructions::interrupts::are_enabled(), "two CPUs that call each other would wait for ever");
     let entry = Call::new(function, argument, Sender::here(cause, site, &pin), false);
     queue(target, &entry);
-    ipi::send(target, cause, &IrqOff::new());
+    ipi::send(target, &entry.sender, &IrqOff::new());
     wait(&entry);
 }
 
 /// `call` on every CPU of `targets` but the running one, all at once, `AT_ONCE` at a time.
 #[track_caller]
-pub fn call_many(targets: &CpuSet, cause: Cause, function: fn(usize), argument: usize) {
-    let site = Location::caller();
+pub fn call_many(targets: &CpuSet, cause: IpiCause, function: fn(usize), argument: usize) {
+    call_many_from(targets, cause, function, argument, Location::caller());
+}
+
+/// `call_many` on behalf of `site`.
+pub fn call_many_from(
+    targets: &CpuSet,
+    cause: IpiCause,
+    function: fn(usize),
+    argument: usize,
+    site: &'static Location<'static>,
+) {
+    debug_assert!(x86_64::instructions::interrupts::are_enabled(), "two CPUs that call each other would wait for ever");
     let pin = PreemptOff::new();
     let me = percpu::this(&pin).cpu();
     let mut cpus = targets.iter().filter(|&c| c != me).peekable();
@@ -63,7 +74,7 @@ pub fn call_many(targets: &CpuSet, cause: Cause, function: fn(usize), argument: 
             let Some(cpu) = cpus.next() else { break };
             entry.done.store(false, Ordering::Relaxed);
             queue(cpu, entry);
-            ipi::send(cpu, cause, &IrqOff::new());
+            ipi::send(cpu, &entry.sender, &IrqOff::new());
         }
         entries.iter().for_each(wait);
     }

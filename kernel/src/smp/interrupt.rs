@@ -155,7 +155,7 @@ fn nobody(_: &IrqOff) -> Option<Sender> {
 }
 
 fn rescheduler(irq_off: &IrqOff) -> Option<Sender> {
-    percpu::this(irq_off).smp.senders.lock_held(irq_off).take(Cause::Reschedule)
+    percpu::this(irq_off).smp.senders.lock_held(irq_off).take()
 }
 
 /// The record of an interruption, into this isolated CPU's log.

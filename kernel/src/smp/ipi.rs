@@ -1,21 +1,23 @@
-//! Sending IPIs, each with a typed cause and its sender.
+//! Sending IPIs, each with a typed cause and its sender, entered in the sender's ledger.
 //!
 //! The sender is queued first, so that an isolated target's interruption record can name it: in the call's own entry, or, for a reschedule,
 //! in the target's list.
 
-use crate::arch::apic::{self, vector};
+use crate::arch::apic;
 use crate::arch::irq_flag::{IrqOff, Pinned};
 use crate::percpu;
 use arrayvec::ArrayVec;
 use core::panic::Location;
 use core::sync::atomic::Ordering;
 use kcore::interruption::Cause;
+use kcore::ipi_ledger::{IpiCause, Item};
+use kcore::trace_event::{Data, Flags};
 
 /// Who sent an IPI.
 #[derive(Clone, Copy)]
 pub struct Sender {
     /// Why
-    pub cause: Cause,
+    pub cause: IpiCause,
     /// From which CPU
     pub cpu: u32,
     /// By which task
@@ -28,9 +30,28 @@ pub struct Sender {
 
 impl Sender {
     /// The running task, on its CPU.
-    pub fn here<P: Pinned>(cause: Cause, site: &'static Location<'static>, pin: &P) -> Self {
+    pub fn here<P: Pinned>(cause: IpiCause, site: &'static Location<'static>, pin: &P) -> Self {
         let task = crate::sched::current();
         Self { cause, cpu: percpu::this(pin).cpu(), task: task.tid(), comm: task.comm(), site }
+    }
+
+    /// What the trace says of it: the interrupt that it causes, and from where.
+    fn sent_to(&self, target_cpu: u32) -> Data {
+        let cause = match self.cause {
+            IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => Cause::TlbFlush,
+            IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Injected => {
+                Cause::CallFunction
+            }
+            IpiCause::RcuStall => Cause::Nmi,
+            IpiCause::Stop => Cause::Stop,
+            _ => Cause::Reschedule,
+        };
+        Data::IpiSend { target_cpu, cause, site: self.site as *const _ as u64 }
+    }
+
+    /// Its line in the ledger.
+    fn item(&self, target: u32) -> Item {
+        Item { target, cause: self.cause, site: self.site as *const _ as u64, task: self.task, comm: self.comm }
     }
 }
 
@@ -47,47 +68,41 @@ impl Senders {
         Self { queue: ArrayVec::new_const(), merged: None }
     }
 
-    /// The sender of the interrupt of `cause` that arrived. IPIs of one cause that came while one was pending merged into it.
-    pub fn take(&mut self, cause: Cause) -> Option<Sender> {
-        let Some(at) = self.queue.iter().position(|s| s.cause == cause) else {
-            return self.merged.take_if(|s| s.cause == cause);
-        };
-        let first = self.queue.remove(at);
-        if let Some(last) = self.queue.iter().rposition(|s| s.cause == cause) {
-            self.merged = Some(self.queue[last]);
-            self.queue.retain(|s| s.cause != cause);
+    /// The sender of the interrupt that arrived. IPIs that came while one was pending merged into it.
+    pub fn take(&mut self) -> Option<Sender> {
+        if self.queue.is_empty() {
+            return self.merged.take();
+        }
+        let first = self.queue.remove(0);
+        if let Some(&last) = self.queue.last() {
+            self.merged = Some(last);
+            self.queue.clear();
         }
         Some(first)
     }
 }
 
-fn vector_of(cause: Cause) -> u8 {
-    match cause {
-        Cause::Reschedule => vector::RESCHEDULE,
-        Cause::TlbFlush => vector::TLB_FLUSH,
-        _ => vector::CALL_FUNCTION,
-    }
+/// Interrupt CPU `target` for `sender`. What it is to do is queued already.
+pub fn send(target: u32, sender: &Sender, irq_off: &IrqOff) {
+    percpu::this(irq_off).smp.ledger.sent(&sender.item(target));
+    crate::trace_point!(IPI_SEND, irq_off, Flags::IRQS_OFF, sender.sent_to(target));
+    apic::send_ipi(percpu::of(target).apic_id.load(Ordering::Relaxed), sender.cause, irq_off);
 }
 
-/// Interrupt CPU `target` for `cause`. What it is to do is queued already, with its sender.
-pub fn send(target: u32, cause: Cause, irq_off: &IrqOff) {
-    crate::trace_point!(
-        IPI_SEND,
-        irq_off,
-        kcore::trace_event::Flags::IRQS_OFF,
-        kcore::trace_event::Data::IpiSend { target_cpu: target, cause, site: 0 }
-    );
-    apic::send_ipi(percpu::of(target).apic_id.load(Ordering::Relaxed), vector_of(cause), irq_off);
+/// Nothing is sent to CPU `target`: the work was left in its word.
+pub fn avoided(target: u32, sender: &Sender, irq_off: &IrqOff) {
+    percpu::this(irq_off).smp.ledger.avoided(&sender.item(target));
 }
 
-/// Ask CPU `target` to look at its exit work.
-pub fn reschedule(target: u32, site: &'static Location<'static>, irq_off: &IrqOff) {
+/// Ask CPU `target` to look at its exit work and at its tick.
+pub fn reschedule(target: u32, cause: IpiCause, site: &'static Location<'static>, irq_off: &IrqOff) {
     let area = percpu::of(target);
-    if crate::static_branch!(crate::trace::key::SENDERS) && crate::trace::rings::wants_sender(area) {
-        let sender = Sender::here(Cause::Reschedule, site, irq_off);
-        if area.smp.senders.lock_held(irq_off).queue.try_push(sender).is_err() {
-            area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
-        }
+    let sender = Sender::here(cause, site, irq_off);
+    if crate::static_branch!(crate::trace::key::SENDERS)
+        && crate::trace::rings::wants_sender(area)
+        && area.smp.senders.lock_held(irq_off).queue.try_push(sender).is_err()
+    {
+        area.smp.senders_lost.fetch_add(1, Ordering::Relaxed);
     }
-    send(target, Cause::Reschedule, irq_off);
+    send(target, &sender, irq_off);
 }

@@ -2,11 +2,13 @@
 
 pub mod bring_up;
 pub mod call_function;
+pub mod deferred_work;
 pub mod interrupt;
 pub mod ipi;
 
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicPtr, AtomicU64};
+use kcore::ipi_ledger::Ledger;
 
 /// A CPU's incoming IPI state.
 pub struct CpuSmp {
@@ -16,6 +18,8 @@ pub struct CpuSmp {
     pub senders: SpinLock<ipi::Senders, { rank::TICK }>,
     /// IPIs whose sender could not be kept.
     pub senders_lost: AtomicU64,
+    /// What this CPU sent to others, and what it left for them.
+    pub ledger: Ledger,
 }
 
 impl CpuSmp {
@@ -25,6 +29,7 @@ impl CpuSmp {
             calls: AtomicPtr::new(core::ptr::null_mut()),
             senders: SpinLock::new(ipi::Senders::new()),
             senders_lost: AtomicU64::new(0),
+            ledger: Ledger::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::sched::{self, futex};
 use crate::system_call;
 use core::sync::atomic::Ordering;
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
-use kcore::interruption::Cause;
+use kcore::ipi_ledger::IpiCause;
 use kcore::run_queue::Class;
 
 /// Numbers and handlers.
@@ -271,6 +271,8 @@ system_call! {
         const REGISTER_GLOBAL_EXPEDITED: u64 = 4;
         const PRIVATE_EXPEDITED: u64 = 8;
         const REGISTER_PRIVATE_EXPEDITED: u64 = 16;
+        const PRIVATE_EXPEDITED_SYNC_CORE: u64 = 32;
+        const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u64 = 64;
         if flags != 0 {
             return Err(EINVAL);
         }
@@ -278,7 +280,9 @@ system_call! {
         match command {
             QUERY => {
                 let of_all = if crate::isolation::housekeeping::nohz_full().is_empty() { GLOBAL } else { 0 };
-                Ok(of_all | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED)
+                let private = PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED;
+                let sync_core = PRIVATE_EXPEDITED_SYNC_CORE | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
+                Ok(of_all | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | private | sync_core)
             }
             // Every CPU that runs user code passes a full barrier within a grace period; a tracked one need not, and Linux refuses
             // the command too where such CPUs exist.
@@ -288,7 +292,7 @@ system_call! {
                 Ok(0)
             }
             GLOBAL_EXPEDITED => {
-                barrier_on(&cpus_registered());
+                barrier_on(&cpus_registered(), barrier);
                 Ok(0)
             }
             REGISTER_GLOBAL_EXPEDITED => {
@@ -303,7 +307,20 @@ system_call! {
                 if space.membarrier.load(Ordering::SeqCst) & FOR_ITSELF == 0 {
                     return Err(EPERM);
                 }
-                barrier_on(&cpus_running(space.root()));
+                barrier_on(&cpus_running(space.root()), barrier);
+                Ok(0)
+            }
+            REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
+                space.membarrier.fetch_or(FOR_SYNC_CORE, Ordering::SeqCst);
+                Ok(0)
+            }
+            // Threads in user mode must serialise before their next instruction, so this cannot wait for their next entry. CPUs
+            // that run another process, or a kernel thread, load CR3 before they run this one again, and that serialises.
+            PRIVATE_EXPEDITED_SYNC_CORE => {
+                if space.membarrier.load(Ordering::SeqCst) & FOR_SYNC_CORE == 0 {
+                    return Err(EPERM);
+                }
+                barrier_on(&cpus_running(space.root()), serialise);
                 Ok(0)
             }
             _ => Err(EINVAL),
@@ -311,9 +328,10 @@ system_call! {
     }
 }
 
-/// Bits of `AddressSpace::membarrier`: registered for PRIVATE_EXPEDITED, for GLOBAL_EXPEDITED.
+/// Bits of `AddressSpace::membarrier`: registered for PRIVATE_EXPEDITED, GLOBAL_EXPEDITED, PRIVATE_EXPEDITED_SYNC_CORE.
 const FOR_ITSELF: u32 = 1;
 const FOR_ALL: u32 = 2;
+const FOR_SYNC_CORE: u32 = 4;
 
 /// CPUs that run a process which has registered for barriers from strangers. Nobody else may interrupt an isolated CPU so.
 fn cpus_registered() -> CpuSet {
@@ -333,12 +351,19 @@ fn cpus_registered() -> CpuSet {
     set
 }
 
-fn barrier_on(cpus: &CpuSet) {
-    fn barrier(_: usize) {
-        core::sync::atomic::fence(Ordering::SeqCst);
-    }
+fn barrier(_: usize) {
     core::sync::atomic::fence(Ordering::SeqCst);
-    crate::smp::call_function::call_many(cpus, Cause::CallFunction, barrier, 0);
+}
+
+/// CPUID serialises (SDM vol. 3A, "Serializing Instructions"); SYSRET, by which the caller goes back, does not.
+fn serialise(_: usize) {
+    core::arch::x86_64::__cpuid(0);
+}
+
+fn barrier_on(cpus: &CpuSet, barrier: fn(usize)) {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    barrier(0);
+    crate::smp::call_function::call_many(cpus, IpiCause::Membarrier, barrier, 0);
     core::sync::atomic::fence(Ordering::SeqCst);
     let _ = current();
 }

@@ -70,12 +70,14 @@ pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Loca
     area.time.deps.set(dep)
 }
 
-/// Clear a dependency of one CPU. Lazy: its next look notices.
-pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) {
-    if area.time.deps.load() & dep.bit() != 0 {
-        area.time.deps.clear(dep);
-        area.time.history.lock_irq().held.clear(dep);
+/// Clear a dependency of one CPU. Lazy: its next look notices. True if it was set.
+pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) -> bool {
+    if area.time.deps.load() & dep.bit() == 0 {
+        return false;
     }
+    let was_set = area.time.deps.clear(dep);
+    area.time.history.lock_irq().held.clear(dep);
+    was_set
 }
 
 /// The scheduler's dependency follows the run queue, whose lock the caller holds. `task` runs.

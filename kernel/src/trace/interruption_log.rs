@@ -6,7 +6,7 @@ use crate::isolation::housekeeping;
 use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::panic::Location;
@@ -31,9 +31,23 @@ struct Log {
     entries: VecDeque<Entry>,
     /// Sequence number of the first entry.
     first: u64,
+    /// By target, sender and site: what the interruptions cost that a sender asked for.
+    costs: BTreeMap<(u32, u32, u64), Cost>,
 }
 
-static LOG: SpinLock<Log, { rank::FILE }> = SpinLock::new(Log { entries: VecDeque::new(), first: 0 });
+/// What interruptions of one CPU by one sender from one site cost.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    /// How many were recorded.
+    pub count: u64,
+    /// TSC ticks, from the start of the handler to its end.
+    pub ticks: u64,
+    /// The longest.
+    pub longest_ticks: u64,
+}
+
+static LOG: SpinLock<Log, { rank::FILE }> =
+    SpinLock::new(Log { entries: VecDeque::new(), first: 0, costs: BTreeMap::new() });
 static CURSORS: SpinLock<Vec<(u32, Cursor)>, { rank::PROCESS_PART }> = SpinLock::new(Vec::new());
 /// Readers that wait for more.
 pub static READERS: WaitQueue = WaitQueue::new();
@@ -47,6 +61,22 @@ pub fn start() {
     *CURSORS.lock() = isolated.iter().map(|cpu| (cpu, Cursor::new())).collect();
     crate::sched::task::spawn_kthread("interruptions", &housekeeping::kernel_noise(), drain_thread, 0)
         .unwrap_or_else(|e| panic!("cannot start the interruption log: {e:?}"));
+}
+
+impl Log {
+    fn add_cost(&mut self, i: &Interruption) {
+        let (Some(sender), true) = (i.sender_cpu, i.site != 0) else { return };
+        let ticks = i.end_tsc.wrapping_sub(i.start_tsc);
+        let cost = self.costs.entry((i.cpu, sender, i.site)).or_default();
+        cost.count += 1;
+        cost.ticks += ticks;
+        cost.longest_ticks = cost.longest_ticks.max(ticks);
+    }
+}
+
+/// What IPIs from CPU `sender`, sent at `site`, cost the isolated CPU `target`. `None`: nothing is known.
+pub fn cost_of(target: u32, sender: u32, site: u64) -> Option<Cost> {
+    LOG.lock().costs.get(&(target, sender, site)).copied()
 }
 
 fn drain_thread(_: usize) {
@@ -73,6 +103,9 @@ pub fn drain() {
             };
             any = true;
             let mut log = LOG.lock();
+            if let Entry::Record(i) = &entry {
+                log.add_cost(i);
+            }
             if log.entries.len() == KEEP {
                 log.entries.pop_front();
                 log.first += 1;

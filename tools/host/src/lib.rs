@@ -20,4 +20,5 @@ pub mod settings;
 pub mod slot;
 pub mod symbolize;
 pub mod terminal;
+pub mod trace;
 pub mod tree;

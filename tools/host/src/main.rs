@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{bench, budgets, check_arrows, check_elf, check_files, image, iso, mutants, run, symbolize};
+use host::{bench, budgets, check_arrows, check_elf, check_files, image, iso, mutants, run, symbolize, trace};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +41,8 @@ enum Command {
     Bench(bench::Options),
     /// Switch on each seeded defect, and expect its test to fail
     Mutants(mutants::Options),
+    /// Decode, check or demonstrate traces from the second serial port
+    Trace(trace::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +73,6 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::Budgets(options) => budgets::main(&tree, options),
         Command::Bench(options) => bench::main(&tree, options),
         Command::Mutants(options) => mutants::main(&tree, options),
+        Command::Trace(options) => trace::main(&tree, options),
     }
 }

@@ -137,6 +137,11 @@ impl Decoder {
                 Front::Partial if !self.ended => return self.skipped_item(),
                 Front::Partial | Front::No => self.skip(),
                 Front::Broken => {
+                    if cfg!(mutant = "frame_trusts_length") {
+                        let len = usize::from(u16::from_le_bytes([self.bytes[self.at + 4], self.bytes[self.at + 5]]));
+                        self.at += len;
+                        self.skipped += len as u64;
+                    }
                     self.skip();
                     return Some(Item::BadCrc);
                 }

@@ -1,6 +1,8 @@
 //! /sys: the CPUs as Linux shows them, and /sys/kernel/quiesce, which is ours. Reads everyone's state, changes nobody's.
 
 mod cpu;
+mod debug;
+mod ipi;
 mod log;
 mod quiesce;
 mod trace_file;

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use kcore::interruption::Cause;
+use kcore::ipi_ledger::IpiCause;
 use kcore::tick::{Scope, TickDep};
 
 /// What is in it.
@@ -26,6 +27,8 @@ pub static ITEMS: &[Item] = &[
     Item::File("cpus", cpus),
     Item::Special("log", super::log::open),
     Item::Control("inject_ipi", inject_ipi),
+    Item::File("ipi", super::ipi::read),
+    Item::Dir("debug", super::debug::ITEMS),
     Item::File("console", |_, out| {
         let _ = writeln!(out, "overflows {}", crate::tty::console::overflows());
         Ok(())
@@ -90,7 +93,7 @@ fn cpu_line(cpu: u32, area: &Percpu, out: &mut String) {
 }
 
 /// A name as the value of a field: blanks would end it.
-fn field(name: &str) -> String {
+pub fn field(name: &str) -> String {
     name.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect()
 }
 
@@ -164,6 +167,6 @@ fn inject_ipi(_: u64, text: &[u8]) -> Result<(), Errno> {
     if !percpu::is_online(cpu) {
         return Err(errno::ENXIO);
     }
-    call_function::call(cpu, Cause::CallFunction, |_| {}, 0);
+    call_function::call(cpu, IpiCause::Injected, |_| {}, 0);
     Ok(())
 }

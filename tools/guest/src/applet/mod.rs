@@ -8,17 +8,19 @@ mod dmesg;
 mod echo;
 mod exhaust;
 mod free;
+mod ipi;
 mod ls;
 mod power;
 mod ps;
 mod sleep;
 mod uname;
+mod unmap;
 
 use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 16] = [
+pub const APPLETS: [(&str, Main); 18] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
@@ -27,6 +29,7 @@ pub const APPLETS: [(&str, Main); 16] = [
     ("exhaust", exhaust::main),
     ("false", echo::no),
     ("free", free::main),
+    ("ipi", ipi::main),
     ("ls", ls::main),
     ("poweroff", power::power_off),
     ("ps", ps::main),
@@ -34,6 +37,7 @@ pub const APPLETS: [(&str, Main); 16] = [
     ("sleep", sleep::main),
     ("true", echo::yes),
     ("uname", uname::main),
+    ("unmap", unmap::main),
     ("uptime", power::uptime),
 ];
 

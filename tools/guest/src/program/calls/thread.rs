@@ -338,6 +338,11 @@ fn barrier_call() -> Result<(), String> {
     for _ in 0..100 {
         equal!(membarrier(8), Ok(0));
     }
+    ensure!(known & 0b110_0000 == 0b110_0000);
+    equal!(membarrier(32), Err(libc::EPERM));
+    equal!(membarrier(64), Ok(0));
+    equal!(membarrier(32), Ok(0));
+    equal!(membarrier(128), Err(libc::EINVAL));
     // Where CPUs are tracked the barrier of all is refused, as Linux does.
     equal!(membarrier(1), if known & 1 != 0 { Ok(0) } else { Err(libc::EINVAL) });
     stop.store(true, Ordering::Relaxed);

@@ -1,0 +1,84 @@
+//! /sys/kernel/quiesce/debug: levers for scenarios and torture, each of which does what the kernel does by itself at some time.
+//!
+//! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
+//! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
+//! kernel text does.
+
+use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
+use crate::errno::{self, Errno};
+use crate::fs::generated::Item;
+use crate::mm::{frame, kernel_map, tlb_flush};
+use crate::smp::deferred_work;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::string::String;
+use arrayvec::ArrayVec;
+use core::fmt::Write;
+
+/// What is in it.
+pub static ITEMS: &[Item] = &[
+    Item::File("kernel_page", read_page),
+    Item::Control("kernel_page_move", |_, text| (0..number(text)?).try_for_each(|_| move_page()).ok_or(errno::ENOMEM)),
+    Item::Control("sync_text", |_, text| {
+        (0..number(text)?).for_each(|_| deferred_work::sync_text());
+        Ok(())
+    }),
+    Item::File("kernel_stacks", |_, out| {
+        let (free, trimmed) = crate::mm::stack::counts();
+        let _ = writeln!(out, "free={free} trimmed={trimmed}");
+        Ok(())
+    }),
+];
+
+/// The most that one write does.
+const MOST: u32 = 100_000;
+
+/// The number that was written.
+pub fn number(text: &[u8]) -> Result<u32, Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    text.trim().parse().ok().filter(|&n| n <= MOST).ok_or(errno::EINVAL)
+}
+
+/// Address of the page; 0: not reserved yet. The lock is held while it moves.
+static PAGE: SpinLock<u64, { rank::PROCESS }> = SpinLock::new(0);
+
+fn read_page(_: u64, out: &mut String) -> Result<(), Errno> {
+    if *PAGE.lock() == 0 {
+        move_page().ok_or(errno::ENOMEM)?;
+    }
+    let page = PAGE.lock();
+    // SAFETY: once it is reserved the page is mapped whenever the lock is open, unless memory ran out while it moved.
+    let word = unsafe { (*page as *const u64).read_volatile() };
+    drop(page);
+    let _ = writeln!(out, "{word}");
+    Ok(())
+}
+
+/// Another frame with the next number comes in its place. `None` without memory.
+fn move_page() -> Option<()> {
+    let mut page = PAGE.lock();
+    if *page == 0 {
+        *page = kernel_map::reserve(1, 1);
+    }
+    let mut old = ArrayVec::<u64, 1>::new();
+    kernel_map::take(*page, 1, &mut old);
+    tlb_flush::flush_kernel();
+    // SAFETY: the direct-map address of a frame that is ours until it is released below.
+    let word = old.first().map_or(0, |&phys| unsafe { (phys_to_virt(phys) as *const u64).read() });
+    // The new frame comes before the old one goes, so that they differ.
+    let filled = kernel_map::fill(*page, 1);
+    for phys in old {
+        // SAFETY: as above: what a stale translation would still show.
+        unsafe { core::slice::from_raw_parts_mut(phys_to_virt(phys) as *mut u64, PAGE_SIZE as usize / 8) }.fill(POISON);
+        frame::release(phys);
+    }
+    if filled.is_none() {
+        *page = 0; // another time, another address
+        return None;
+    }
+    // SAFETY: freshly mapped, ours. No translation was there before, or it was flushed, here at once.
+    unsafe { (*page as *mut u64).write_volatile(word + 1) };
+    Some(())
+}
+
+/// What freed pages of this file hold.
+const POISON: u64 = 0xdead_dead_dead_dead;

@@ -1,0 +1,86 @@
+//! Scenario: work for an isolated CPU that runs a program waits for its next entry instead of interrupting it, is done before kernel
+//! code there depends on it, and the ledger says so. With deferral switched off the same work is interruptions, named.
+
+use scenarios::{Failed, Outcome, Vm};
+
+/// Sums of the ledger for one target and cause: sent, avoided.
+fn ledger(text: &str, target: u32, cause: &str) -> Result<(u64, u64), Failed> {
+    let mut sums = (0, 0);
+    for line in
+        text.lines().filter(|l| l.contains(&format!(" to={target} ")) && l.contains(&format!(" cause={cause} ")))
+    {
+        let field = |key: &str| {
+            let word = line.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
+            word.and_then(|w| w.parse::<u64>().ok()).ok_or_else(|| Failed(format!("no {key} in {line}")))
+        };
+        sums.0 += field("sent")?;
+        sums.1 += field("avoided")?;
+    }
+    Ok(sums)
+}
+
+const MOVES: u64 = 100;
+
+#[test]
+fn kernel_memory_moves_and_an_isolated_cpu_hears_nothing_until_it_enters() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=1-3").icount().spawn()?;
+    guest.prompt()?;
+    let seen = guest.command(&format!("unmap 1 {MOVES}"))?;
+    assert!(seen.contains(&format!("after {MOVES} moves")) && !seen.contains("stale"), "{seen}");
+    let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+    let (sent, avoided) = ledger(&text, 1, "kernel_tlb_flush")?;
+    // The first read made the page, on CPU 1 itself.
+    assert_eq!((sent, avoided), (0, MOVES), "{text}");
+    let table = guest.command("ipi 1")?;
+    assert!(table.contains("kernel_tlb_flush") && table.contains("unmap/"), "{table}");
+    let noise = guest.command("noise -c 1 -s 0.2 --inject-ipi")?;
+    assert!(noise.contains("kernel entries: 1"), "{noise}");
+    let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+    let injected = text.lines().find(|l| l.contains(" to=1 cause=injected "));
+    assert!(injected.is_some_and(|l| l.contains(" seen=1 cost_ns=") && l.contains("comm=noise")), "{text}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+#[test]
+fn serialising_for_new_text_waits_too() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=1-3").icount().spawn()?;
+    guest.prompt()?;
+    guest.command("run -c 1 spin & ; sleep 0.1")?;
+    guest.command("echo 50 > /sys/kernel/quiesce/debug/sync_text")?;
+    let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+    assert_eq!(ledger(&text, 1, "sync_core")?, (0, 50), "{text}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+#[test]
+fn with_deferral_off_the_same_work_interrupts_and_is_named() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=1-3 quiesce.defer=off").icount().spawn()?;
+    guest.prompt()?;
+    let seen = guest.command(&format!("unmap 1 {MOVES}"))?;
+    assert!(seen.contains(&format!("after {MOVES} moves")) && !seen.contains("stale"), "{seen}");
+    let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+    assert_eq!(ledger(&text, 1, "kernel_tlb_flush")?, (MOVES, 0), "{text}");
+    let line = text.lines().find(|l| l.contains(" to=1 cause=kernel_tlb_flush "));
+    assert!(line.is_some_and(|l| l.contains("cost_ns=") && l.contains("comm=unmap")), "{text}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// Many tasks end at once: the frames of their stacks go back, and an isolated CPU is not asked.
+#[test]
+fn stacks_of_ended_tasks_go_back() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=3").icount().spawn()?;
+    guest.prompt()?;
+    guest.command("run -c 3 spin & ; sleep 0.1")?;
+    let many = (0..60).map(|_| "sleep 0.5 &").collect::<Vec<_>>().join(" ; ");
+    guest.command(&format!("{many} ; wait %2; sleep 1"))?;
+    let stacks = guest.command("cat /sys/kernel/quiesce/debug/kernel_stacks")?;
+    assert!(!stacks.contains("trimmed=0"), "{stacks}");
+    let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+    let (sent, avoided) = ledger(&text, 3, "kernel_tlb_flush")?;
+    assert!(sent == 0 && avoided > 0, "{text}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
