@@ -25,6 +25,7 @@ pub mod rcu;
 pub mod run_queue;
 pub mod static_key;
 pub mod task_state;
+pub mod text_poke;
 pub mod tick;
 pub mod timer_queue;
 pub mod trace_conformance;
