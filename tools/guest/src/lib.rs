@@ -22,3 +22,4 @@ pub mod program;
 pub mod shell;
 pub mod signal_name;
 pub mod tick_state;
+pub mod trace_lines;

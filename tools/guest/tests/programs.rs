@@ -68,6 +68,29 @@ fn log_is_made_readable() {
 }
 
 #[test]
+fn trace_shows_records_and_figures() {
+    let image = image();
+    let lines = "           spin-7       [000] d.u.     1.000010: irq_entry: vector=236 name=timer\n\
+                            spin-7       [000] d...     1.000012: irq_exit: vector=236 name=timer\n";
+    image
+        .file("/sys/kernel/tracing/trace", "# tracer: nop\n")
+        .file("/sys/kernel/tracing/set_event", "")
+        .file("/sys/kernel/tracing/tracing_on", "1\n")
+        .file("/sys/kernel/tracing/per_cpu/cpu0/trace", lines);
+    let got = image.run(&["trace", "show", "-c", "0"]);
+    assert!(got.out.starts_with(lines), "{}", got.out);
+    let last: Vec<_> = got.out.lines().last().unwrap().split_whitespace().take(5).collect();
+    assert_eq!(last, ["0", "irq", "timer", "1", "2.00"], "{}", got.out);
+    assert!(image.run(&["trace", "show"]).out.contains("no records: trace_event="));
+    assert_eq!(image.run(&["trace", "off"]).status, Some(0));
+    fails(&image, &["trace", "show", "-c", "2"], 1, "trace: no CPU 2 (online: 0)\n");
+    fails(&image, &["trace", "show", "-c", "x"], 2, "trace: not a CPU number: \"x\"\n");
+    let usage = "usage: trace show [-c CPU] | trace -f [-c CPU] | trace on | trace off";
+    fails(&image, &["trace", "maybe"], 2, &format!("trace: unknown argument maybe ({usage})\n"));
+    fails(&image, &["trace"], 2, &format!("trace: {usage}\n"));
+}
+
+#[test]
 fn run_names_what_is_wrong() {
     let image = image();
     assert_eq!(image.run(&["run", "-c", "0", "echo", "here"]).out, "here\n");

@@ -9,4 +9,5 @@ pub mod log;
 pub mod noise;
 pub mod run;
 pub mod spin;
+pub mod trace;
 pub mod why;

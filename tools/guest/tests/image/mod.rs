@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Programs with files of their own, with what cargo built them as.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("init", env!("CARGO_BIN_EXE_init")),
     ("sh", env!("CARGO_BIN_EXE_sh")),
     ("cpus", env!("CARGO_BIN_EXE_cpus")),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("noise", env!("CARGO_BIN_EXE_noise")),
     ("log", env!("CARGO_BIN_EXE_log")),
     ("busy", env!("CARGO_BIN_EXE_busy")),
+    ("trace", env!("CARGO_BIN_EXE_trace")),
     ("bench", env!("CARGO_BIN_EXE_bench")),
     ("box", env!("CARGO_BIN_EXE_box")),
 ];
