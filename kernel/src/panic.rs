@@ -11,6 +11,11 @@ use crate::entry::frame::Frame;
 use crate::percpu;
 use core::sync::atomic::{AtomicU32, Ordering};
 use kcore::ipi_ledger::IpiCause;
+use kcore::trace_event::Record;
+use kcore::trace_ring::{Cursor, Next};
+
+/// Records of the trace that the epitaph tells.
+const LAST_TRANSITIONS: u64 = 8;
 
 /// CPU number + 1 of the CPU that panics.
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -134,6 +139,7 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
         me.head.exceptions.load(Ordering::Relaxed),
         me.head.nmis.load(Ordering::Relaxed)
     );
+    last_transitions(me);
     // SAFETY: `current` is null before the scheduler runs, a live task after.
     if let Some(task) = unsafe { (task as *const crate::sched::task::Task).as_ref() } {
         say!("task {} ({})", task.tid(), crate::sched::task::comm_str(&task.comm()));
@@ -157,6 +163,24 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
     backtrace(rbp);
     say!("end of epitaph");
     end(End::Failure)
+}
+
+/// The last records of this CPU, if it is traced. Reads the ring as any reader does: no lock.
+fn last_transitions(me: &percpu::Percpu) {
+    let Some(ring) = crate::trace::rings::of(me.cpu()) else { return };
+    let mut cursor = Cursor::at_last(ring, LAST_TRANSITIONS);
+    say!("last transitions:");
+    for _ in 0..2 * LAST_TRANSITIONS {
+        match cursor.next(ring) {
+            Next::Empty => return,
+            Next::Lost(_) => {}
+            Next::Record(words) => {
+                if let Ok(record) = Record::decode(&words) {
+                    crate::trace::names::with_line(me.cpu(), &record, |line| say!("{line}"));
+                }
+            }
+        }
+    }
 }
 
 /// Return addresses along the frame pointers, as long as they rise within kernel addresses.

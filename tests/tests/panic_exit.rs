@@ -14,7 +14,17 @@ fn epitaph_and_failure_code() -> Outcome {
     guest.send(&format!("{CRASH}\n"))?;
     let finished = guest.finish()?;
     assert_eq!(finished.end, End::Panic, "{}", finished.output);
-    for wanted in ["kernel panic", "sysrq", "\ncpu ", "context word", "task ", "backtrace:", "end of epitaph"] {
+    for wanted in [
+        "kernel panic",
+        "sysrq",
+        "\ncpu ",
+        "context word",
+        "task ",
+        "last transitions:",
+        "[00",
+        "backtrace:",
+        "end of epitaph",
+    ] {
         assert!(finished.output.contains(wanted), "{wanted:?} is missing:\n{}", finished.output);
     }
     Ok(())

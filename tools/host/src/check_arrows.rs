@@ -80,6 +80,7 @@ const EXCEPTIONS: &[Exception] = &[
     exception("percpu.rs", "time", FIELD),
     exception("percpu.rs", "trace", FIELD),
     exception("panic.rs", "console", "the epitaph is printed by a path that takes no lock"),
+    exception("panic.rs", "trace", "the epitaph lists this CPU's last records, read without a lock"),
     exception("panic.rs", "percpu", "the epitaph names this CPU's word and task"),
     exception("panic.rs", "sched", "the epitaph names this CPU's word and task"),
     exception("context_tracking.rs", "time", "the deferred re-check of the tick is run with the other posted work"),
