@@ -119,7 +119,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
     arch::cpu_head::preempt_enable_no_resched();
     drop(irq_off);
     x86_64::instructions::interrupts::enable();
-    rcu::start();
+    rcu::start(params.rcu_stall_timeout_s);
     trace::interruption_log::start();
     process::start_init(&boot, params)?;
     sched::idle::run()

@@ -137,13 +137,7 @@ pub fn set_online(cpu: u32) {
 
 /// The CPUs that take part.
 pub fn online() -> CpuSet {
-    let mut set = CpuSet::new();
-    for cpu in 0..nr_cpus() {
-        if is_online(cpu) {
-            let _ = set.insert(cpu);
-        }
-    }
-    set
+    CpuSet::from_words(core::array::from_fn(|i| ONLINE_WORDS[i].load(Ordering::Relaxed)))
 }
 
 /// Whether CPU `cpu` takes part.

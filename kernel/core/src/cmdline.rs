@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 
 /// Ticks per second where `hz=` does not say otherwise.
 pub const DEFAULT_HZ: u32 = 250;
+/// Seconds after which a grace period is told, where `rcu_cpu_stall_timeout=` does not say otherwise.
+pub const DEFAULT_RCU_STALL_TIMEOUT_S: u32 = 21;
 /// Messages less urgent than this are not printed, where `loglevel=` does not say otherwise.
 pub const DEFAULT_LOGLEVEL: u8 = 7;
 /// The loglevel of `quiet`.
@@ -47,6 +49,8 @@ pub struct BootParams<'a> {
     pub isolated_managed_irq: CpuSet,
     /// CPUs whose RCU callbacks run elsewhere (`rcu_nocbs=`); every CPU of `nohz_full` is one.
     pub rcu_nocbs: CpuSet,
+    /// `rcu_cpu_stall_timeout=`: a grace period that lasts longer, in seconds, is told.
+    pub rcu_stall_timeout_s: u32,
     /// CPUs that device interrupts go to (`irqaffinity=`, else the housekeeping CPUs). Always the boot CPU.
     pub irq_affinity: CpuSet,
     /// CPUs that do the work of the others: neither nohz_full nor isolated. Always the boot CPU.
@@ -97,10 +101,11 @@ impl BootParams<'_> {
 }
 
 /// Parameters that mean something here; `_` stands for `-` too.
-const OURS: [&str; 16] = [
+const OURS: [&str; 17] = [
     "nohz_full",
     "isolcpus",
     "rcu_nocbs",
+    "rcu_cpu_stall_timeout",
     "irqaffinity",
     "maxcpus",
     "nosmp",
@@ -177,6 +182,7 @@ impl<'a> Reader<'a> {
                 isolated_domain: CpuSet::new(),
                 isolated_managed_irq: CpuSet::new(),
                 rcu_nocbs: CpuSet::new(),
+                rcu_stall_timeout_s: DEFAULT_RCU_STALL_TIMEOUT_S,
                 irq_affinity: CpuSet::new(),
                 housekeeping: CpuSet::new(),
                 max_cpus: None,
@@ -268,6 +274,11 @@ impl<'a> Reader<'a> {
                 let most = i64::from(self.nr_cpus);
                 if let Some(count) = self.number(param, 0, i64::from(i32::MAX), most) {
                     self.out.max_cpus = Some(count as u32);
+                }
+            }
+            "rcu_cpu_stall_timeout" => {
+                if let Some(seconds) = self.number(param, 3, 300, self.out.rcu_stall_timeout_s.into()) {
+                    self.out.rcu_stall_timeout_s = seconds as u32;
                 }
             }
             "hz" => {

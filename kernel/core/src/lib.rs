@@ -15,6 +15,7 @@ pub mod context_tracking;
 pub mod cpio;
 pub mod cpu_set;
 pub mod elf;
+pub mod histogram;
 pub mod interruption;
 pub mod ipi_ledger;
 pub mod latency;

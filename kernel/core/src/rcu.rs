@@ -104,30 +104,52 @@ pub struct ScanResult {
     pub kick: CpuSet,
 }
 
-/// The state of one grace period.
+/// Bits of a node: measured by the driver's instructions a grace period (ARCHITECTURE.md, "RCU's tree").
+pub const FANOUT: usize = 64;
+const NODES: usize = MAX_CPUS / 8 + MAX_CPUS / 64 + 1;
+
+/// The state of one grace period: a tree whose leaves have a bit for each CPU that has not passed, and whose inner
+/// nodes have a bit for each node below that is not empty. So a scan comes only to CPUs that are still waited for.
+///
+/// ```text
+/// top                          [ 1 0 ]                one node
+/// middle             [ 1 0 0 1 ]     [ 0 0 0 0 ]      a bit for each leaf
+/// leaves       [ 0 0 1 1 ] ...                        a bit for each CPU
+/// ```
 #[derive(Debug)]
-pub struct GracePeriod {
-    holdouts: CpuSet,
+pub struct GracePeriod<const N: usize = FANOUT> {
+    /// Leaves, then the middle, then the top.
+    nodes: [u64; NODES],
     snapshots: [CpuSnapshot; MAX_CPUS],
     scans: u32,
 }
 
-impl GracePeriod {
+impl<const N: usize> GracePeriod<N> {
+    const LEAVES: usize = MAX_CPUS / N;
+    const MIDDLE: usize = Self::LEAVES.div_ceil(N);
+    const TOP: usize = {
+        assert!(N.is_power_of_two() && N >= 8 && N <= 64 && Self::MIDDLE <= N);
+        Self::LEAVES + Self::MIDDLE
+    };
+
     /// One that is over.
     pub const fn new() -> Self {
-        GracePeriod { holdouts: CpuSet::new(), snapshots: [CpuSnapshot { word: 0, qs: 0 }; MAX_CPUS], scans: 0 }
+        GracePeriod { nodes: [0; NODES], snapshots: [CpuSnapshot { word: 0, qs: 0 }; MAX_CPUS], scans: 0 }
     }
 
     /// Starts one for the CPUs `online`, whose snapshots `snapshot` loads after [`snapshot_fence`]. Those that
     /// are unwatched have passed already.
     pub fn start(&mut self, online: &CpuSet, mut snapshot: impl FnMut(u32) -> CpuSnapshot) {
         self.scans = 0;
-        self.holdouts = CpuSet::new();
+        self.nodes = [0; NODES];
         for cpu in online.iter() {
             let snap = snapshot(cpu);
-            self.snapshots[cpu as usize] = snap;
             if !passed(snap, &snap) {
-                let _ = self.holdouts.insert(cpu);
+                self.snapshots[cpu as usize] = snap;
+                let leaf = cpu as usize / N;
+                self.nodes[leaf] |= 1 << (cpu as usize % N);
+                self.nodes[Self::LEAVES + leaf / N] |= 1 << (leaf % N);
+                self.nodes[Self::TOP] |= 1 << (leaf / N);
             }
         }
     }
@@ -136,33 +158,70 @@ impl GracePeriod {
     pub fn scan(&mut self, mut now: impl FnMut(u32) -> CpuSnapshot) -> ScanResult {
         self.scans += 1;
         let kick_due = self.scans.is_multiple_of(KICK_EVERY);
-        let mut kick = CpuSet::new();
+        let mut held = CpuSet::new();
         let mut holdouts = 0;
-        for cpu in self.holdouts.iter() {
-            let seen = now(cpu);
-            if passed(self.snapshots[cpu as usize], &seen) {
-                continue;
+        self.for_each(|cpu, snap| {
+            if passed(*snap, &now(cpu)) {
+                return false;
             }
             holdouts += 1;
-            let _ = kick.insert(cpu);
+            let _ = held.insert(cpu);
+            true
+        });
+        ScanResult { done: holdouts == 0, holdouts, kick: if kick_due { held } else { CpuSet::new() } }
+    }
+
+    /// Calls `stays` for each CPU of the tree; one for which it says no is taken out.
+    fn for_each(&mut self, mut stays: impl FnMut(u32, &CpuSnapshot) -> bool) {
+        for middle in bits(self.nodes[Self::TOP]) {
+            for below in bits(self.nodes[Self::LEAVES + middle]) {
+                let leaf = middle * N + below;
+                for bit in bits(self.nodes[leaf]) {
+                    let cpu = leaf * N + bit;
+                    if !stays(cpu as u32, &self.snapshots[cpu]) {
+                        self.nodes[leaf] &= !(1 << bit);
+                    }
+                }
+                self.prune(leaf);
+            }
         }
-        self.holdouts = kick;
-        ScanResult { done: holdouts == 0, holdouts, kick: if kick_due { kick } else { CpuSet::new() } }
+    }
+
+    /// An empty node has no bit above it.
+    fn prune(&mut self, leaf: usize) {
+        let middle = leaf / N;
+        if self.nodes[leaf] == 0 && !cfg!(mutant = "rcu_tree_not_pruned") {
+            self.nodes[Self::LEAVES + middle] &= !(1 << (leaf % N));
+            if self.nodes[Self::LEAVES + middle] == 0 || cfg!(mutant = "rcu_tree_prunes_siblings") {
+                self.nodes[Self::TOP] &= !(1 << middle);
+            }
+        }
     }
 
     /// Whether everyone has passed as of the last scan.
     pub fn is_done(&self) -> bool {
-        self.holdouts.is_empty()
+        self.nodes[Self::TOP] == 0
     }
 
     /// The CPUs that have not passed as of the last scan.
-    pub fn holdouts(&self) -> &CpuSet {
-        &self.holdouts
+    pub fn holdouts(&self) -> CpuSet {
+        let mut set = CpuSet::new();
+        for middle in bits(self.nodes[Self::TOP]) {
+            for below in bits(self.nodes[Self::LEAVES + middle]) {
+                let leaf = middle * N + below;
+                for bit in bits(self.nodes[leaf]) {
+                    let _ = set.insert((leaf * N + bit) as u32);
+                }
+            }
+        }
+        set
     }
 
     /// CPU `cpu` said by itself that it was quiescent, or went offline.
     pub fn report(&mut self, cpu: u32) {
-        let _ = self.holdouts.remove(cpu);
+        let leaf = cpu as usize / N;
+        self.nodes[leaf] &= !(1 << (cpu as usize % N));
+        self.prune(leaf);
     }
 
     /// Scans since the start.
@@ -171,9 +230,41 @@ impl GracePeriod {
     }
 }
 
-impl Default for GracePeriod {
+impl<const N: usize> Default for GracePeriod<N> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Places of the bits that are set, lowest first.
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (bit < 64).then_some(bit as usize)
+    })
+}
+
+/// What a grace period that lasts too long calls for.
+#[derive(Debug, Clone, Copy)]
+pub struct StallWatch {
+    timeout_ns: u64,
+    next_ns: u64,
+}
+
+impl StallWatch {
+    /// A grace period starts; it may last `timeout_ns`.
+    pub const fn new(timeout_ns: u64) -> Self {
+        StallWatch { timeout_ns, next_ns: timeout_ns }
+    }
+
+    /// It has lasted `age_ns`: true once when the time is over, and then three times as rarely, as Linux does.
+    pub const fn is_due(&mut self, age_ns: u64) -> bool {
+        if age_ns < self.next_ns {
+            return false;
+        }
+        self.next_ns = age_ns.saturating_add(self.timeout_ns.saturating_mul(3));
+        true
     }
 }
 
@@ -292,9 +383,67 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_is_told_once_and_then_seldom() {
+        let mut watch = StallWatch::new(10);
+        let told: Vec<u64> = (0..100).filter(|&age| watch.is_due(age)).collect();
+        assert_eq!(told, [10, 40, 70]);
+    }
+
+    /// The tree of any fan-out against a plain set.
+    fn tree_is_a_set<const N: usize>(seed: u64) {
+        use crate::context_tracking::WATCH;
+        let mut state = seed;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let online: CpuSet = (0..1 + random(MAX_CPUS as u64) as u32).collect();
+        let watched: Vec<bool> = (0..MAX_CPUS).map(|_| random(3) != 0).collect();
+        let mut passes: Vec<bool> = vec![false; MAX_CPUS];
+        let mut period = GracePeriod::<N>::new();
+        let word = |cpu: u32| if watched[cpu as usize] { WATCH } else { 0 };
+        period.start(&online, |cpu| CpuSnapshot { word: word(cpu), qs: 0 });
+        let mut model: std::collections::BTreeSet<u32> = online.iter().filter(|&cpu| watched[cpu as usize]).collect();
+        while !model.is_empty() {
+            for _ in 0..1 + random(MAX_CPUS as u64) {
+                passes[random(MAX_CPUS as u64) as usize] = true;
+            }
+            if random(2) == 0 {
+                let cpu = random(MAX_CPUS as u64) as u32;
+                period.report(cpu);
+                model.remove(&cpu);
+            }
+            model.retain(|&cpu| !passes[cpu as usize]);
+            let mut looked = 0;
+            let result = period.scan(|cpu| {
+                looked += 1;
+                CpuSnapshot { word: word(cpu), qs: passes[cpu as usize] as u32 }
+            });
+            assert_eq!(result.holdouts as usize, model.len(), "seed {seed}");
+            assert!(period.holdouts().iter().eq(model.iter().copied()), "seed {seed}");
+            assert_eq!((result.done, period.is_done()), (model.is_empty(), model.is_empty()), "seed {seed}");
+            let before = looked;
+            let _ = period.scan(|cpu| CpuSnapshot { word: word(cpu), qs: passes[cpu as usize] as u32 });
+            assert!(before >= model.len() && looked == before);
+        }
+    }
+
+    #[test]
+    fn trees_of_all_fan_outs_are_sets() {
+        for seed in 1..if cfg!(miri) { 3 } else { 60 } {
+            tree_is_a_set::<8>(seed * 0x9e37_79b9);
+            tree_is_a_set::<16>(seed * 0x9e37_79b9);
+            tree_is_a_set::<32>(seed * 0x9e37_79b9);
+            tree_is_a_set::<64>(seed * 0x9e37_79b9);
+        }
+    }
+
+    #[test]
     fn unwatched_cpus_hold_nothing() {
         use crate::context_tracking::WATCH;
-        let mut period = GracePeriod::new();
+        let mut period = GracePeriod::<FANOUT>::new();
         let online: CpuSet = [0, 1].into_iter().collect();
         let word = |cpu| CpuSnapshot { word: if cpu == 0 { WATCH } else { 0 }, qs: 0 };
         period.start(&online, word);

@@ -202,7 +202,7 @@ proptest! {
             state.insert(cpu, (CpuSnapshot { word: 6 << 16 | (watching as u64) << 16, qs: 0 }, !watching));
         }
         let online: CpuSet = state.keys().copied().collect();
-        let mut period = GracePeriod::new();
+        let mut period = GracePeriod::<{ kcore::rcu::FANOUT }>::new();
         period.start(&online, |cpu| state[&cpu].0);
         for (scan, (which, what)) in steps.into_iter().enumerate() {
             let cpu = *state.keys().nth(which % state.len()).expect("a CPU");
@@ -222,7 +222,7 @@ proptest! {
             let holdouts: CpuSet = state.iter().filter(|(_, s)| !s.1).map(|(&cpu, _)| cpu).collect();
             prop_assert_eq!(result.done, holdouts.is_empty());
             prop_assert_eq!(period.is_done(), result.done);
-            prop_assert_eq!(period.holdouts(), &holdouts);
+            prop_assert_eq!(period.holdouts(), holdouts);
             prop_assert_eq!(result.holdouts, holdouts.count());
             let due = (scan as u32 + 1).is_multiple_of(KICK_EVERY);
             prop_assert_eq!(result.kick, if due { holdouts } else { CpuSet::new() });

@@ -185,6 +185,7 @@ pub fn handle_nmi(frame: &Frame) {
     if crate::panic::stops(me.cpu()) {
         crate::panic::stop_here(frame);
     }
+    super::stack_sample::answer(me, frame);
     if static_branch!(NMI) {
         core::hint::cold_path();
         let flags = from_where(frame.cs).with(Flags::IN_NMI);

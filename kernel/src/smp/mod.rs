@@ -5,6 +5,7 @@ pub mod call_function;
 pub mod deferred_work;
 pub mod interrupt;
 pub mod ipi;
+pub mod stack_sample;
 
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicPtr, AtomicU64};

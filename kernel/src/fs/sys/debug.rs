@@ -2,14 +2,17 @@
 //!
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
-//! kernel text does.
+//! kernel text does. `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
 
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
+use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::generated::Item;
 use crate::mm::{frame, kernel_map, tlb_flush};
+use crate::rcu;
 use crate::smp::deferred_work;
 use crate::spin_lock::{SpinLock, rank};
+use crate::time::timer;
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
@@ -22,12 +25,51 @@ pub static ITEMS: &[Item] = &[
         (0..number(text)?).for_each(|_| deferred_work::sync_text());
         Ok(())
     }),
+    Item::Control("rcu", force_grace_periods),
+    Item::Control("rcu_stall", |_, text| {
+        hold_grace_periods(number(text)?);
+        Ok(())
+    }),
     Item::File("kernel_stacks", |_, out| {
         let (free, trimmed) = crate::mm::stack::counts();
         let _ = writeln!(out, "free={free} trimmed={trimmed}");
         Ok(())
     }),
 ];
+
+/// `normal N`, `expedited N`, `barrier N` or `poll N`: so many, one after the other.
+fn force_grace_periods(_: u64, text: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    let (kind, times) = text.trim().split_once(' ').ok_or(errno::EINVAL)?;
+    let one = match kind {
+        "normal" => rcu::synchronize,
+        "expedited" => rcu::synchronize_expedited,
+        "barrier" => rcu::barrier,
+        "poll" => || {
+            let cookie = rcu::start_poll();
+            while !rcu::poll(cookie) {
+                timer::sleep_ns(100_000, false);
+            }
+        },
+        _ => return Err(errno::EINVAL),
+    };
+    (0..number(times.as_bytes())?).for_each(|_| one());
+    Ok(())
+}
+
+/// A reader that lasts `ms` milliseconds on this CPU.
+fn hold_grace_periods(ms: u32) {
+    let reader = rcu::read();
+    let (start, ticks) = (tsc::now(), tsc::ns_to_ticks(ms as u64 * 1_000_000));
+    while tsc::now().wrapping_sub(start) < ticks {
+        // A PAUSE in each round would end this CPU's turn under QEMU's instruction clock, and time would crawl.
+        (0..10_000).for_each(|i| {
+            core::hint::black_box(i);
+        });
+        core::hint::spin_loop();
+    }
+    drop(reader);
+}
 
 /// The most that one write does.
 const MOST: u32 = 100_000;

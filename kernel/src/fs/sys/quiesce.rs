@@ -34,8 +34,7 @@ pub static ITEMS: &[Item] = &[
         Ok(())
     }),
     Item::File("rcu", |_, out| {
-        let (periods, total_ns, longest_ns) = crate::rcu::stats();
-        let _ = writeln!(out, "grace_periods={periods} total_ns={total_ns} longest_ns={longest_ns}");
+        [&crate::rcu::NORMAL, &crate::rcu::EXPEDITED].into_iter().for_each(|flavor| grace_periods(flavor, out));
         Ok(())
     }),
     Item::Numbered(Numbered {
@@ -46,6 +45,28 @@ pub static ITEMS: &[Item] = &[
         leaf: Leaf::Dir(&[Item::File("entries", entries), Item::File("why", why)]),
     }),
 ];
+
+fn grace_periods(flavor: &crate::rcu::Flavor, out: &mut String) {
+    let stats = flavor.stats();
+    let (latency, driver) = (&stats.latency_ns, &stats.driver_ticks);
+    let _ = write!(
+        out,
+        "kind={} grace_periods={} total_ns={} shortest_ns={} longest_ns={} driver_ticks={} driver_least_ticks={} stalls={}",
+        flavor.name,
+        latency.count(),
+        latency.total(),
+        latency.least(),
+        latency.most(),
+        driver.total(),
+        driver.least(),
+        stats.stalls
+    );
+    // How many took less than so many ns, and not less than half of it.
+    for (below, count) in latency.classes() {
+        let _ = write!(out, " below_{below}={count}");
+    }
+    out.push('\n');
+}
 
 /// Interrupt counts of a CPU by cause, NMIs apart.
 fn interrupt_counts(area: &Percpu) -> impl Iterator<Item = (Cause, u64)> {

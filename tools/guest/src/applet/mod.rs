@@ -12,6 +12,7 @@ mod ipi;
 mod ls;
 mod power;
 mod ps;
+mod rcu;
 mod sleep;
 mod uname;
 mod unmap;
@@ -20,7 +21,7 @@ use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 18] = [
+pub const APPLETS: [(&str, Main); 19] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
@@ -33,6 +34,7 @@ pub const APPLETS: [(&str, Main); 18] = [
     ("ls", ls::main),
     ("poweroff", power::power_off),
     ("ps", ps::main),
+    ("rcu", rcu::main),
     ("reboot", power::restart),
     ("sleep", sleep::main),
     ("true", echo::yes),

@@ -1,0 +1,71 @@
+//! The stack of another CPU as it is now, taken by an NMI: for the stall detector.
+//!
+//! `take` in process context, one at a time; `answer` in the NMI handler, which writes into a static buffer and takes no lock.
+
+use super::ipi::{self, Sender};
+use crate::arch::irq_flag::IrqOff;
+use crate::arch::page_table::PAGE_SIZE;
+use crate::entry::frame::Frame;
+use crate::percpu::Percpu;
+use crate::spin_lock::{SpinLock, rank};
+use arrayvec::ArrayVec;
+use core::panic::Location;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use kcore::ipi_ledger::IpiCause;
+
+/// Return addresses of one sample.
+const DEPTH: usize = 16;
+/// Below the top of a task's kernel stack this much is surely mapped (`mm::stack`).
+const STACK_BYTES: u64 = 4 * PAGE_SIZE;
+/// How often `take` looks for the answer.
+const PATIENCE: u32 = 1_000_000;
+
+static TAKING: SpinLock<(), { rank::TICK }> = SpinLock::new(());
+/// The CPU that is asked, plus 1; it stores 0 when it has answered.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+static ADDRESSES: [AtomicU64; DEPTH] = [const { AtomicU64::new(0) }; DEPTH];
+
+/// Addresses in kernel text along the stack of CPU `cpu`, innermost first. `None`: no answer.
+#[track_caller]
+pub fn take(cpu: u32) -> Option<ArrayVec<u64, DEPTH>> {
+    let site = Location::caller();
+    let _one = TAKING.lock();
+    ADDRESSES.iter().for_each(|a| a.store(0, Ordering::Relaxed));
+    ASKED.store(cpu + 1, Ordering::SeqCst);
+    {
+        let irq_off = IrqOff::new();
+        ipi::send(cpu, &Sender::here(IpiCause::RcuStall, site, &irq_off), &irq_off);
+    }
+    for _ in 0..PATIENCE {
+        if ASKED.load(Ordering::Acquire) == 0 {
+            return Some(ADDRESSES.iter().map(|a| a.load(Ordering::Relaxed)).take_while(|&a| a != 0).collect());
+        }
+        core::hint::spin_loop();
+    }
+    ASKED.store(0, Ordering::SeqCst);
+    None
+}
+
+/// In the NMI handler of CPU `me`: answer if it is asked. Reads only within the running task's kernel stack, which is mapped.
+pub fn answer(me: &Percpu, frame: &Frame) {
+    if ASKED.load(Ordering::Acquire) != me.cpu() + 1 {
+        return;
+    }
+    let top = me.head.kernel_stack_top.load(Ordering::Relaxed);
+    let stack = top - STACK_BYTES..top - 16;
+    ADDRESSES[0].store(frame.rip, Ordering::Relaxed);
+    let mut at = frame.rbp;
+    for address in &ADDRESSES[1..] {
+        if !stack.contains(&at) || !at.is_multiple_of(8) {
+            break;
+        }
+        // SAFETY: two words within the running task's kernel stack.
+        let (next, ret) = unsafe { ((at as *const u64).read(), (at as *const u64).add(1).read()) };
+        address.store(ret, Ordering::Relaxed);
+        if next <= at {
+            break;
+        }
+        at = next;
+    }
+    ASKED.store(0, Ordering::Release);
+}
