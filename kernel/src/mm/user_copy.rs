@@ -71,6 +71,32 @@ unsafe extern "C" fn raw_copy(dst: u64, src: u64, len: u64) -> u64 {
     )
 }
 
+/// Load the word at `from`; with a bit above 31 set if that faulted.
+///
+/// # Safety
+/// The word lies below USER_END.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.user_copy")]
+unsafe extern "C" fn raw_read_word(from: u64) -> u64 {
+    naked_asm!(
+        "87: .byte 0x0f, 0x1f, 0x00",
+        ".pushsection __stac_sites, \"a\"",
+        ".quad 87b",
+        ".popsection",
+        "88: mov eax, [rdi]",
+        "89: .byte 0x0f, 0x1f, 0x00",
+        ".pushsection __clac_sites, \"a\"",
+        ".quad 89b",
+        ".popsection",
+        "ret",
+        "91: mov rax, -1",
+        "jmp 89b",
+        ".pushsection __ex_table, \"a\"",
+        ".quad 88b, 91b",
+        ".popsection",
+    )
+}
+
 /// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted.
 macro_rules! raw_fpu {
     ($(#[$m:meta])* $name:ident, $instruction:literal) => {
@@ -201,6 +227,17 @@ pub fn read<T: Plain>(from: u64) -> Result<T, Fault> {
         0 => Ok(unsafe { value.assume_init() }),
         _ => Err(Fault),
     }
+}
+
+/// Read the aligned word at user address `from` by one load, as futexes need it.
+#[inline]
+pub fn read_word(from: u64) -> Result<u32, Fault> {
+    if from >= USER_END || !from.is_multiple_of(4) {
+        return Err(Fault);
+    }
+    // SAFETY: below USER_END, which is page-aligned, and so is the word's end.
+    let value = unsafe { raw_read_word(from) };
+    if value >> 32 == 0 { Ok(value as u32) } else { Err(Fault) }
 }
 
 /// Write a plain value at user address `to`, which need not be aligned.

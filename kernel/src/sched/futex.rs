@@ -42,6 +42,7 @@ impl Key {
     }
 }
 
+#[inline]
 fn key_of(address: u64, private: bool) -> Result<Key, Errno> {
     if !address.is_multiple_of(4) {
         return Err(EINVAL);
@@ -85,7 +86,7 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     let me = super::current();
     let node = Node(AtomicUsize::new(key.bucket() + 1));
     TABLE[key.bucket()].lock().push(Waiter { key, bitset, task: me.index, node: &node });
-    let value = user_copy::read::<u32>(address);
+    let value = user_copy::read_word(address);
     if value != Ok(expected) {
         // Taken off by a waker meanwhile: that counts as woken.
         return match (take_off(&node), value) {
@@ -95,6 +96,9 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
         };
     }
     let early = loop {
+        if node.0.load(Ordering::Acquire) == 0 {
+            return Ok(0);
+        }
         me.state.prepare_sleep(true);
         if node.0.load(Ordering::Acquire) == 0 {
             me.state.cancel_sleep();
@@ -117,12 +121,15 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     if take_off(&node) { Err(early) } else { Ok(0) }
 }
 
+#[inline]
 fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize {
     let mut woken = 0;
     let mut i = 0;
     while i < list.len() && woken < most {
         if list[i].key == key && list[i].bitset & bitset != 0 {
-            let waiter = list.remove(i);
+            // The last one, usually the only one, leaves without a move of others.
+            let waiter = if i + 1 == list.len() { list.pop() } else { Some(list.remove(i)) };
+            let Some(waiter) = waiter else { break };
             // SAFETY: on the list, under its lock: the node lives, and this is the last access to it.
             unsafe { (*waiter.node).0.store(0, Ordering::Release) };
             let _ = super::task::with(waiter.task, |t| super::wake(t));

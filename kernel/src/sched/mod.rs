@@ -137,17 +137,20 @@ pub fn preempt_from_irq(irq_off: &IrqOff) {
     reschedule(irq_off, Prev::Preempted, false);
 }
 
-/// Book the time since the last look to the task that runs on a CPU whose queue is locked. Any CPU may ask.
-fn charge_current(area: &percpu::Percpu, queue: &mut RunQueue) {
+/// Book the time since the last look to the task that runs on a CPU whose queue is locked. Any CPU may ask. Returns the time of this
+/// look, TSC.
+#[inline]
+fn charge_current(area: &percpu::Percpu, queue: &mut RunQueue) -> u64 {
     let now = tsc::now();
     let since = area.sched.charged_tsc.load(Ordering::Relaxed);
     area.sched.charged_tsc.store(since.max(now), Ordering::Relaxed);
-    let Some(index) = queue.current() else { return };
+    let Some(index) = queue.current() else { return now };
     let ns = tsc::ticks_to_ns(now.saturating_sub(since));
     // SAFETY: the queue's current task is in the table until `finish_switch` has taken it off its CPU.
     let task = unsafe { &*TABLE.get(index) };
     task.runtime_ns.fetch_add(ns, Ordering::Relaxed);
     queue.charge(&task.run, ns);
+    now
 }
 
 /// The class that runs on the CPU of `queue`.
@@ -161,7 +164,7 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let prev = current();
     me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
     let mut queue = me.sched.queue.lock_held(irq_off);
-    charge_current(me, &mut queue);
+    let now = charge_current(me, &mut queue);
     let idle = me.sched.idle_ptr();
     let leaves = may_sleep && prev.state.commit_sleep();
     if !core::ptr::eq(prev, idle) && !leaves && !prev.state.is_dead() {
@@ -182,7 +185,7 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let needs_tick = queue.tick_needed(running_class(&queue));
     crate::time::tick::sched_dependency(me, needs_tick, next);
     drop(queue);
-    me.sched.picked_tsc.store(tsc::now(), Ordering::Relaxed);
+    me.sched.picked_tsc.store(now, Ordering::Relaxed);
     crate::time::tick::follow(me, next, irq_off);
     if core::ptr::eq(prev, next) {
         me.rcu.note_quiescent();

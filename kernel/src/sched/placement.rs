@@ -7,7 +7,15 @@ use crate::percpu;
 use core::sync::atomic::Ordering;
 
 /// A CPU that `task` may run on. Isolated CPUs are chosen only if its affinity leaves nothing else.
+#[inline]
 pub fn choose(task: &Task) -> u32 {
+    match task.only_cpu() {
+        Some(only) if percpu::is_online(only) => only,
+        _ => choose_of_many(task),
+    }
+}
+
+fn choose_of_many(task: &Task) -> u32 {
     let last = task.cpu.load(Ordering::Relaxed);
     let usable = |cpu: u32| percpu::is_online(cpu) && task.may_run_on(cpu);
     if usable(last) && (is_idle(percpu::of(last)) || housekeeping::is_isolated(last)) {

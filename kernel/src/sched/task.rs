@@ -18,6 +18,8 @@ use kcore::tick::TickMask;
 pub const PID_MAX: u32 = 32768;
 /// Indices of idle tasks: FIRST_IDLE + CPU.
 pub const FIRST_IDLE: u32 = PID_MAX;
+/// In `only_cpu`: bound to no single CPU.
+const MANY: u32 = u32::MAX;
 const SLOTS: usize = PID_MAX as usize + MAX_CPUS;
 
 /// A counted reference to a task.
@@ -50,6 +52,8 @@ pub struct Task {
     stack: KernelStack,
     comm: [AtomicU64; 2],
     allowed: [AtomicU64; MAX_CPUS / 64],
+    /// The one CPU in `allowed`; `MANY` if there are more.
+    only_cpu: AtomicU32,
     /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
     pub root: AtomicU64,
     /// User FS base while it does not run.
@@ -136,6 +140,7 @@ impl Task {
             stack,
             comm: [const { AtomicU64::new(0) }; 2],
             allowed: [const { AtomicU64::new(0) }; MAX_CPUS / 64],
+            only_cpu: AtomicU32::new(MANY),
             root: AtomicU64::new(0),
             fs_base: AtomicU64::new(0),
             gs_base: AtomicU64::new(0),
@@ -205,6 +210,15 @@ impl Task {
         for (word, bits) in self.allowed.iter().zip(set.words()) {
             word.store(*bits, Ordering::Relaxed);
         }
+        let mut cpus = set.iter();
+        let only = cpus.next().filter(|_| cpus.next().is_none());
+        self.only_cpu.store(only.unwrap_or(MANY), Ordering::Relaxed);
+    }
+
+    /// The CPU to which it is bound, if there is one.
+    #[inline]
+    pub fn only_cpu(&self) -> Option<u32> {
+        Some(self.only_cpu.load(Ordering::Relaxed)).filter(|&cpu| cpu != MANY)
     }
 }
 

@@ -50,6 +50,7 @@ pub fn hz() -> u32 {
     HZ.load(Ordering::Relaxed)
 }
 
+#[inline]
 fn decision(me: &Percpu, task: &Task) -> Decision {
     if task.index >= crate::sched::task::FIRST_IDLE {
         return Decision::Stop;
@@ -61,20 +62,28 @@ fn holder(task: Option<&Task>, site: Site) -> Held<Site> {
     Held { since_ns: tsc::now_ns(), site, task: task.map_or(0, |t| t.index), comm: task.map_or([0; 16], |t| t.comm()) }
 }
 
-/// Set a dependency of one CPU. True if the CPU has to be kicked: the bit is new.
+/// Set a dependency of one CPU. True if the CPU has to be kicked: the bit is new. A CPU that does housekeeping ticks anyway: there the
+/// scheduler's dependency is not noted; should the CPU become another one, its next look at its queue sets it.
+#[inline]
 pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Location<'static>) -> bool {
-    if area.time.deps.load() & dep.bit() != 0 {
-        return false;
-    }
+    let covered = if dep == TickDep::Sched { dep.bit() | TickDep::Housekeeping.bit() } else { dep.bit() };
+    area.time.deps.load() & covered == 0 && set_new(area, dep, task, site)
+}
+
+#[cold]
+fn set_new(area: &Percpu, dep: TickDep, task: &Task, site: &'static Location<'static>) -> bool {
     area.time.history.lock_irq().held.set(dep, holder(Some(task), Some(site)));
     area.time.deps.set(dep)
 }
 
 /// Clear a dependency of one CPU. Lazy: its next look notices. True if it was set.
+#[inline]
 pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) -> bool {
-    if area.time.deps.load() & dep.bit() == 0 {
-        return false;
-    }
+    area.time.deps.load() & dep.bit() != 0 && clear_set(area, dep)
+}
+
+#[cold]
+fn clear_set(area: &Percpu, dep: TickDep) -> bool {
     let was_set = area.time.deps.clear(dep);
     area.time.history.lock_irq().held.clear(dep);
     was_set
@@ -82,6 +91,7 @@ pub fn dep_clear_cpu(area: &Percpu, dep: TickDep) -> bool {
 
 /// The scheduler's dependency follows the run queue, whose lock the caller holds. `task` runs.
 #[track_caller]
+#[inline]
 pub fn sched_dependency(me: &Percpu, needs_tick: bool, task: &Task) {
     if needs_tick {
         dep_set_cpu(me, TickDep::Sched, task, Location::caller());
@@ -98,6 +108,7 @@ pub fn hold_for_housekeeping(area: &Percpu) {
 }
 
 /// The tick follows the dependencies of `task`, which runs from now on. A CPU that is in the kernel anyway stops at once.
+#[inline]
 pub fn follow(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
     match decision(me, task) {
