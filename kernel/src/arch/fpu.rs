@@ -51,14 +51,14 @@ pub fn frame_size() -> usize {
 /// Where an area in a signal frame says what it is (`_fpx_sw_bytes`): bytes that hardware leaves alone.
 pub const DESCRIPTION: u64 = 464;
 
-/// If areas are XSAVE's: what a signal frame has at `DESCRIPTION`, and the word behind the area with its offset.
+/// What a signal frame has at `DESCRIPTION`, and the word behind the area with its offset. Only if areas are XSAVE's.
 /// Source: Linux arch/x86/include/uapi/asm/sigcontext.h, `struct _fpx_sw_bytes`.
-pub fn describe_frame() -> Option<([u64; 3], usize, u32)> {
+pub fn describe_frame() -> ([u64; 3], usize, u32) {
     const MAGIC1: u64 = 0x4650_5853;
     const MAGIC2: u32 = 0x4650_5845;
     let size = area_size();
     let words = [MAGIC1 | (size as u64 + 4) << 32, XCR0.load(Ordering::Relaxed), size as u64];
-    has_xsave().then_some((words, size, MAGIC2))
+    (words, size, MAGIC2)
 }
 
 /// An area whose header says that every part is in its initial state: FCW 0x37f, MXCSR 0x1f80.

@@ -7,8 +7,8 @@ use super::mapped_content::FileBytes;
 use super::tlb_flush::flush;
 use super::{frame, kernel_map, page_cache, vdso};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
-use core::sync::atomic::Ordering;
-use kcore::vma::{Access, FaultDecision, Pte, SegvCode};
+use core::sync::atomic::{AtomicU64, Ordering};
+use kcore::vma::{Access, FaultDecision, Prot, Pte, SegvCode};
 
 /// Why a fault cannot be resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,12 +65,12 @@ pub(super) unsafe fn copy_frame(to: u64, from: u64) {
 }
 
 impl Inner {
-    pub(super) fn set(&mut self, page: u64, entry: u64) -> Result<u64, FaultError> {
-        let Some(e) = self.table.entry(page) else {
-            if entry & bits::FOREIGN == 0 {
-                frame::release(entry & bits::ADDRESS);
-            }
-            return Err(FaultError::NoMemory);
+    /// Put `entry` at `page`; `leaf`: its place, if its table is there. Returns the old one.
+    #[inline(always)]
+    fn set(&mut self, leaf: Option<&AtomicU64>, page: u64, entry: u64) -> Result<u64, FaultError> {
+        let e = match leaf {
+            Some(e) => e,
+            None => self.new_leaf(page, entry)?,
         };
         let old = e.swap(entry, Ordering::AcqRel);
         if old == 0 {
@@ -79,9 +79,21 @@ impl Inner {
         Ok(old)
     }
 
+    /// The place of `page`, whose tables are made; without memory `entry`'s frame is given back.
+    #[cold]
+    #[inline(never)]
+    fn new_leaf(&mut self, page: u64, entry: u64) -> Result<&'static AtomicU64, FaultError> {
+        let leaf = self.table.entry(page);
+        if leaf.is_none() && entry & bits::FOREIGN == 0 {
+            frame::release(entry & bits::ADDRESS);
+        }
+        leaf.ok_or(FaultError::NoMemory)
+    }
+
     /// Put `entry` at `page`; the old translation is dropped everywhere, then the old frame's user.
-    fn replace(&mut self, page: u64, entry: u64) -> Result<(), FaultError> {
-        let old = self.set(page, entry)?;
+    #[inline]
+    fn replace(&mut self, leaf: Option<&AtomicU64>, page: u64, entry: u64) -> Result<(), FaultError> {
+        let old = self.set(leaf, page, entry)?;
         if old != 0 {
             flush(self.table.root(), page..page + PAGE_SIZE);
             if old & bits::FOREIGN == 0 {
@@ -93,69 +105,91 @@ impl Inner {
 
     pub(super) fn fault(&mut self, addr: u64, access: Access) -> Result<(), FaultError> {
         let page = addr & !(PAGE_SIZE - 1);
-        loop {
-            let now = self.table.lookup(page).map_or(0, |e| e.load(Ordering::Relaxed));
-            let (decision, prot) = self.map.fault(addr, access, classify(now));
-            let flags = entry_flags(prot);
-            let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
-            return match decision {
-                FaultDecision::ReadZero => self.set(page, zero_page() | read_only | bits::FOREIGN).map(drop),
-                FaultDecision::ZeroFill => {
-                    let phys = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
-                    self.replace(page, phys | flags)
+        let leaf = self.table.lookup(page);
+        let now = leaf.map_or(0, |e| e.load(Ordering::Relaxed));
+        let (decision, prot) = self.map.fault(addr, access, classify(now));
+        let flags = entry_flags(prot);
+        match decision {
+            FaultDecision::ReadZero => {
+                let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
+                self.set(leaf, page, zero_page() | read_only | bits::FOREIGN).map(drop)
+            }
+            FaultDecision::ZeroFill => {
+                let phys = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
+                self.replace(leaf, page, phys | flags)
+            }
+            other => self.less_frequent(addr, access, leaf, prot, other),
+        }
+    }
+
+    /// The other decisions, apart so that they cost the frequent ones nothing.
+    #[inline(never)]
+    fn less_frequent(
+        &mut self,
+        addr: u64,
+        access: Access,
+        leaf: Option<&AtomicU64>,
+        prot: Prot,
+        decision: FaultDecision,
+    ) -> Result<(), FaultError> {
+        let page = addr & !(PAGE_SIZE - 1);
+        let now = leaf.map_or(0, |e| e.load(Ordering::Relaxed));
+        let flags = entry_flags(prot);
+        let read_only = flags & !(bits::WRITABLE | bits::DIRTY);
+        match decision {
+            FaultDecision::ReadZero | FaultDecision::ZeroFill => Ok(()), // done by the caller
+            FaultDecision::FileRead { file, offset } => {
+                let entry = match self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)? {
+                    FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
+                        page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
+                        page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
+                    },
+                    owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
+                };
+                self.set(leaf, page, entry).map(drop)
+            }
+            FaultDecision::FileCopy { file, offset } => {
+                let bytes = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?.bytes();
+                let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
+                self.replace(leaf, page, phys | flags)
+            }
+            FaultDecision::SharedPage { object, offset } => {
+                let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
+                let phys = memory.page(offset)?;
+                self.set(leaf, page, phys | flags).map(drop)
+            }
+            FaultDecision::SpecialPage { offset } => {
+                let phys = vdso::frame_at(offset).ok_or(FaultError::Bus)?;
+                self.set(leaf, page, phys | read_only | bits::FOREIGN).map(drop)
+            }
+            FaultDecision::CopyOnWrite => {
+                let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
+                // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so
+                // not freed while the lock is held.
+                unsafe { copy_frame(phys, now & bits::ADDRESS) };
+                self.replace(leaf, page, phys | flags)
+            }
+            FaultDecision::MakeWritable => {
+                // Only rights are added: a stale translation elsewhere faults and finds it done.
+                let _ = self.set(leaf, page, now & bits::ADDRESS | flags)?;
+                pt::flush_page(page);
+                Ok(())
+            }
+            FaultDecision::Refresh => {
+                let writable = now & bits::WRITABLE != 0 && prot.write();
+                let flags = if writable { flags } else { read_only };
+                let _ = self.set(leaf, page, now & (bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE) | flags)?;
+                pt::flush_page(page);
+                Ok(())
+            }
+            FaultDecision::GrowStack => {
+                if !self.map.grow_stack(addr, STACK_LIMIT) {
+                    return Err(FaultError::Segv(SegvCode::MapErr));
                 }
-                FaultDecision::FileRead { file, offset } => {
-                    let entry = match self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)? {
-                        FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
-                            page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
-                            page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
-                        },
-                        owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
-                    };
-                    self.set(page, entry).map(drop)
-                }
-                FaultDecision::FileCopy { file, offset } => {
-                    let bytes = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?.bytes();
-                    let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
-                    self.replace(page, phys | flags)
-                }
-                FaultDecision::SharedPage { object, offset } => {
-                    let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
-                    let phys = memory.page(offset)?;
-                    self.set(page, phys | flags).map(drop)
-                }
-                FaultDecision::SpecialPage { offset } => {
-                    let phys = vdso::frame_at(offset).ok_or(FaultError::Bus)?;
-                    self.set(page, phys | read_only | bits::FOREIGN).map(drop)
-                }
-                FaultDecision::CopyOnWrite => {
-                    let phys = frame::alloc().ok_or(FaultError::NoMemory)?;
-                    // SAFETY: both are whole frames in the direct map; the new one is ours, the old one is mapped here and so
-                    // not freed while the lock is held.
-                    unsafe { copy_frame(phys, now & bits::ADDRESS) };
-                    self.replace(page, phys | flags)
-                }
-                FaultDecision::MakeWritable => {
-                    // Only rights are added: a stale translation elsewhere faults and finds it done.
-                    let _ = self.set(page, now & bits::ADDRESS | flags)?;
-                    pt::flush_page(page);
-                    Ok(())
-                }
-                FaultDecision::Refresh => {
-                    let writable = now & bits::WRITABLE != 0 && prot.write();
-                    let flags = if writable { flags } else { read_only };
-                    let _ = self.set(page, now & (bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE) | flags)?;
-                    pt::flush_page(page);
-                    Ok(())
-                }
-                FaultDecision::GrowStack => {
-                    if !self.map.grow_stack(addr, STACK_LIMIT) {
-                        return Err(FaultError::Segv(SegvCode::MapErr));
-                    }
-                    continue;
-                }
-                FaultDecision::Segv(code) => Err(FaultError::Segv(code)),
-            };
+                // The stack has the address now: no second growth.
+                self.fault(addr, access)
+            }
+            FaultDecision::Segv(code) => Err(FaultError::Segv(code)),
         }
     }
 }

@@ -149,15 +149,18 @@ raw_fpu! {
     raw_fxrstor, "fxrstor64"
 }
 
-/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`. Needs no pin: the CPU always holds the running
-/// task's state.
-pub fn store_fpu(to: u64) -> Result<(), Fault> {
+/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`, with `description` in the bytes that
+/// hardware leaves alone. Needs no pin: the CPU always holds the running task's state.
+pub fn store_fpu(to: u64, description: &[u64; 3]) -> Result<(), Fault> {
     check(to, fpu::area_size())?;
     // SAFETY: checked; the instruction stores `area_size` bytes at most.
     let failed = unsafe {
         if fpu::has_xsave() {
-            // The header is not written as a whole, and what is not written must be zero.
-            write(to + 512, &[0u64; 8])?;
+            // The header, behind the description, is not written as a whole, and what is not written must be zero.
+            const WORDS: usize = (512 + 64 - fpu::DESCRIPTION as usize) / 8;
+            let mut words = [0u64; WORDS];
+            words[..3].copy_from_slice(description);
+            write(to + fpu::DESCRIPTION, &words)?;
             raw_xsave(to)
         } else {
             raw_fxsave(to)

@@ -66,7 +66,7 @@ impl UserPageTable {
 
     /// The leaf entry of `virt` if its table exists.
     #[inline]
-    pub fn lookup(&self, virt: u64) -> Option<&AtomicU64> {
+    pub fn lookup(&self, virt: u64) -> Option<&'static AtomicU64> {
         let mut table_phys = self.root;
         for level in [4, 3, 2] {
             // SAFETY: as in `entry`.

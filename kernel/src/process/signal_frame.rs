@@ -49,7 +49,7 @@ const FRAME_BYTES: u64 = WORDS as u64 * 8;
 const INFO_WORDS: usize = 4;
 /// Word indices within the frame.
 mod at {
-    pub const RETURN: usize = 0;
+    // 0 is the return address.
     pub const FLAGS: usize = 1;
     pub const STACK: usize = 3;
     pub const REGISTERS: usize = 6;
@@ -82,16 +82,18 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
     save_fpu(fp_at)?;
 
-    // What siginfo has beyond these words is not written: it is the program's own memory.
-    let mut w = [0u64; at::INFO + INFO_WORDS];
-    w[at::RETURN] = action.restorer;
-    w[at::FLAGS] = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
-    w[at::STACK] = shown.base;
-    w[at::STACK + 1] = stack_flags(&shown, frame.rsp) as u64;
-    w[at::STACK + 2] = shown.size;
     let f = &*frame;
-    w[at::REGISTERS..at::REGISTERS + 23].copy_from_slice(&[
-        f.r8,
+    let flags = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
+    let [code, sender, value] = info_words(info);
+    // What siginfo has beyond these words is not written: it is the program's own memory.
+    let w: [u64; at::INFO + INFO_WORDS] = [
+        action.restorer,
+        flags,
+        0, // uc_link
+        shown.base,
+        stack_flags(&shown, frame.rsp) as u64,
+        shown.size,
+        f.r8, // at::REGISTERS
         f.r9,
         f.r10,
         f.r11,
@@ -114,10 +116,21 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
         0, // trapno
         old_mask,
         info.address, // cr2
-    ]);
-    w[at::FPSTATE] = fp_at;
-    w[at::MASK] = old_mask;
-    fill_info(&mut w[at::INFO..], info);
+        fp_at,        // at::FPSTATE
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        old_mask, // at::MASK
+        info.signal as u64,
+        code,
+        sender,
+        value,
+    ];
     user_copy::write(at_frame, &w)?;
 
     fpu::load_initial();
@@ -148,25 +161,24 @@ pub fn stack_flags(stack: &AlternateStack, rsp: u64) -> u32 {
 /// siginfo_t: si_signo, si_errno, si_code, then by kind.
 pub fn fill_info(w: &mut [u64], info: &Info) {
     w[0] = info.signal as u64;
-    w[1] = info.code as u32 as u64;
+    w[1..INFO_WORDS].copy_from_slice(&info_words(info));
+}
+
+/// siginfo_t's words behind si_signo and si_errno.
+#[inline]
+fn info_words(info: &Info) -> [u64; INFO_WORDS - 1] {
+    let code = info.code as u32 as u64;
     match info.signal {
-        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if info.code > 0 => w[2] = info.address,
-        sig::CHLD => {
-            w[2] = info.pid as u64 | (info.uid as u64) << 32;
-            w[3] = info.value;
-        }
-        _ => {
-            w[2] = info.pid as u64 | (info.uid as u64) << 32;
-            w[3] = info.value;
-        }
+        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if info.code > 0 => [code, info.address, 0],
+        _ => [code, info.pid as u64 | (info.uid as u64) << 32, info.value],
     }
 }
 
 /// Store the running task's FPU state at user address `to`, with what the area says about itself.
 fn save_fpu(to: u64) -> Result<(), Fault> {
-    user_copy::store_fpu(to)?;
-    if let Some((description, offset, mark)) = fpu::describe_frame() {
-        user_copy::write(to + fpu::DESCRIPTION, &description)?;
+    let (description, offset, mark) = fpu::describe_frame();
+    user_copy::store_fpu(to, &description)?;
+    if fpu::has_xsave() {
         user_copy::write(to + offset as u64, &mark)?;
     }
     Ok(())

@@ -198,6 +198,10 @@ system_call! {
             _ => Ok(0),
         };
         match pid as i32 {
+            pid if pid as u32 == me.pid => {
+                send(&current_thread().process);
+                Ok(0)
+            }
             pid if pid > 0 => {
                 let process = tree::find(pid as u32).ok_or(ESRCH)?;
                 send(&process);
