@@ -17,7 +17,7 @@ MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS
+OTHER_VARIABLES := CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -42,6 +42,7 @@ test: check test-host test-loom test-miri test-qemu test-debug bench
 .PHONY: test-host
 test-host:
 	@cargo test -q -p kcore -p host
+	@cargo test -q $(MUSL) -p guest
 
 .PHONY: test-loom
 test-loom:
@@ -84,6 +85,10 @@ check:
 bench:
 	@$(HOST) bench
 
+.PHONY: compare
+compare:
+	@$(HOST) compare $(if $(filter 1,$(README)),--readme)
+
 .PHONY: iso
 iso:
 	@$(HOST) iso
@@ -97,7 +102,7 @@ mutants:
 test-long: test
 	@QUIESCE_LONG=1 cargo test -q -p scenarios --test quiet_cpu -- --test-threads=2
 
-not_yet := soak compare trace
+not_yet := soak trace
 .PHONY: $(not_yet)
 $(not_yet):
 	@echo "make $@: not in this version yet" >&2; exit 2

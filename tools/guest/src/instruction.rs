@@ -113,6 +113,18 @@ pub unsafe fn timed_read(address: *const u8) -> u64 {
     unsafe { timed!(["mov al, byte ptr [r9]"], in("r9") address) }
 }
 
+/// Ends QEMU with the status of a clean power-off (33) through its debug-exit port, if the kernel lets a program use ports (Linux's
+/// iopl, for root); returns if it does not.
+pub fn leave_by_port() {
+    const PORT: u16 = 0xf4;
+    const CLEAN: u8 = 0x10;
+    // SAFETY: (1) iopl changes the right to use ports and nothing else.
+    if unsafe { call6(libc::SYS_iopl, [3, 0, 0, 0, 0, 0]) } == 0 {
+        // SAFETY: (1) ports are allowed now; (2) nothing but QEMU's isa-debug-exit listens at this one.
+        unsafe { asm!("out dx, al", in("dx") PORT, in("al") CLEAN, options(nomem, nostack, preserves_flags)) };
+    }
+}
+
 /// Region numbers of the plugin's marks; the same as in the C measuring program that the Linux figures come from.
 pub mod region {
     /// From the loader to the first instruction of a program; only its end is marked here.

@@ -2,6 +2,7 @@
 //! `bench` feeds it; so may any log with `metric NAME VALUE UNIT` lines on standard input.
 
 use crate::failure::{self, Failure};
+use crate::linux_figures::{self, Figures};
 use crate::tree::Tree;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub struct Budget {
     pub bound: f64,
     /// The value reached when this row was last changed.
     pub reached: Option<f64>,
+    /// What no kernel can go below on this machine, where that was counted.
+    pub floor: Option<f64>,
     /// The unit that the measurement must have.
     pub unit: String,
 }
@@ -51,7 +54,8 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let mut log = Vec::new();
     std::io::stdin().read_to_end(&mut log).map_err(|e| Failure::Usage(format!("standard input: {e}")))?;
     let metrics = metrics(&String::from_utf8_lossy(&log), &options.prefix)?;
-    let table = table(&read(&tree.root.join("budgets.toml"))?, &metrics);
+    let linux = linux_figures::read(tree)?.figures;
+    let table = table(&read(&tree.root.join("budgets.toml"))?, &metrics, &linux);
     print!("{}", table.text);
     table.verdict()
 }
@@ -105,43 +109,39 @@ impl Table {
     }
 }
 
-/// Compares; a metric without a budget is shown and never fails.
-pub fn table(budgets: &Budgets, metrics: &[Metric]) -> Table {
+/// Compares; a metric without a budget is shown and never fails. Linux's figures and the floors stand beside ours.
+pub fn table(budgets: &Budgets, metrics: &[Metric], linux: &Figures) -> Table {
     let measured: BTreeMap<&str, &Metric> = metrics.iter().map(|m| (m.name.as_str(), m)).collect();
     let width = budgets.keys().map(String::len).chain(metrics.iter().map(|m| m.name.len())).max().unwrap_or(0).max(6);
     let mut text = String::new();
-    let _ = writeln!(text, "{:<width$} {:>14} {:>14} {:>14}  unit", "metric", "measured", "reached", "bound");
+    let mut line = |name: &str, cells: [Option<f64>; 5], unit: &str| {
+        let cells = cells.map(|cell| format!("{:>12}", cell.map_or("-".into(), number))).join(" ");
+        let _ = writeln!(text, "{name:<width$} {cells}  {unit}");
+    };
     let (mut above, mut missing) = (0, 0);
     for (name, budget) in budgets {
-        let reached = budget.reached.map_or("-".into(), number);
-        let Some(metric) = measured.get(name.as_str()) else {
-            missing += 1;
-            let _ = writeln!(
-                text,
-                "{name:<width$} {:>14} {reached:>14} {:>14}  {} NOT MEASURED",
-                "-",
-                number(budget.bound),
-                budget.unit
-            );
-            continue;
+        let metric = measured.get(name.as_str());
+        let mark = match metric {
+            None => " NOT MEASURED".into(),
+            Some(metric) if metric.unit != budget.unit => format!(" WRONG UNIT (measured in {})", metric.unit),
+            Some(metric) if metric.value > budget.bound => " ABOVE".into(),
+            Some(_) => String::new(),
         };
-        let mark = match (metric.unit == budget.unit, metric.value <= budget.bound) {
-            (false, _) => format!(" WRONG UNIT (measured in {})", metric.unit),
-            (true, false) => " ABOVE".into(),
-            (true, true) => String::new(),
-        };
-        above += usize::from(!mark.is_empty());
-        let (value, bound) = (number(metric.value), number(budget.bound));
-        let _ = writeln!(text, "{name:<width$} {value:>14} {reached:>14} {bound:>14}  {}{mark}", budget.unit);
+        missing += usize::from(metric.is_none());
+        above += usize::from(metric.is_some() && !mark.is_empty());
+        let cells =
+            [metric.map(|m| m.value), budget.reached, Some(budget.bound), budget.floor, linux.get(name).copied()];
+        line(name, cells, &format!("{}{mark}", budget.unit));
     }
     for metric in metrics.iter().filter(|m| !budgets.contains_key(&m.name)) {
-        let value = number(metric.value);
-        let _ = writeln!(text, "{:<width$} {value:>14} {:>14} {:>14}  {}", metric.name, "-", "-", metric.unit);
+        line(&metric.name, [Some(metric.value), None, None, None, linux.get(&metric.name).copied()], &metric.unit);
     }
-    Table { text, above, missing }
+    let heads = ["measured", "reached", "bound", "floor", "Linux"].map(|head| format!("{head:>12}")).join(" ");
+    Table { text: format!("{:<width$} {heads}  unit\n{text}", "metric"), above, missing }
 }
 
-fn number(value: f64) -> String {
+/// A value as people write it: without a fraction where it has none.
+pub fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
@@ -149,21 +149,25 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    const FILE: &str = "[off.getppid]\nwhat = \"round trip\"\nbound = 55\nreached = 50\nunit = \"insn\"\n\
+    const FILE: &str = "[off.getppid]\nwhat = \"round trip\"\nbound = 55\nreached = 50\nfloor = 35\nunit = \"insn\"\n\
 [tracked.getppid]\nbound = 90\nunit = \"insn\"\n";
 
     #[test]
     fn bounds_hold_or_not() {
         let budgets = parse(FILE).unwrap();
+        let linux = Figures::from([("off.getppid".to_string(), 323.0)]);
         let measure = |off: &str, tracked: &str| {
             let mut m = metrics(off, "off").unwrap();
             m.extend(metrics(tracked, "tracked").unwrap());
-            table(&budgets, &m)
+            table(&budgets, &m, &linux)
         };
         let good = measure("noise\r\nmetric getppid 55 insn\r\n", "metric getppid 90 insn\nmetric other 1 x\n");
         assert_eq!((good.above, good.missing), (0, 0), "{}", good.text);
         assert!(good.verdict().is_ok());
         assert!(good.text.contains("tracked.other"));
+        let row: Vec<&str> =
+            good.text.lines().find(|l| l.starts_with("off.getppid")).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["off.getppid", "55", "50", "55", "35", "323", "insn"]);
         let above = measure("metric getppid 55.5 insn", "metric getppid 90 insn");
         assert_eq!((above.above, above.missing), (1, 0));
         assert_eq!(above.verdict().unwrap_err().code(), 1);

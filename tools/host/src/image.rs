@@ -69,6 +69,21 @@ pub fn root_file_system(tree: &Tree) -> Result<Vec<u8>, Failure> {
     Ok(archive.finish())
 }
 
+/// A root file system with one guest program, as /init, and the directories that it may mount over.
+pub fn program_alone(tree: &Tree, name: &str) -> Result<Vec<u8>, Failure> {
+    let mut archive = Archive::default();
+    for directory in ["dev", "proc", "sys", "tmp"] {
+        archive.directory(directory);
+    }
+    let guests = tree.guests()?;
+    let (_, path) = guests
+        .iter()
+        .find(|(known, _)| known == name)
+        .ok_or_else(|| Failure::Usage(format!("no guest program {name}")))?;
+    archive.program("init", &loadable_part(path)?);
+    Ok(archive.finish())
+}
+
 /// The names that `box` answers to. It is a static Linux program, so it can say so itself, here.
 fn applets(path: &Path) -> Result<Vec<String>, Failure> {
     let fail = |why: String| Failure::Usage(format!("{} --list: {why}", path.display()));

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{bench, budgets, check_arrows, check_elf, check_files, image, iso, mutants, run, symbolize, trace};
+use host::{bench, budgets, check_arrows, check_elf, check_files, compare, image, iso, mutants, run, symbolize, trace};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +39,8 @@ enum Command {
     Budgets(budgets::Options),
     /// Measure in the guest, and compare with budgets.toml
     Bench(bench::Options),
+    /// Measure Debian's Linux and Quiesce with the same program
+    Compare(compare::Options),
     /// Switch on each seeded defect, and expect its test to fail
     Mutants(mutants::Options),
     /// Decode, check or demonstrate traces from the second serial port
@@ -72,6 +74,7 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::CheckFiles(options) => check_files::main(&tree, options),
         Command::Budgets(options) => budgets::main(&tree, options),
         Command::Bench(options) => bench::main(&tree, options),
+        Command::Compare(options) => compare::main(&tree, options),
         Command::Mutants(options) => mutants::main(&tree, options),
         Command::Trace(options) => trace::main(&tree, options),
     }

@@ -3,6 +3,10 @@
 use crate::failure::{self, Failure};
 use crate::qemu;
 use crate::tree::Tree;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -104,9 +108,39 @@ pub fn build(tree: &Tree) -> Result<PathBuf, Failure> {
     Ok(object)
 }
 
+/// Where the plugin writes: memory of this process without a name, so that no file is left behind.
+#[derive(Debug)]
+pub struct Counts(File);
+
+impl Counts {
+    /// Room for one run's output.
+    pub fn new() -> Result<Counts, Failure> {
+        let fd = memfd_create(c"quiesce-counts", MFdFlags::MFD_CLOEXEC);
+        Ok(Counts(fd.map_err(|e| Failure::Usage(format!("plugin output: {e}")))?.into()))
+    }
+
+    /// The name that QEMU may open it by while this process lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// What was written.
+    pub fn text(mut self) -> Result<String, Failure> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).map_err(|e| Failure::Usage(format!("plugin output: {e}")))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
 /// QEMU's arguments that load the plugin.
 pub fn arguments(plugin: &Path, out: &Path) -> [String; 2] {
     ["-plugin".into(), format!("{},out={}", plugin.display(), out.display())]
+}
+
+/// The same for a kernel that runs parts of itself in the lower half, below 4 GiB: all that counts as its loader.
+/// Position-independent programs, as ours are, lie above.
+pub fn arguments_for_linux(plugin: &Path, out: &Path) -> [String; 2] {
+    ["-plugin".into(), format!("{},out={},loader_end=0x100000000", plugin.display(), out.display())]
 }
 
 /// Reads the plugin's output file.

@@ -74,6 +74,22 @@ pub enum Medium<'a> {
     Disc(&'a [u8]),
     /// The same image as a hard disk.
     Disk(&'a [u8]),
+    /// Another kernel's own image (Linux's bzImage) with its first file system, by the same firmware as `Archive`.
+    Foreign {
+        /// The kernel's file.
+        kernel: &'a std::path::Path,
+        /// The first file system.
+        initrd: &'a [u8],
+    },
+}
+
+impl<'a> Medium<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Medium::Archive(bytes) | Medium::Disc(bytes) | Medium::Disk(bytes) => bytes,
+            Medium::Foreign { initrd, .. } => initrd,
+        }
+    }
 }
 
 /// Starts QEMU with `medium`, after waiting for a free slot.
@@ -90,8 +106,7 @@ pub fn start(
         (Medium::Disc(_) | Medium::Disk(_), Firmware::Uefi) => Some(ovmf::find()?),
         _ => None,
     };
-    let (Medium::Archive(bytes) | Medium::Disc(bytes) | Medium::Disk(bytes)) = medium;
-    let file = memory_file(bytes).map_err(io("boot medium"))?;
+    let file = memory_file(medium.bytes()).map_err(io("boot medium"))?;
     let (console, guest_side) = UnixStream::pair().map_err(io("console socket"))?;
     let mut arguments = arguments(settings, accel, guest_side.as_raw_fd());
     arguments.extend(boot_arguments(tree, settings, medium, uefi.as_ref(), file.as_raw_fd()));
@@ -187,8 +202,12 @@ fn boot_arguments(
     }
     let file = format!("/proc/self/fd/{file}");
     match medium {
-        Medium::Archive(_) => {
-            add(&["-bios", "qboot.rom", "-kernel", &tree.loader().display().to_string()]);
+        Medium::Archive(_) | Medium::Foreign { .. } => {
+            let loader = match medium {
+                Medium::Foreign { kernel, .. } => kernel.to_path_buf(),
+                _ => tree.loader(),
+            };
+            add(&["-bios", "qboot.rom", "-kernel", &loader.display().to_string()]);
             add(&["-initrd", &file, "-append", &settings.cmdline]);
         }
         Medium::Disc(_) => {
@@ -244,6 +263,8 @@ mod tests {
         let words = |medium, uefi| boot_arguments(&tree, &settings, medium, uefi, 7).join(" ");
         let direct = words(Medium::Archive(&[]), None);
         assert!(direct.contains("-initrd /proc/self/fd/7 -append quiet"), "{direct}");
+        let foreign = words(Medium::Foreign { kernel: std::path::Path::new("/l/vmlinuz"), initrd: &[] }, None);
+        assert!(foreign.contains("-kernel /l/vmlinuz -initrd /proc/self/fd/7 -append quiet"), "{foreign}");
         let disc = words(Medium::Disc(&[]), None);
         assert!(disc.contains("media=cdrom") && disc.ends_with("file=/proc/self/fd/7 -boot d"), "{disc}");
         assert!(!disc.contains("-kernel") && !disc.contains("quiet"), "the command line is on the disc: {disc}");

@@ -5,7 +5,8 @@
 //! `skip NAME errno=N` and the next one is tried.
 //!
 //! Parameters KEY=VALUE, as arguments or in the environment: cpu (1), cpu2 (partner, 2 or 1), secs (noise, 2), iters (1000), only=a,b, skip=a,b,
-//! inner (noise, turns between two readings, 100), gap (noise, smallest gap recorded, 100), syms=1 (entry symbols), end=poweroff|exit.
+//! inner (noise, turns between two readings, 100), gap (noise, smallest gap recorded, 100), syms=1 (entry symbols),
+//! end=poweroff|port|exit (port: by QEMU's debug-exit port where the kernel lets a program use it, so that QEMU's status tells the end).
 
 mod calls;
 mod interrupts;
@@ -70,8 +71,10 @@ pub fn main(args: &Args) -> Outcome {
     if let Err(failure) = &done {
         write_out(format!("bench: {}\n", failure.text).as_bytes());
     }
-    if done.is_ok_and(|end| end == "exit") {
-        return Ok(0);
+    match done.as_deref() {
+        Ok("exit") => return Ok(0),
+        Ok("port") => crate::instruction::leave_by_port(),
+        _ => {}
     }
     let error = linux::end_machine(MachineEnd::PowerOff);
     Err(Failure::new(format!("power off: {}", describe(&error))))
@@ -96,8 +99,8 @@ fn run(args: &Args, boot_ticks: u64, first: bool) -> Result<String, Failure> {
         bench.number(key, 0)?;
     }
     let end = bench.parameter("end").unwrap_or_else(|| "poweroff".to_string());
-    if !["poweroff", "exit"].contains(&end.as_str()) {
-        return Err(Failure::usage(format!("end={end}: not poweroff or exit")));
+    if !["poweroff", "port", "exit"].contains(&end.as_str()) {
+        return Err(Failure::usage(format!("end={end}: not poweroff, port or exit")));
     }
 
     write_out(b"\nbench start\n");
