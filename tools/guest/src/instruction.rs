@@ -118,6 +118,8 @@ pub unsafe fn timed_read(address: *const u8) -> u64 {
 pub fn leave_by_port() {
     const PORT: u16 = 0xf4;
     const CLEAN: u8 = 0x10;
+    // SAFETY: (1) takes a descriptor only; what was printed has left the UART when it returns.
+    unsafe { libc::tcdrain(1) };
     // SAFETY: (1) iopl changes the right to use ports and nothing else.
     if unsafe { call6(libc::SYS_iopl, [3, 0, 0, 0, 0, 0]) } == 0 {
         // SAFETY: (1) ports are allowed now; (2) nothing but QEMU's isa-debug-exit listens at this one.

@@ -4,6 +4,7 @@
 
 use crate::compare_chart;
 use crate::compare_debian::{self, Kernel};
+use crate::compare_output;
 use crate::compare_report::{self, Comparison};
 use crate::failure::{self, Failure};
 use crate::image;
@@ -30,7 +31,7 @@ const CONFIGURATIONS: [(&str, &str, bool, u32); 3] = [
 /// Command-line options of `host compare`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Also write README.md's table, docs/compare.svg and tools/host/linux.toml
+    /// Also write README.md's table, docs/compare.svg, tools/host/linux.toml and tests/expected/stdlib.txt
     #[arg(long)]
     readme: bool,
 }
@@ -43,6 +44,8 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     tree.build(Profile::Release)?;
     let program = image::program_alone(tree, "bench")?;
     let archive = image::boot_archive(tree, Profile::Release, &program)?;
+    say(&format!("{}, what stdlib prints", kernel.name));
+    compare_output::main(tree, &kernel, options.readme)?;
     let (mut linux, mut ours) = (Vec::new(), Vec::new());
     for (prefix, words, isolated, cpu) in CONFIGURATIONS {
         let guest = |name: &str, cmdline: String, medium| {
@@ -71,7 +74,7 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
         let figures = linux_figures::of_metrics(&linux, &compare_report::metrics());
         let qemu = comparison.qemu.clone();
         linux_figures::write(tree, &Linux { kernel: kernel.name, qemu, date: comparison.date.clone(), figures })?;
-        say("written: README.md docs/compare.svg tools/host/linux.toml");
+        say("written: README.md docs/compare.svg tools/host/linux.toml tests/expected/stdlib.txt");
     }
     Ok(())
 }

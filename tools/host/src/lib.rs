@@ -10,6 +10,7 @@ pub mod check_files;
 pub mod compare;
 pub mod compare_chart;
 pub mod compare_debian;
+pub mod compare_output;
 pub mod compare_report;
 pub mod failure;
 pub mod image;

@@ -10,4 +10,5 @@ pub mod noise;
 pub mod run;
 pub mod spin;
 pub mod trace;
+pub mod stdlib;
 pub mod why;
