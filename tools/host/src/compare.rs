@@ -42,6 +42,7 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let out = tree.target.join("compare");
     let kernel = compare_debian::kernel(&out.join("debian"), say)?;
     tree.build(Profile::Release)?;
+    let version = compare_report::version(tree); // of what was built, whatever happens to the tree meanwhile
     let program = image::program_alone(tree, "bench")?;
     let archive = image::boot_archive(tree, Profile::Release, &program)?;
     say(&format!("{}, what stdlib prints", kernel.name));
@@ -59,7 +60,7 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
         let cmdline = format!("trace_event= {} {words}", if isolated { OUR_ISOLATION } else { "" });
         ours.extend(guest("Quiesce", cmdline, Medium::Archive(&archive))?.metrics);
     }
-    let comparison = Comparison::new(kernel.name.clone(), compare_report::version(tree), &linux, &ours);
+    let comparison = Comparison::new(kernel.name.clone(), version, &linux, &ours);
     println!("{}", comparison.text());
     let (json, svg) = (out.join("compare.json"), out.join("compare.svg"));
     let chart = compare_chart::svg(&comparison);
