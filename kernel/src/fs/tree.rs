@@ -183,6 +183,14 @@ pub fn rename(old: &Found, new: &Found, no_replace: bool) -> Result<(), Errno> {
         }
         above = place.parent.as_ref();
     }
+    // Nor does anything take the place of a directory that it lies in: that one is not empty.
+    let mut above = new.child.as_ref().and(Some(&old.parent));
+    while let Some(place) = above {
+        if new.child.as_ref().is_some_and(|target| Arc::ptr_eq(&place.inode, &target.inode)) {
+            return Err(errno::ENOTEMPTY);
+        }
+        above = place.parent.as_ref();
+    }
     let tree = TREE.lock();
     let inode = old.parent.inode.lookup(&old.name)?;
     if inode.covered.load(Ordering::Acquire) {

@@ -9,6 +9,6 @@ pub mod log;
 pub mod noise;
 pub mod run;
 pub mod spin;
-pub mod trace;
 pub mod stdlib;
+pub mod trace;
 pub mod why;
