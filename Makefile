@@ -12,12 +12,14 @@ unexport CARGO_ENCODED_RUSTFLAGS
 NIGHTLY := nightly-2026-05-20
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HOST := cargo run -q -p host --bin host --
+# `make test V=1` prints a line for each test; .ci/run does.
+QUIET := $(if $(V),,-q)
 NONE := --target x86_64-unknown-none
 MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README
+OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -41,29 +43,29 @@ test: check test-host test-loom test-miri test-qemu test-debug bench
 
 .PHONY: test-host
 test-host:
-	@cargo test -q -p kcore -p host
-	@cargo test -q $(MUSL) -p guest
+	@cargo test $(QUIET) -p kcore -p host
+	@cargo test $(QUIET) $(MUSL) -p guest
 
 .PHONY: test-loom
 test-loom:
 	@RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$(or $(LOOM_MAX_PREEMPTIONS),2) CARGO_TARGET_DIR=$(TARGET_DIR)/loom \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		cargo test -q -p kcore --release --test 'loom_*'
+		cargo test $(QUIET) -p kcore --release --test 'loom_*'
 
 .PHONY: test-miri
 test-miri:
 	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=$(or $(PROPTEST_CASES),4) CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
-		cargo +$(NIGHTLY) miri test -q -p kcore --lib
+		cargo +$(NIGHTLY) miri test $(QUIET) -p kcore --lib
 
 .PHONY: test-qemu
 test-qemu: build
-	@cargo test -q -p scenarios --no-fail-fast -- --test-threads=2 $(TESTS)
+	@cargo test $(QUIET) -p scenarios --no-fail-fast -- --test-threads=2 $(TESTS)
 
 # The debug build checks lock order and every transition of the context word: a few scenarios run on it too.
 .PHONY: test-debug
 test-debug:
 	@$(MAKE) build PROFILE=debug
-	@PROFILE=debug cargo test -q -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
+	@PROFILE=debug cargo test $(QUIET) -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
 		--test apic_modes --test jobs -- --test-threads=2
 
 .PHONY: build
@@ -100,7 +102,7 @@ mutants:
 # The long forms: ten seconds of silence instead of two.
 .PHONY: test-long
 test-long: test
-	@QUIESCE_LONG=1 cargo test -q -p scenarios --test quiet_cpu -- --test-threads=2
+	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu -- --test-threads=2
 
 not_yet := soak trace
 .PHONY: $(not_yet)

@@ -1,7 +1,8 @@
 //! Static keys: a branch that costs a 5-byte NOP while its key is off.
 //!
 //! A site is an entry of `__jump_table` (`kcore::static_key`): where it is, where it jumps, which key. The tracking key goes
-//! from off to on once, at boot, before any other CPU runs kernel code, and never back.
+//! from off to on once, at boot, before any other CPU runs kernel code, and never back. Keys without a site in entry text may be
+//! switched while all CPUs run (`set`).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use kcore::static_key::PatchError;
@@ -69,4 +70,15 @@ pub unsafe fn enable_at_boot(key: &'static StaticKey) -> Result<usize, PatchErro
     }
     key.on.store(true, Ordering::Relaxed);
     Ok(sites)
+}
+
+/// Switch `key` on or off while all CPUs run; a CPU that runs no kernel code hears nothing of it. Process context, interrupts on; the
+/// caller keeps others from switching the same key. The key has no site in entry text and none that an NMI reaches.
+pub fn set(key: &'static StaticKey, on: bool) -> Result<usize, PatchError> {
+    let address = key as *const _ as u64;
+    let table = kcore::static_key::entries(crate::text_patch::jump_table())?;
+    let sites: alloc::vec::Vec<_> = table.filter(|entry| entry.key == address).collect();
+    let changed = crate::text_patch::poke(&sites, on)?;
+    key.on.store(on, Ordering::Relaxed);
+    Ok(changed)
 }

@@ -1,6 +1,20 @@
 //! Writing kernel text: through a temporary mapping on the patching CPU, since text is read-only everywhere else.
+//!
+//! Before other CPUs run, `write_text` alone. Later `poke`, by the steps of `kcore::text_poke`: INT3 first, and every CPU has serialised
+//! between the steps; one that runs no kernel code is not interrupted for it, but does so when it enters the kernel next.
 
 use crate::mm::kernel_map;
+use crate::smp::deferred_work;
+use crate::spin_lock::{SpinLock, rank};
+use kcore::static_key::{JumpEntry, PatchError, SITE_LEN, plan};
+use kcore::text_poke::{INT3, PokeList, STEPS, Step};
+
+/// Sites that are patched by one run through the steps.
+const BATCH: usize = 64;
+/// The sites that are being patched while CPUs may run into them.
+static POKES: PokeList<BATCH> = PokeList::new();
+/// Held while a batch is patched.
+static PATCHING: SpinLock<(), { rank::RCU }> = SpinLock::new(());
 
 unsafe extern "C" {
     static __start_jump_table: u8;
@@ -11,6 +25,13 @@ unsafe extern "C" {
     static __stop_clac_sites: u8;
     static __text_start: u8;
     static __text_end: u8;
+    static __entry_text_start: u8;
+    static __entry_text_end: u8;
+}
+
+/// Where the CPU that executed INT3 at `address` goes on; `None` if nothing is being patched there. #BP, any CPU.
+pub fn trapped_at(address: u64) -> Option<u64> {
+    POKES.lookup(address)
 }
 
 fn section(start: *const u8, stop: *const u8) -> &'static [u8] {
@@ -25,6 +46,10 @@ pub fn jump_table() -> &'static [u8] {
 
 fn in_text(address: u64, len: u64) -> bool {
     address >= &raw const __text_start as u64 && address + len <= &raw const __text_end as u64
+}
+
+fn in_entry_text(address: u64) -> bool {
+    (&raw const __entry_text_start as u64..&raw const __entry_text_end as u64).contains(&address)
 }
 
 /// The five bytes at a site. The address comes from the jump table.
@@ -64,5 +89,49 @@ pub unsafe fn apply_smap() {
             // SAFETY: the caller's condition; the site holds a 3-byte NOP.
             unsafe { write_text(address, bytes) };
         }
+    }
+}
+
+/// Make `sites` read as on or off while all CPUs run. Process context, interrupts on: it waits for CPUs that run the kernel.
+/// A site with foreign bytes is refused, and nothing is written. Entry text is never patched: such
+/// a site is a bug of the caller. Tells how many sites changed.
+pub fn poke(sites: &[JumpEntry], on: bool) -> Result<usize, PatchError> {
+    let _guard = PATCHING.lock();
+    let mut changes = alloc::vec::Vec::new();
+    for entry in sites {
+        assert!(!in_entry_text(entry.code), "entry text is patched at boot alone");
+        let now = read_site(entry.code);
+        let new = plan(entry, &now, on)?;
+        if new != now {
+            changes.push((entry, new));
+        }
+    }
+    for batch in changes.chunks(BATCH) {
+        for step in STEPS {
+            take(step, batch, on);
+        }
+    }
+    Ok(changes.len())
+}
+
+fn take(step: Step, batch: &[(&JumpEntry, [u8; SITE_LEN])], on: bool) {
+    let write = |part: fn(&[u8; SITE_LEN]) -> (u64, &[u8])| {
+        for (entry, new) in batch {
+            let (offset, bytes) = part(new);
+            // SAFETY: 1. the site holds its old or new bytes (`plan`); 2. who runs into it now meets INT3, which is listed, or
+            // one of the two whole instructions: `kcore::text_poke` has the order and its proof.
+            unsafe { write_text(entry.code + offset, bytes) };
+        }
+    };
+    match step {
+        Step::Publish => {
+            let goes_on = |entry: &JumpEntry| if on { entry.target } else { entry.code + SITE_LEN as u64 };
+            assert!(POKES.publish(batch.iter().map(|(entry, _)| (entry.code, goes_on(entry)))), "a batch in a batch");
+        }
+        Step::Trap => write(|_| (0, &[INT3])),
+        Step::Tail => write(|new| (1, &new[1..])),
+        Step::Head => write(|new| (0, &new[..1])),
+        Step::Sync => deferred_work::sync_text(),
+        Step::Retire => POKES.retire(),
     }
 }

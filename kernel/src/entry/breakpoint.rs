@@ -1,7 +1,7 @@
 //! #BP: a path of its own, without a key site before user_exit, because code that is being patched may lead here.
 //!
 //! Not on an IST stack: it cannot arrive where there is no stack, since breakpoints in entry text are refused. From user mode
-//! it is SIGTRAP; in the kernel nobody expects it.
+//! it is SIGTRAP; in the kernel it is a site that is being patched, or the end.
 
 use super::frame::Frame;
 use super::irq::clac_site;
@@ -31,7 +31,8 @@ pub unsafe extern "C" fn breakpoint_entry() {
         "call {from_user}",
         "jmp {exit}",
         "70: call {from_kernel}",
-        "ud2",
+        pop_all!(),
+        "iretq",
         cs = const offset_of!(Frame, cs),
         from_user = sym from_user,
         from_kernel = sym from_kernel,
@@ -57,7 +58,14 @@ extern "C" fn from_user(frame: &mut Frame) {
     }
 }
 
-extern "C" fn from_kernel(frame: &mut Frame) -> ! {
-    frame.orig_rax = 0;
-    crate::panic::exception_in_kernel(frame, BREAKPOINT, 0)
+/// In kernel mode, interrupts off: a site that is being patched goes on behind its NOP or at its jump's target; INT3 is one byte, and
+/// the frame's rip is behind it. Takes no lock, and looks at nothing that RCU protects. Anything else is the end.
+extern "C" fn from_kernel(frame: &mut Frame) {
+    match crate::text_patch::trapped_at(frame.rip - 1) {
+        Some(target) => frame.rip = target,
+        None => {
+            frame.orig_rax = 0;
+            crate::panic::exception_in_kernel(frame, BREAKPOINT, 0)
+        }
+    }
 }

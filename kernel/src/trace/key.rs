@@ -1,9 +1,9 @@
-//! The keys of trace points, switched on at boot by what `trace_event=` names and never after: which events a CPU
-//! records from then on is its own mask (`trace::rings`).
+//! The keys of trace points, switched on at boot by what `trace_event=` names, and later by set_event. Which events a CPU
+//! records is its own mask (`trace::rings`).
 //!
 //! A key stands for a place, not for an event: a path of entry code has one site however many events are recorded there.
 
-use crate::static_key::{StaticKey, enable_at_boot};
+use crate::static_key::{self, StaticKey, enable_at_boot};
 use kcore::static_key::PatchError;
 use kcore::trace_event::{Event, EventMask, Group};
 
@@ -63,6 +63,33 @@ const KEYS: [(&StaticKey, EventMask); 11] = [
 
 /// Keys of the interruption log.
 const INTERRUPTION_KEYS: [&StaticKey; 4] = [&INTERRUPTS, &INTERRUPTIONS, &SENDERS, &NMI];
+
+/// Keys with sites in entry text or on an NMI's way: switched at boot or never.
+const BOOT_ONLY: [&StaticKey; 3] = [&TRACE_SYSCALLS, &TRACE_CONTEXT, &NMI];
+
+fn is_boot_only(key: &StaticKey) -> bool {
+    BOOT_ONLY.iter().any(|k| core::ptr::eq(*k, key))
+}
+
+/// Of `selected`, the events that cannot be recorded because a key of theirs is off and switched at boot alone.
+pub fn out_of_reach(selected: EventMask) -> EventMask {
+    let shut = KEYS.into_iter().filter(|(key, _)| is_boot_only(key) && !key.is_on());
+    EventMask(shut.fold(0, |events, (_, of_key)| events | of_key.0 & selected.0))
+}
+
+/// Switch the keys of `selected` on and all others off, while all CPUs run; those of the interruption log stay as they are. Process
+/// context, interrupts on, one at a time. Gives the number of sites patched.
+pub fn switch(selected: EventMask) -> Result<usize, PatchError> {
+    let logged = |key: &StaticKey| INTERRUPTIONS.is_on() && INTERRUPTION_KEYS.iter().any(|k| core::ptr::eq(*k, key));
+    let mut sites = 0;
+    for (key, events) in KEYS {
+        let wanted = events.0 & selected.0 != 0 || logged(key);
+        if wanted != key.is_on() && !is_boot_only(key) {
+            sites += static_key::set(key, wanted)?;
+        }
+    }
+    Ok(sites)
+}
 
 /// Switch the keys of `selected` on, and those of the interruption log if it is kept. Boot CPU, interrupts off; gives the
 /// number of sites patched.

@@ -1,9 +1,10 @@
-//! Who records what: `trace_event=` chooses the events and gives each CPU a ring; `tracing_on` and `tracing_cpumask` change the
-//! CPUs' masks by plain stores, which each CPU sees by itself.
+//! Who records what: `trace_event=` and set_event choose the events and give each CPU a ring; `tracing_on` and `tracing_cpumask`
+//! change the CPUs' masks by plain stores, which each CPU sees by itself.
 
 use super::{EventRing, key};
 use crate::isolation::housekeeping;
 use crate::percpu;
+use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kcore::cmdline::BootParams;
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
@@ -14,7 +15,10 @@ static ON: AtomicBool = AtomicBool::new(true);
 /// CPUs whose events are not wanted.
 static LEFT_OUT: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
 
-/// The events that `trace_event=` names.
+/// Held while the choice of events is changed.
+static CHOOSING: SpinLock<(), { rank::FILE }> = SpinLock::new(());
+
+/// The events that are chosen.
 pub fn selected() -> EventMask {
     EventMask(SELECTED.load(Ordering::Relaxed))
 }
@@ -42,12 +46,39 @@ pub unsafe fn init(params: &BootParams<'_>) {
     crate::info!("tracing {} events, {sites} sites patched", events.iter().count());
 }
 
-/// Give every CPU that came up its ring, and let it record. Boot CPU; the others wait meanwhile.
+/// Why a choice of events cannot be made.
+pub enum Refused {
+    /// These have sites in entry text, which is patched at boot alone: `trace_event=` is the way.
+    BootOnly,
+    /// The jump table is broken.
+    Patch(kcore::static_key::PatchError),
+}
+
+/// Add or take away events while all CPUs run. No CPU is interrupted that is in user mode or idle. Process context.
+pub fn choose(change: impl FnOnce(EventMask) -> EventMask) -> Result<(), Refused> {
+    let _guard = CHOOSING.lock();
+    let events = change(selected());
+    if !key::out_of_reach(events).is_empty() {
+        return Err(Refused::BootOnly);
+    }
+    // Who records loses its mask before its key, and gets its key before its mask.
+    SELECTED.store(events.0 & selected().0, Ordering::Relaxed);
+    apply();
+    key::switch(events).map_err(Refused::Patch)?;
+    SELECTED.store(events.0, Ordering::Relaxed);
+    attach();
+    Ok(())
+}
+
+/// Give every CPU that came up its ring, and let it record. Boot CPU while the others wait, or the one that chooses.
 pub fn attach() {
     if selected().is_empty() {
         return;
     }
     for area in (0..percpu::nr_cpus()).filter_map(percpu::get) {
+        if !area.trace.events.load(Ordering::Relaxed).is_null() {
+            continue;
+        }
         let layout = core::alloc::Layout::new::<EventRing>();
         // SAFETY: the layout is not empty.
         let ring = unsafe { alloc::alloc::alloc_zeroed(layout) } as *mut EventRing;

@@ -1,10 +1,10 @@
 //! /sys/kernel/tracing: the latency trace by Linux's names. Nothing here is sent to the CPUs that are traced.
 //!
 //! Source of names and formats: Linux Documentation/trace/ftrace.rst and events.rst. What is traced is chosen at boot
-//! (`trace_event=`), so set_event is read only.
+//! (`trace_event=`) and by set_event; events with sites in entry text (system calls, context) at boot alone.
 
 use super::trace_file;
-use crate::errno::{EINVAL, Errno};
+use crate::errno::{EBUSY, EINVAL, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::percpu;
 use crate::trace::{EVENT_SLOTS, EventRing, rings};
@@ -18,7 +18,7 @@ pub static ITEMS: &[Item] = &[
     Item::Special("trace", |_| trace_file::open_trace(trace_file::ALL)),
     Item::Special("trace_pipe", |_| trace_file::open_pipe(trace_file::ALL)),
     Item::File("available_events", |_, out| events(EventMask::ALL, out)),
-    Item::File("set_event", |_, out| events(rings::selected(), out)),
+    Item::Setting("set_event", |_, out| events(rings::selected(), out), |_, text| choose(text)),
     Item::File("buffer_size_kb", |_, out| {
         let ring = size_of::<EventRing>() >> 10;
         line(if rings::selected().is_empty() { 0 } else { ring }, out)
@@ -55,6 +55,24 @@ pub static ITEMS: &[Item] = &[
         },
     ),
 ];
+
+/// Words as in Linux: an event or group is added, one behind `!` taken away. All or nothing: EINVAL for a word that names none, EBUSY for
+/// what can be chosen at boot alone.
+fn choose(text: &[u8]) -> Result<(), Errno> {
+    let words = core::str::from_utf8(text).map_err(|_| EINVAL)?.split_ascii_whitespace();
+    let (mut add, mut remove) = (EventMask::NONE, EventMask::NONE);
+    for word in words {
+        let (mask, name) = word.strip_prefix('!').map_or((&mut add, word), |name| (&mut remove, name));
+        *mask = mask.union(EventMask::named(name).ok_or(EINVAL)?);
+    }
+    rings::choose(|now| EventMask((now.0 | add.0) & !remove.0)).map_err(|refused| match refused {
+        rings::Refused::BootOnly => EBUSY,
+        rings::Refused::Patch(error) => {
+            crate::warning!("set_event: {error}");
+            EINVAL
+        }
+    })
+}
 
 static PER_CPU: &[Item] = &[
     Item::Special("trace", trace_file::open_trace),
