@@ -6,6 +6,7 @@
 use crate::mm::kernel_map;
 use crate::smp::deferred_work;
 use crate::spin_lock::{SpinLock, rank};
+use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::static_key::{JumpEntry, PatchError, SITE_LEN, plan};
 use kcore::text_poke::{INT3, PokeList, STEPS, Step};
 
@@ -13,6 +14,7 @@ use kcore::text_poke::{INT3, PokeList, STEPS, Step};
 const BATCH: usize = 64;
 /// The sites that are being patched while CPUs may run into them.
 static POKES: PokeList<BATCH> = PokeList::new();
+static LATE_TRAPS: AtomicU64 = AtomicU64::new(0);
 /// Held while a batch is patched.
 static PATCHING: SpinLock<(), { rank::RCU }> = SpinLock::new(());
 
@@ -29,9 +31,32 @@ unsafe extern "C" {
     static __entry_text_end: u8;
 }
 
-/// Where the CPU that executed INT3 at `address` goes on; `None` if nothing is being patched there. #BP, any CPU.
+/// Where the CPU that executed INT3 at `address` goes on; `None` if that is no site of ours. #BP, any CPU, interrupts off.
+///
+/// A site whose INT3 is gone already goes on as its bytes say now. By the steps that cannot be; QEMU's TCG does it, where a CPU may
+/// keep a translation of bytes that were read just before another CPU wrote them. It is counted.
 pub fn trapped_at(address: u64) -> Option<u64> {
-    POKES.lookup(address)
+    loop {
+        if let Some(target) = POKES.lookup(address) {
+            return Some(target);
+        }
+        let entry = kcore::static_key::entries(jump_table()).ok()?.find(|entry| entry.code == address)?;
+        let now = read_site(address);
+        // A batch that starts now has written INT3 and cannot go on before this CPU has answered its sync.
+        let Some(on) = kcore::static_key::state(&entry, &now) else {
+            if now[0] == INT3 && POKES.lookup(address).is_some() {
+                continue;
+            }
+            return None;
+        };
+        LATE_TRAPS.fetch_add(1, Ordering::Relaxed);
+        return Some(if on { entry.target } else { address + SITE_LEN as u64 });
+    }
+}
+
+/// How often INT3 was executed at a site that did not hold it any more.
+pub fn late_traps() -> u64 {
+    LATE_TRAPS.load(Ordering::Relaxed)
 }
 
 fn section(start: *const u8, stop: *const u8) -> &'static [u8] {

@@ -99,6 +99,11 @@ pub fn nop_or_jmp(entry: &JumpEntry, enabled: bool) -> Result<[u8; 5], PatchErro
     Ok([JMP32, a, b, c, d])
 }
 
+/// Whether a site that holds `current` reads as on; `None` if it holds neither form.
+pub fn state(entry: &JumpEntry, current: &[u8; 5]) -> Option<bool> {
+    [false, true].into_iter().find(|&on| nop_or_jmp(entry, on).as_ref() == Ok(current))
+}
+
 /// The bytes to write at a site that holds `current` so that the key reads `enable`. A site that is there
 /// already gives its own bytes; one that holds neither form is refused.
 pub fn plan(entry: &JumpEntry, current: &[u8; 5], enable: bool) -> Result<[u8; 5], PatchError> {
@@ -120,6 +125,8 @@ mod tests {
         let entry = JumpEntry { code: 0xffff_ffff_8000_1000, target: 0xffff_ffff_8000_0ffb, key: 0 };
         assert_eq!(nop_or_jmp(&entry, true), Ok([0xe9, 0xf6, 0xff, 0xff, 0xff]));
         assert_eq!(plan(&entry, &NOP5, true), nop_or_jmp(&entry, true));
+        assert_eq!((state(&entry, &NOP5), state(&entry, &[0xe9, 0xf6, 0xff, 0xff, 0xff])), (Some(false), Some(true)));
+        assert_eq!(state(&entry, &[0xe9, 0, 0, 0, 0]), None);
         let error = plan(&entry, &[0xcc, 0x1f, 0x44, 0, 0], true).expect_err("int3 is there");
         assert!(error.to_string().contains("0xffffffff80001000"));
         let far = JumpEntry { target: 0xffff_8000_0000_0000, ..entry };

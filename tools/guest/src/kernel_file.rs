@@ -62,6 +62,11 @@ pub enum Read {
 }
 
 impl KernelFile {
+    /// Writes all of `text`; the kernel's own error if it refuses.
+    pub fn write(&self, text: &str) -> std::io::Result<()> {
+        linux::write_all(self.fd, text.as_bytes())
+    }
+
     /// The path with the root before it, for messages.
     pub fn path(&self) -> &str {
         &self.path

@@ -41,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "syscall",
             "context_tracking",
             "static_key",
+            "text_patch",
             "percpu",
             "arch",
         ],

@@ -2,7 +2,8 @@
 //!
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
-//! kernel text does. `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
+//! kernel text does; `late_traps` is how often a CPU met a breakpoint that was gone already (`text_patch::trapped_at`).
+//! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
 
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::arch::tsc;
@@ -28,6 +29,10 @@ pub static ITEMS: &[Item] = &[
     Item::Control("rcu", force_grace_periods),
     Item::Control("rcu_stall", |_, text| {
         hold_grace_periods(number(text)?);
+        Ok(())
+    }),
+    Item::File("late_traps", |_, out| {
+        let _ = writeln!(out, "{}", crate::text_patch::late_traps());
         Ok(())
     }),
     Item::File("kernel_stacks", |_, out| {

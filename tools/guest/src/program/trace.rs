@@ -7,15 +7,17 @@ use crate::trace_lines::Durations;
 use crate::{cpu_list, output};
 
 const TRACING: &str = "/sys/kernel/tracing";
-const USAGE: &str = "usage: trace show [-c CPU] | trace -f [-c CPU] | trace on | trace off";
+const USAGE: &str = "usage: trace show [-c CPU] | trace -f [-c CPU] | trace on|off [EVENT…]";
 
 /// `trace show [-c CPU]`: the records that are kept, then figures by CPU and cause; `trace -f [-c CPU]`: records as they
-/// come, until killed, each once; `trace on`, `trace off`: whether anything is recorded.
+/// come, until killed, each once; `trace on`, `trace off`: whether anything is recorded; with events or groups: what is.
 pub fn main(args: &Args) -> Outcome {
     let words: Vec<&str> = args.rest().iter().map(String::as_str).collect();
     match words[..] {
         ["on"] => kernel_file::write(&format!("{TRACING}/tracing_on"), "1\n").map(|()| 0),
         ["off"] => kernel_file::write(&format!("{TRACING}/tracing_on"), "0\n").map(|()| 0),
+        ["on", ref events @ ..] => choose("", events),
+        ["off", ref events @ ..] => choose("!", events),
         ["show"] => show(&format!("{TRACING}/trace")),
         ["show", "-c", cpu] => show(&of_cpu(cpu, "trace")?),
         ["-f"] => follow(&format!("{TRACING}/trace_pipe")),
@@ -34,6 +36,24 @@ fn of_cpu(cpu: &str, file: &str) -> Result<String, Failure> {
         Ok(cpus) if !cpus.contains(&number) => Err(Failure::new(format!("no CPU {number} (online: {online})"))),
         _ => Ok(format!("{TRACING}/per_cpu/cpu{number}/{file}")),
     }
+}
+
+/// Adds events, or takes them away.
+fn choose(prefix: &str, events: &[&str]) -> Outcome {
+    if let Some(option) = events.iter().find(|event| event.starts_with('-')) {
+        return Err(Failure::usage(format!("unknown argument {option} ({USAGE})")));
+    }
+    for event in events {
+        let file = kernel_file::open(&format!("{TRACING}/set_event"), libc::O_WRONLY)?;
+        file.write(&format!("{prefix}{event}\n")).map_err(|error| {
+            Failure::new(match error.raw_os_error() {
+                Some(libc::EINVAL) => format!("{event}: no such event ({TRACING}/available_events lists them)"),
+                Some(libc::EBUSY) => format!("{event}: is switched on at boot only (trace_event={event})"),
+                _ => format!("{event}: {}", output::describe(&error)),
+            })
+        })?;
+    }
+    Ok(0)
 }
 
 fn show(path: &str) -> Outcome {

@@ -1,7 +1,7 @@
 //! Commands inside the shell: those that change the shell, know its jobs, or are used all the time. Called by the shell's run.
 
 use super::{Shell, take_interrupt};
-use crate::output::{Output, complain, describe, write_out};
+use crate::output::{Output, complain, describe};
 use crate::{linux, signal_name};
 
 const BUILTINS: [(&str, &str); 8] = [
@@ -26,10 +26,7 @@ impl Shell {
         let Some((name, rest)) = words.split_first() else { return 0 };
         let done = match name.as_str() {
             "cd" => change_directory(rest),
-            "echo" => {
-                echo(rest);
-                Ok(0)
-            }
+            "echo" => echo(rest),
             "exit" => self.exit(rest),
             "help" => {
                 help();
@@ -41,10 +38,7 @@ impl Shell {
             }
             "kill" => self.kill(rest),
             "pwd" => match std::env::current_dir() {
-                Ok(dir) => {
-                    write_out(format!("{}\n", dir.display()).as_bytes());
-                    Ok(0)
-                }
+                Ok(dir) => say(&format!("{}\n", dir.display())),
                 Err(error) => Err(describe(&error)),
             },
             _ => self.wait(rest),
@@ -139,10 +133,15 @@ fn change_directory(rest: &[String]) -> Result<u8, String> {
     Ok(0)
 }
 
-fn echo(words: &[String]) {
+/// Writes to the command's standard output. The shell goes on whatever comes of it.
+fn say(text: &str) -> Result<u8, String> {
+    linux::write_all(1, text.as_bytes()).map(|()| 0).map_err(|error| describe(&error))
+}
+
+fn echo(words: &[String]) -> Result<u8, String> {
     let newline = words.first().is_none_or(|word| word != "-n");
     let text = words[usize::from(!newline)..].join(" ");
-    write_out(if newline { text + "\n" } else { text }.as_bytes());
+    say(&if newline { text + "\n" } else { text })
 }
 
 fn help() {
