@@ -85,7 +85,7 @@ fn trace_shows_records_and_figures() {
     assert_eq!(image.run(&["trace", "off"]).status, Some(0));
     fails(&image, &["trace", "show", "-c", "2"], 1, "trace: no CPU 2 (online: 0)\n");
     fails(&image, &["trace", "show", "-c", "x"], 2, "trace: not a CPU number: \"x\"\n");
-    let usage = "usage: trace show [-c CPU] | trace -f [-c CPU] | trace on | trace off";
+    let usage = "usage: trace show [-c CPU] | trace -f [-c CPU] | trace on|off [EVENT…]";
     fails(&image, &["trace", "maybe"], 2, &format!("trace: unknown argument maybe ({usage})\n"));
     fails(&image, &["trace"], 2, &format!("trace: {usage}\n"));
 }
