@@ -6,7 +6,7 @@
 //! 2. No IPI is forgotten: what finds no line of its own is counted in the line of its cause.
 //! 3. A reader sees each count whole; counts of one line may be a moment apart.
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering, const_unless_loom};
+use crate::atomics::{AtomicU32, AtomicU64, Ordering};
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
@@ -139,23 +139,37 @@ fn add_one(counter: &AtomicU64) {
 }
 
 impl Ledger {
-    const_unless_loom! {
-        /// Nothing sent.
-        pub fn new() -> Self {
-            Ledger {
-                slots: [const {
-                    Slot {
-                        key: AtomicU64::new(0),
-                        site: AtomicU64::new(0),
-                        task: AtomicU32::new(0),
-                        comm: [const { AtomicU64::new(0) }; 2],
-                        sent: AtomicU64::new(0),
-                        avoided: AtomicU64::new(0),
-                    }
-                }; LINES],
-                others: [const { [const { AtomicU64::new(0) }; 2] }; IpiCause::ALL.len()],
-            }
+    /// Nothing sent.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Ledger {
+            slots: [const {
+                Slot {
+                    key: AtomicU64::new(0),
+                    site: AtomicU64::new(0),
+                    task: AtomicU32::new(0),
+                    comm: [const { AtomicU64::new(0) }; 2],
+                    sent: AtomicU64::new(0),
+                    avoided: AtomicU64::new(0),
+                }
+            }; LINES],
+            others: [const { [const { AtomicU64::new(0) }; 2] }; IpiCause::ALL.len()],
         }
+    }
+
+    /// Nothing sent.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        let slot = || Slot {
+            key: zero(),
+            site: zero(),
+            task: AtomicU32::new(0),
+            comm: [zero(), zero()],
+            sent: zero(),
+            avoided: zero(),
+        };
+        Ledger { slots: core::array::from_fn(|_| slot()), others: core::array::from_fn(|_| [zero(), zero()]) }
     }
 
     /// One IPI is about to be sent. Own CPU, interrupts off.
