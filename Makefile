@@ -95,6 +95,10 @@ compare:
 iso:
 	@$(HOST) iso
 
+.PHONY: trace
+trace:
+	@$(HOST) trace demo
+
 .PHONY: mutants
 mutants:
 	@$(HOST) mutants
@@ -104,7 +108,7 @@ mutants:
 test-long: test
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu -- --test-threads=2
 
-not_yet := soak trace
+not_yet := soak
 .PHONY: $(not_yet)
 $(not_yet):
 	@echo "make $@: not in this version yet" >&2; exit 2

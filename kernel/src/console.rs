@@ -62,12 +62,28 @@ fn put_raw(bytes: &[u8]) {
     }
 }
 
+/// The serial line alone. Whoever writes holds the console, or the machine is dying.
+struct Raw;
+
+impl Write for Raw {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        put_raw(s.as_bytes());
+        Ok(())
+    }
+}
+
 /// One line with its time.
 pub fn print(severity: u8, args: fmt::Arguments<'_>) {
     let us = tsc::now_ns() / 1000;
     let mut log = LOG.lock_irq();
     let serial = severity < LEVEL.load(Ordering::Relaxed);
     let _ = writeln!(Sink { log: &mut log, serial }, "[{:5}.{:06}] {args}", us / 1_000_000, us % 1_000_000);
+}
+
+/// A line of the trace (`tp_printk`): to the serial line alone. The log would lose all else to it.
+pub fn print_trace(args: fmt::Arguments<'_>) {
+    let _console = LOG.lock_irq();
+    let _ = writeln!(Raw, "{args}");
 }
 
 /// Output of programs: to the serial line as it is (the terminal did its processing), not into the log.
@@ -79,13 +95,6 @@ pub fn write_tty(bytes: &[u8]) {
 
 /// In a panic: other CPUs are stopped, so the lock's holder never comes back.
 pub fn print_dying(args: fmt::Arguments<'_>) {
-    struct Raw;
-    impl Write for Raw {
-        fn write_str(&mut self, s: &str) -> fmt::Result {
-            put_raw(s.as_bytes());
-            Ok(())
-        }
-    }
     let _ = Raw.write_fmt(args);
 }
 

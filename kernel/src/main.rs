@@ -120,7 +120,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
     drop(irq_off);
     x86_64::instructions::interrupts::enable();
     rcu::start(params.rcu_stall_timeout_s);
-    trace::interruption_log::start();
+    trace::stream::start(params.tp_printk);
     process::start_init(&boot, params)?;
     sched::idle::run()
 }

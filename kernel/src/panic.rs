@@ -162,6 +162,7 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
     }
     backtrace(rbp);
     say!("end of epitaph");
+    crate::trace::stream::finish_dying();
     end(End::Failure)
 }
 

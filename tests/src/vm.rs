@@ -15,7 +15,7 @@ use host::{image, iso, symbolize};
 use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -99,6 +99,12 @@ impl Vm {
     /// Kernel parameters behind those of `limine.cfg`.
     pub fn cmdline(mut self, words: &str) -> Vm {
         self.settings.cmdline = words.into();
+        self
+    }
+
+    /// A second serial port, whose output goes to this file.
+    pub fn trace(mut self, file: &Path) -> Vm {
+        self.settings.trace = Some(file.into());
         self
     }
 

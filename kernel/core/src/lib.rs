@@ -24,6 +24,7 @@ pub mod line_discipline;
 pub mod pairing_heap;
 pub mod rcu;
 pub mod run_queue;
+pub mod saved_names;
 pub mod static_key;
 pub mod task_state;
 pub mod text_poke;

@@ -13,6 +13,11 @@
 
 use crate::atomics::{AtomicU64, Ordering, fence};
 
+/// The first slot starts a cache line, so that slots of seven words never share one.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slots<const WORDS: usize, const SLOTS: usize>([Slot<WORDS>; SLOTS]);
+
 #[derive(Debug)]
 struct Slot<const WORDS: usize> {
     seq: AtomicU64,
@@ -25,7 +30,7 @@ pub struct TraceRing<const WORDS: usize, const SLOTS: usize> {
     head: AtomicU64,
     open: AtomicU64,
     dropped: AtomicU64,
-    slots: [Slot<WORDS>; SLOTS],
+    slots: Slots<WORDS, SLOTS>,
 }
 
 /// A place in `push` at which an NMI may nest; for tests.
@@ -60,7 +65,9 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
             head: AtomicU64::new(0),
             open: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            slots: [const { Slot { seq: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] } }; SLOTS],
+            slots: Slots(
+                [const { Slot { seq: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] } }; SLOTS],
+            ),
         }
     }
 
@@ -73,7 +80,7 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
             head: AtomicU64::new(0),
             open: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            slots: from_fn(|_| Slot { seq: AtomicU64::new(0), words: from_fn(|_| AtomicU64::new(0)) }),
+            slots: Slots(from_fn(|_| Slot { seq: AtomicU64::new(0), words: from_fn(|_| AtomicU64::new(0)) })),
         }
     }
 
@@ -111,7 +118,7 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
             self.open.store(n + 1, Ordering::Relaxed);
         }
         at(PushStep::Announced);
-        let slot = &self.slots[n as usize & (SLOTS - 1)];
+        let slot = &self.slots.0[n as usize & (SLOTS - 1)];
         let (writing, written) =
             if cfg!(mutant = "ring_commit_first") { (2 * n + 2, 2 * n + 2) } else { (2 * n + 1, 2 * n + 2) };
         // Release: who sees the mark sees the head that allowed it.
@@ -218,7 +225,7 @@ impl Cursor {
         if head - self.next > SLOTS as u64 {
             return self.lapped(head - SLOTS as u64 - self.next);
         }
-        let slot = &ring.slots[self.next as usize & (SLOTS - 1)];
+        let slot = &ring.slots.0[self.next as usize & (SLOTS - 1)];
         let written = 2 * self.next + 2;
         let before = slot.seq.load(Ordering::Acquire);
         if before < written {
@@ -264,6 +271,51 @@ mod tests {
             assert_eq!(cursor.next(&ring), Next::Record([n, n]));
         }
         assert_eq!((cursor.next(&ring), ring.pushed()), (Next::Empty, 6));
+    }
+
+    #[test]
+    fn slots_of_seven_words_are_cache_lines() {
+        let ring: TraceRing<7, 4> = TraceRing::new();
+        assert_eq!(core::mem::size_of::<Slot<7>>(), 64);
+        assert_eq!(core::ptr::from_ref(&ring.slots).addr() % 64, 0);
+        assert_eq!(core::mem::align_of::<TraceRing<7, 4>>(), 64);
+    }
+
+    #[test]
+    fn a_cursor_may_start_at_the_last_records() {
+        let ring: TraceRing<2, 4> = TraceRing::new();
+        assert_eq!(Cursor::at_last(&ring, 3).position(), 0);
+        (0..6).for_each(|n| assert!(ring.push([n, n])));
+        let mut cursor = Cursor::at_last(&ring, 2);
+        assert_eq!(cursor.position(), 4);
+        assert_eq!(cursor.next(&ring), Next::Record([4, 4]));
+        assert_eq!((cursor.position(), cursor.next(&ring)), (5, Next::Record([5, 5])));
+        assert_eq!(cursor.next(&ring), Next::Empty);
+        // More than there are: all that the ring holds, and none of it counts as lost.
+        let mut all = Cursor::at_last(&ring, 100);
+        assert_eq!((all.position(), all.next(&ring)), (2, Next::Record([2, 2])));
+        let mut end = Cursor::at_end(&ring);
+        assert_eq!((end.position(), end.next(&ring)), (6, Next::Empty));
+    }
+
+    #[test]
+    fn drops_before_a_cursor_are_not_its_own() {
+        let ring: TraceRing<2, 2> = TraceRing::new();
+        let flood = || {
+            ring.push_stepped([0, 0], |step| {
+                if step == PushStep::Marked {
+                    (0..3).for_each(|n| _ = ring.push([n, n]));
+                }
+            })
+        };
+        flood();
+        assert_eq!((ring.dropped(), ring.pushed()), (2, 2));
+        let mut late = Cursor::at_last(&ring, 1);
+        assert!(matches!(late.next(&ring), Next::Record(_)));
+        assert_eq!(late.next(&ring), Next::Empty);
+        flood();
+        assert_eq!((late.next(&ring), ring.dropped()), (Next::Lost(2), 4));
+        assert_eq!(Cursor::new().next(&ring), Next::Lost(4));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A 16550 serial port: COM1 is the console.
+//! A 16550 serial port: COM1 is the console, COM2 carries the trace.
 //!
-//! Output polls the transmitter (any context, no lock: `console` serialises). Input raises IRQ 4; `tty` reads it.
+//! Output polls the transmitter (any context, no lock: `console` serialises, and COM2 has one user). Input raises IRQ 4; `tty` reads it.
 //! Set-up leaves the FIFO's content alone: what was typed before the kernel ran is not lost.
 //! Source: PC16550D data sheet, "Registers".
 
@@ -8,6 +8,8 @@ use x86_64::instructions::port::Port;
 
 /// I/O base of COM1.
 pub const COM1: u16 = 0x3f8;
+/// I/O base of COM2.
+pub const COM2: u16 = 0x2f8;
 /// ISA interrupt of COM1.
 pub const COM1_IRQ: u8 = 4;
 
@@ -40,6 +42,14 @@ impl SerialPort {
         self.read(5) != 0xff
     }
 
+    /// Whether there is a UART, told by its scratch register, which keeps what is written.
+    pub fn keeps_scratch(self) -> bool {
+        [0x5a, 0xa5].into_iter().all(|value| {
+            self.write(7, value);
+            self.read(7) == value
+        })
+    }
+
     /// 115200 baud, 8n1, interrupts off. The FIFOs stay as they are: switching them on would clear what was typed before.
     pub fn init(self) {
         self.write(1, 0);
@@ -48,6 +58,22 @@ impl SerialPort {
         self.write(1, 0);
         self.write(3, 0x03);
         self.write(4, 0x0b);
+    }
+
+    /// Switch the FIFOs on, emptied; gives the transmitter's room in bytes (1 if it has none).
+    pub fn enable_fifo(self) -> usize {
+        self.write(2, 0x07);
+        if self.read(2) & 0xc0 == 0xc0 { 16 } else { 1 }
+    }
+
+    /// Send bytes through a FIFO of `room` bytes, waiting for room.
+    pub fn put_all(self, bytes: &[u8], room: usize) {
+        for chunk in bytes.chunks(room) {
+            while self.read(5) & LSR_THR_EMPTY == 0 {
+                core::hint::spin_loop();
+            }
+            chunk.iter().for_each(|&byte| self.write(0, byte));
+        }
     }
 
     /// Let received bytes raise the interrupt.

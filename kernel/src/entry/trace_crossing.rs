@@ -6,6 +6,7 @@ use crate::arch::irq_flag::IrqOff;
 use crate::percpu;
 use crate::trace::record::{from_where, record};
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 use kcore::trace_event::{By, Data, Flags};
 
 fn irq_off() -> IrqOff {
@@ -13,8 +14,10 @@ fn irq_off() -> IrqOff {
     unsafe { IrqOff::assume() }
 }
 
+/// The word that user_exit or user_enter moves; 0 where user mode is not tracked: nothing moves then.
 fn word(irq_off: &IrqOff) -> u64 {
-    percpu::this(irq_off).head.context.0.load()
+    let head = &percpu::this(irq_off).head;
+    if head.active.load(Ordering::Relaxed) == 0 { 0 } else { head.context.0.load() }
 }
 
 /// A register of a system call's partial frame, which starts at r9.

@@ -15,7 +15,9 @@ use crate::arch::tsc;
 use crate::entry::exit_work;
 use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
-use crate::trace_point;
+use crate::trace::key::SCHED;
+use crate::trace::record::record;
+use crate::{static_branch, trace_point};
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use kcore::context_tracking::{Deferred, State};
@@ -202,7 +204,8 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
             prev_state: if prev.state.is_dead() {
                 b'X'
             } else if leaves {
-                b'S'
+                // Who was woken meanwhile waits until it is off this CPU.
+                if prev.state.letter() == 'D' { b'D' } else { b'S' }
             } else {
                 b'R'
             },
@@ -267,6 +270,7 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
         }
     }
     // Virtual runtimes of two queues do not compare.
+    let is_wakeup = why == Why::Wakeup;
     let why = if target == last { why } else { Why::New };
     let area = percpu::of(target);
     task.cpu.store(target, Ordering::Relaxed);
@@ -277,12 +281,11 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let enqueued = queue.enqueue(&TABLE, task.index, why);
     let kick_for_tick = queue.tick_needed(class) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
-    trace_point!(
-        SCHED,
-        &irq_off,
-        Flags::IRQS_OFF,
-        Data::SchedWakeup { task: RecordTask { id: task.tid(), comm: task.comm() }, target_cpu: target }
-    );
+    if static_branch!(SCHED) && is_wakeup {
+        core::hint::cold_path();
+        let woken = RecordTask { id: task.tid(), comm: task.comm() };
+        record(&irq_off, Flags::IRQS_OFF, Data::SchedWakeup { task: woken, target_cpu: target });
+    }
     // What follows is about the CPU, not the task, and may take its timer queue, which comes before placing.
     drop(placing);
     let local = target == percpu::this(&irq_off).cpu();
@@ -418,6 +421,7 @@ pub fn notify_signal(task: &Task) {
 pub fn exit_current() -> ! {
     let irq_off = IrqOff::new();
     let task = current();
+    crate::trace::names::task_ends(task.tid(), &task.comm());
     task.state.exit();
     reschedule(&irq_off, Prev::Preempted, false);
     unreachable!("a dead task was scheduled");

@@ -70,7 +70,7 @@ fn traced(
     // SAFETY: the interrupt path's frame reaches from rbx to ss; cs is in it.
     let flags = from_where(unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) });
     if flags.contains(Flags::FROM_USER) {
-        record(irq_off, flags, Data::UserExit { by: By::Irq, word: me.head.context.0.load() });
+        record(irq_off, flags, Data::UserExit { by: By::Irq, word: user_word(me) });
     } else if me.trace.idle.load(Ordering::Relaxed) {
         me.trace.idle.store(false, Ordering::Relaxed);
         record(irq_off, flags, Data::IdleExit { word: me.head.context.0.load() });
@@ -91,6 +91,11 @@ fn traced(
         log(me, cause, sender, start_tsc, irq_off);
     }
     record(irq_off, flags, Data::IrqExit { vector, cause });
+}
+
+/// As `entry::trace_crossing::word`.
+fn user_word(me: &Percpu) -> u64 {
+    if me.head.active.load(Ordering::Relaxed) == 0 { 0 } else { me.head.context.0.load() }
 }
 
 handler!(
@@ -176,23 +181,31 @@ fn log(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &Ir
     me.trace.interruptions.push(record.encode());
 }
 
-/// An NMI. The only one that the kernel sends is a panic's stop.
+/// An NMI: a panic's stop, or a question for this CPU's stack.
 pub fn handle_nmi(frame: &Frame) {
     // SAFETY: NMI handlers run with interrupts off.
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
     me.head.nmis.store(me.head.nmis.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    if static_branch!(NMI) {
+        core::hint::cold_path();
+        let start_tsc = tsc::now();
+        let flags = from_where(frame.cs).with(Flags::IN_NMI);
+        record(&irq_off, flags, Data::NmiEntry { word: me.head.context.0.load() });
+        answer_nmi(me, frame);
+        if static_branch!(INTERRUPTIONS) && me.head.isolated.load(Ordering::Relaxed) != 0 {
+            log(me, Cause::Nmi, None, start_tsc, &irq_off);
+        }
+        record(&irq_off, flags, Data::NmiExit { word: me.head.context.0.load() });
+    } else {
+        answer_nmi(me, frame);
+    }
+}
+
+/// What the NMI is about.
+fn answer_nmi(me: &Percpu, frame: &Frame) {
     if crate::panic::stops(me.cpu()) {
         crate::panic::stop_here(frame);
     }
     super::stack_sample::answer(me, frame);
-    if static_branch!(NMI) {
-        core::hint::cold_path();
-        let flags = from_where(frame.cs).with(Flags::IN_NMI);
-        record(&irq_off, flags, Data::NmiEntry { word: me.head.context.0.load() });
-        if static_branch!(INTERRUPTIONS) && me.head.isolated.load(Ordering::Relaxed) != 0 {
-            log(me, Cause::Nmi, None, tsc::now(), &irq_off);
-        }
-        record(&irq_off, flags, Data::NmiExit { word: me.head.context.0.load() });
-    }
 }

@@ -69,6 +69,7 @@ system_call! {
             _ => return Err(EINVAL),
         };
         crate::info!("reboot: {what}");
+        crate::trace::stream::finish();
         end(End::PowerOff)
     }
 }

@@ -1,4 +1,4 @@
-//! The interruption log: a housekeeping thread drains the rings of isolated CPUs into one list that files read.
+//! The interruption log: the draining thread (`trace::stream`) takes the rings of isolated CPUs over into one list that files read.
 //!
 //! Draining reads the other CPU's ring; it never interrupts that CPU.
 
@@ -15,8 +15,6 @@ use kcore::trace_ring::{Cursor, Next};
 
 /// Lines kept for readers that come later.
 const KEEP: usize = 1024;
-/// How often the rings are looked at.
-const PERIOD_NS: u64 = 10_000_000;
 
 /// What a reader gets.
 #[derive(Clone)]
@@ -52,15 +50,13 @@ static CURSORS: SpinLock<Vec<(u32, Cursor)>, { rank::PROCESS_PART }> = SpinLock:
 /// Readers that wait for more.
 pub static READERS: WaitQueue = WaitQueue::new();
 
-/// Start the draining thread, if the log is kept.
-pub fn start() {
-    let isolated = housekeeping::isolated();
-    if super::rings::interruptions_off().is_some() {
-        return;
+/// Follow the rings of all isolated CPUs from now on, if the log is kept; tells whether it is.
+pub fn start() -> bool {
+    let kept = super::rings::interruptions_off().is_none();
+    if kept {
+        *CURSORS.lock() = housekeeping::isolated().iter().map(|cpu| (cpu, Cursor::new())).collect();
     }
-    *CURSORS.lock() = isolated.iter().map(|cpu| (cpu, Cursor::new())).collect();
-    crate::sched::task::spawn_kthread("interruptions", &housekeeping::kernel_noise(), drain_thread, 0)
-        .unwrap_or_else(|e| panic!("cannot start the interruption log: {e:?}"));
+    kept
 }
 
 impl Log {
@@ -79,16 +75,10 @@ pub fn cost_of(target: u32, sender: u32, site: u64) -> Option<Cost> {
     LOG.lock().costs.get(&(target, sender, site)).copied()
 }
 
-fn drain_thread(_: usize) {
-    loop {
-        drain();
-        crate::time::timer::sleep_ns(PERIOD_NS, false);
-    }
-}
-
-/// Take over what the rings hold now. Also called by readers, so that what happened before a read is in it.
-pub fn drain() {
-    let mut any = false;
+/// Take over what the rings hold now; gives the number of new entries. Also called by readers, so that what happened before a read is
+/// in it.
+pub fn drain() -> usize {
+    let mut new = 0;
     let mut cursors = CURSORS.lock();
     for (cpu, cursor) in cursors.iter_mut() {
         let Some(area) = percpu::get(*cpu) else { continue };
@@ -101,7 +91,7 @@ pub fn drain() {
                     Err(_) => Entry::Lost(1),
                 },
             };
-            any = true;
+            new += 1;
             let mut log = LOG.lock();
             if let Entry::Record(i) = &entry {
                 log.add_cost(i);
@@ -114,8 +104,22 @@ pub fn drain() {
         }
     }
     drop(cursors);
-    if any {
+    if new > 0 {
         READERS.wake_all();
+    }
+    new
+}
+
+/// The interruption at `position` or the first one after it that is still kept; moves `position` behind it. `None`: no more yet.
+pub fn next(position: &mut u64) -> Option<Interruption> {
+    let log = LOG.lock();
+    *position = (*position).max(log.first);
+    loop {
+        let entry = log.entries.get((*position - log.first) as usize)?;
+        *position += 1;
+        if let Entry::Record(i) = entry {
+            return Some(*i);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The latency trace: each CPU writes typed records into a ring of its own; a housekeeping CPU reads them and never interrupts
 //! anyone for it.
 //!
-//! `key` has the sites, `record` writes, `rings` decides who records what, `interruption_log` is the list of who interrupted
+//! `key` has the sites, `record` writes, `rings` decides who records what, `stream` drains to the serial lines, `interruption_log` is the list of who interrupted
 //! isolated CPUs.
 
 pub mod interruption_log;
@@ -11,6 +11,7 @@ pub mod reader;
 #[macro_use]
 pub mod record;
 pub mod rings;
+pub mod stream;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use kcore::interruption;

@@ -23,6 +23,8 @@ struct Place {
     cursor: Cursor,
     /// Read from the ring, not given yet.
     next: Option<Record>,
+    /// Records given.
+    given: u64,
     /// Nothing from here on is given.
     end: u64,
 }
@@ -36,11 +38,16 @@ pub struct Reader {
 static PIPE: SpinLock<Reader, { rank::FILE }> = SpinLock::new(Reader { places: Vec::new() });
 
 impl Reader {
-    /// From the oldest records on.
-    fn new() -> Self {
+    /// From the oldest records on; of no CPU as long as there are no rings.
+    pub fn new() -> Self {
         let cpus = (0..percpu::nr_cpus()).filter(|&cpu| rings::of(cpu).is_some());
-        let place = |cpu| Place { cpu, cursor: Cursor::new(), next: None, end: u64::MAX };
+        let place = |cpu| Place { cpu, cursor: Cursor::new(), next: None, given: 0, end: u64::MAX };
         Reader { places: cpus.map(place).collect() }
+    }
+
+    /// Whether it follows no CPU: there were no rings when it was made.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// The earliest entry of all CPUs, or of `only` that one.
@@ -67,6 +74,7 @@ impl Reader {
             }
         }
         let place = first?;
+        place.given += 1;
         place.next.take().map(|record| Entry::Record(place.cpu, record))
     }
 }
@@ -74,7 +82,7 @@ impl Reader {
 /// What trace_pipe has not consumed, up to now: consumes nothing itself.
 pub fn snapshot() -> Reader {
     let mut pipe = PIPE.lock();
-    if pipe.places.is_empty() {
+    if pipe.is_empty() {
         *pipe = Reader::new();
     }
     let mut reader = pipe.clone();
@@ -88,16 +96,23 @@ pub fn snapshot() -> Reader {
 /// The next entry for trace_pipe, which is consumed by that.
 pub fn consume(only: Option<u32>) -> Option<Entry> {
     let mut pipe = PIPE.lock();
-    if pipe.places.is_empty() {
+    if pipe.is_empty() {
         *pipe = Reader::new();
     }
     pipe.next(only)
 }
 
+/// Where trace_pipe is in the ring of CPU `cpu`: number of the record that it gives next, and how many it has given.
+pub fn consumed(cpu: u32) -> (u64, u64) {
+    let pipe = PIPE.lock();
+    let place = pipe.places.iter().find(|p| p.cpu == cpu);
+    place.map_or((0, 0), |p| (p.cursor.position() - u64::from(p.next.is_some()), p.given))
+}
+
 /// Consume everything up to now, of all CPUs or of one.
 pub fn clear(only: Option<u32>) {
     let mut pipe = PIPE.lock();
-    if pipe.places.is_empty() {
+    if pipe.is_empty() {
         *pipe = Reader::new();
     }
     for place in pipe.places.iter_mut().filter(|p| only.is_none_or(|cpu| cpu == p.cpu)) {

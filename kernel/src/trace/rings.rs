@@ -56,7 +56,7 @@ pub enum Refused {
 
 /// Add or take away events while all CPUs run. No CPU is interrupted that is in user mode or idle. Process context.
 pub fn choose(change: impl FnOnce(EventMask) -> EventMask) -> Result<(), Refused> {
-    let _guard = CHOOSING.lock();
+    let guard = CHOOSING.lock();
     let events = change(selected());
     if !key::out_of_reach(events).is_empty() {
         return Err(Refused::BootOnly);
@@ -67,6 +67,10 @@ pub fn choose(change: impl FnOnce(EventMask) -> EventMask) -> Result<(), Refused
     key::switch(events).map_err(Refused::Patch)?;
     SELECTED.store(events.0, Ordering::Relaxed);
     attach();
+    drop(guard);
+    if !events.is_empty() {
+        super::stream::ensure_started();
+    }
     Ok(())
 }
 

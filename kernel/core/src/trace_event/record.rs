@@ -81,7 +81,7 @@ pub struct RecordTask {
 }
 
 /// The event and what belongs to it. `word` is the CPU's context word: after user_exit, idle_exit and nmi_entry, before
-/// user_enter, idle_enter and nmi_exit; 0 where the site did not load it (no CPU's word is 0 then: WATCH is set). A
+/// user_enter, idle_enter and nmi_exit; 0 where the site did not load it (no CPU's word is 0 then: WATCH is set) or user mode is not tracked. A
 /// `site` is the address of a `&'static Location`, or 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // The fields say what their names say; units are in the names.
@@ -336,6 +336,36 @@ impl Data {
 }
 
 impl Record {
+    /// The address of the site that its line names; 0: none.
+    pub const fn site(&self) -> u64 {
+        match self.data {
+            Data::TickRestart { site, .. } | Data::IpiSend { site, .. } | Data::IpiEntry { site, .. } => site,
+            Data::TimerArm { function, .. } | Data::TimerExpireEntry { function, .. } => function,
+            _ => 0,
+        }
+    }
+
+    /// The tasks that its line names without a name of its own for them; 0: none, or a CPU's idle task.
+    pub const fn tasks(&self) -> [u32; 2] {
+        let other = match self.data {
+            Data::TickRestart { set_by_task, .. } => set_by_task,
+            Data::IpiEntry { sender: Some((_, task)), .. } => task,
+            _ => 0,
+        };
+        [self.task, other]
+    }
+
+    /// The tasks whose names at that time it carries.
+    pub const fn named_tasks(&self) -> [Option<RecordTask>; 2] {
+        match self.data {
+            Data::SchedSwitch { prev_comm, next, .. } => {
+                [Some(RecordTask { id: self.task, comm: prev_comm }), Some(next)]
+            }
+            Data::SchedWakeup { task, .. } => [Some(task), None],
+            _ => [None, None],
+        }
+    }
+
     /// The seven words. Any context. An interrupt's and an IPI's cause must not be an exception.
     #[inline(always)]
     pub const fn encode(&self) -> [u64; WORDS] {
@@ -363,5 +393,26 @@ impl Record {
             return Err(DecodeError::BadWord(event, i + 2));
         }
         Ok(Record { tsc: *tsc, flags: Flags(flags), task: (*head >> 32) as u32, data })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_names_is_known_beforehand() {
+        let record = |data| Record { tsc: 0, flags: Flags::NONE, task: 7, data };
+        let cause = Cause::CallFunction;
+        let entry = record(Data::IpiEntry { cause, sender: Some((0, 9)), site: 64 });
+        assert_eq!((entry.site(), entry.tasks(), entry.named_tasks()), (64, [7, 9], [None, None]));
+        let restart = record(Data::TickRestart { dep: None, site: 80, set_by_task: 3 });
+        assert_eq!((restart.site(), restart.tasks()), (80, [7, 3]));
+        let (comm, next) = ([b'a'; 16], RecordTask { id: 8, comm: [b'b'; 16] });
+        let switch = record(Data::SchedSwitch { prev_comm: comm, prev_state: b'S', next });
+        assert_eq!((switch.site(), switch.tasks()), (0, [7, 0]));
+        assert_eq!(switch.named_tasks(), [Some(RecordTask { id: 7, comm }), Some(next)]);
+        let arm = record(Data::TimerArm { timer: 1, deadline_tsc: 2, function: 96 });
+        assert_eq!((arm.site(), arm.named_tasks()), (96, [None, None]));
     }
 }

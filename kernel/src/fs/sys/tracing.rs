@@ -4,14 +4,15 @@
 //! (`trace_event=`) and by set_event; events with sites in entry text (system calls, context) at boot alone.
 
 use super::trace_file;
+use crate::arch::tsc;
 use crate::errno::{EBUSY, EINVAL, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::percpu;
-use crate::trace::{EVENT_SLOTS, EventRing, rings};
+use crate::trace::{EVENT_SLOTS, EventRing, reader, rings};
 use alloc::string::String;
 use core::fmt::Write;
 use kcore::cpu_set::CpuSet;
-use kcore::trace_event::EventMask;
+use kcore::trace_event::{self, EventMask};
 
 /// What is in it.
 pub static ITEMS: &[Item] = &[
@@ -80,11 +81,21 @@ static PER_CPU: &[Item] = &[
     Item::File("stats", stats),
 ];
 
-/// Linux's stats file, as far as it has a meaning here: what was written, what was overwritten, what was dropped.
+/// Linux's stats file. Everything written is in it once: entries that trace_pipe has still to give, overrun (overwritten before it did),
+/// read events; what was never written is dropped events.
 fn stats(cpu: u64, out: &mut String) -> Result<(), Errno> {
-    let (pushed, dropped) = rings::of(cpu as u32).map_or((0, 0), |ring| (ring.pushed(), ring.dropped()));
-    let overrun = pushed.saturating_sub(EVENT_SLOTS as u64);
-    line(format_args!("entries: {}\noverrun: {overrun}\ndropped events: {dropped}", pushed - overrun), out)
+    let cpu = cpu as u32;
+    let Some(ring) = rings::of(cpu) else { return Ok(()) };
+    let (position, read) = reader::consumed(cpu);
+    let pushed = ring.pushed();
+    let oldest = position.max(pushed.saturating_sub(EVENT_SLOTS as u64));
+    let entries = pushed.saturating_sub(oldest);
+    let overrun = pushed.saturating_sub(entries + read);
+    let bytes = entries * (trace_event::WORDS * size_of::<u64>()) as u64;
+    line(format_args!("entries: {entries}\noverrun: {overrun}\nbytes: {bytes}"), out)?;
+    let now_us = tsc::now_ns() / 1000;
+    line(format_args!("now ts: {:5}.{:06}", now_us / 1_000_000, now_us % 1_000_000), out)?;
+    line(format_args!("dropped events: {}\nread events: {read}", ring.dropped()), out)
 }
 
 fn events(mask: EventMask, out: &mut String) -> Result<(), Errno> {
