@@ -1,8 +1,9 @@
 //! `host bench`: runs the guest program `bench` as process 1 with instructions as the clock: with nothing isolated
-//! (`off`), on an isolated CPU (`tracked`), and on CPU 0 while others are isolated (`untracked`). Adds what only the
+//! (`off`), on an isolated CPU (`tracked`), and on CPU 0 while others are isolated (`untracked`);
+//! then with tracing on (`traced`, `off_recorded`, `tracked_recorded`). Adds what only the
 //! counting plugin can see, compares all with budgets.toml, and shows Linux's figures beside them.
 
-use crate::budgets;
+use crate::budgets::{self, Metric};
 use crate::failure::Failure;
 use crate::image;
 use crate::linux_figures;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 /// Safety net for one configuration.
 const LIMIT: Duration = Duration::from_secs(300);
-/// What every configuration is booted with: tracing off, and the program in place of init.
-const COMMON: &str = "trace_event= init=/bin/bench secs=1";
+/// What every configuration is booted with: the program in place of init.
+const COMMON: &str = "init=/bin/bench secs=1";
 
 /// A way to boot.
 struct Configuration {
@@ -24,12 +25,45 @@ struct Configuration {
     /// The CPU that is measured.
     cpu: u32,
     isolation: &'static str,
+    /// What is traced.
+    trace_event: &'static str,
+    /// What alone is measured of what was asked for, and told; empty: everything.
+    only: &'static str,
+    told: &'static str,
 }
 
-const CONFIGURATIONS: [Configuration; 3] = [
-    Configuration { prefix: "off", cpu: 1, isolation: "" },
-    Configuration { prefix: "tracked", cpu: 1, isolation: "nohz_full=1-3" },
-    Configuration { prefix: "untracked", cpu: 0, isolation: "nohz_full=1-3" },
+const fn untraced(prefix: &'static str, cpu: u32, isolation: &'static str) -> Configuration {
+    Configuration { prefix, cpu, isolation, trace_event: "", only: "", told: "" }
+}
+
+const CONFIGURATIONS: [Configuration; 6] = [
+    untraced("off", 1, ""),
+    untraced("tracked", 1, "nohz_full=1-3"),
+    untraced("untracked", 0, "nohz_full=1-3"),
+    Configuration {
+        prefix: "traced",
+        cpu: 1,
+        isolation: "",
+        trace_event: "syscalls,context",
+        only: "syscall",
+        told: "syscall_getppid.med",
+    },
+    Configuration {
+        prefix: "off_recorded",
+        cpu: 1,
+        isolation: "",
+        trace_event: "irq,ipi",
+        only: "ipi",
+        told: "ipi_user.mode",
+    },
+    Configuration {
+        prefix: "tracked_recorded",
+        cpu: 1,
+        isolation: "nohz_full=1-3",
+        trace_event: "irq,ipi",
+        only: "ipi",
+        told: "ipi_user.mode",
+    },
 ];
 
 /// Command-line options of `host bench`.
@@ -43,18 +77,33 @@ pub struct Options {
     only: String,
 }
 
+/// What one recorded event costs: a traced getppid has four (user_exit, sys_enter, sys_exit, user_enter), and the way to them.
+fn traced_event(all: &[Metric]) -> Option<Metric> {
+    let value = |name: &str| all.iter().find(|m| m.name == name).map(|m| m.value);
+    let more = value("traced.syscall_getppid.med")? - value("off.syscall_getppid.med")?;
+    Some(Metric { name: "traced.event".into(), value: more / 4.0, unit: "insns".into() })
+}
+
 /// Builds, measures, prints the table, and fails where a bound does not hold.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     tree.build(Profile::Release)?;
     let archive = image::boot_archive(tree, Profile::Release, &image::root_file_system(tree)?)?;
     let mut all = Vec::new();
-    for Configuration { prefix, cpu, isolation } in &CONFIGURATIONS {
-        let only = if options.only == "all" { String::new() } else { format!("only={}", options.only) };
-        let cmdline = format!("{COMMON} cpu={cpu} {isolation} {only}");
+    for Configuration { prefix, cpu, isolation, trace_event, only, told } in &CONFIGURATIONS {
+        let asked = |name: &&str| options.only == "all" || options.only.split(',').any(|word| word == *name);
+        let only = match (*only, options.only.as_str()) {
+            ("", "all") => String::new(),
+            ("", words) => format!("only={words}"),
+            (name, _) if asked(&name) => format!("only={name}"),
+            _ => continue,
+        };
+        let cmdline = format!("{COMMON} trace_event={trace_event} cpu={cpu} {isolation} {only}");
         let settings = Settings { accel: Accel::Tcg, icount: true, cmdline, ..Settings::default() };
         let guest = Guest { prefix, cpu: *cpu, settings, medium: Medium::Archive(&archive), limit: LIMIT };
-        all.extend(measured::measure(tree, guest)?.metrics);
+        let metrics = measured::measure(tree, guest)?.metrics.into_iter();
+        all.extend(metrics.filter(|m| told.is_empty() || m.name.ends_with(told)));
     }
+    all.extend(traced_event(&all));
     if options.raw {
         for m in &all {
             println!("metric {} {} {}", m.name, m.value, m.unit);
