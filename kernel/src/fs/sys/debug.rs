@@ -9,7 +9,7 @@ use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::generated::Item;
-use crate::mm::{frame, kernel_map, tlb_flush};
+use crate::mm::{frame, kernel_map, stack, tlb_flush};
 use crate::rcu;
 use crate::smp::deferred_work;
 use crate::spin_lock::{SpinLock, rank};
@@ -36,8 +36,9 @@ pub static ITEMS: &[Item] = &[
         Ok(())
     }),
     Item::File("kernel_stacks", |_, out| {
-        let (free, trimmed) = crate::mm::stack::counts();
-        let _ = writeln!(out, "free={free} trimmed={trimmed}");
+        let (free, trimmed) = stack::counts();
+        let kib = stack::TASK_STACK_PAGES * (PAGE_SIZE >> 10);
+        let _ = writeln!(out, "free={free} trimmed={trimmed} kib={kib}");
         Ok(())
     }),
 ];
