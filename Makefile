@@ -19,7 +19,7 @@ MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README
+OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README HOURS
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -103,12 +103,14 @@ trace:
 mutants:
 	@$(HOST) mutants
 
-# The long forms: ten seconds of silence instead of two.
+# The long forms: more seconds of silence, storm and torture, grace periods at more sizes.
 .PHONY: test-long
 test-long: test
-	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu -- --test-threads=2
+	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu --test storm --test torture --test grace_periods \
+		-- --test-threads=2
 
-not_yet := soak
-.PHONY: $(not_yet)
-$(not_yet):
-	@echo "make $@: not in this version yet" >&2; exit 2
+# Torture with a thread for each CPU: a third of the time for each kind.
+.PHONY: soak
+soak: build
+	@SOAK_SECONDS=$$(($(or $(HOURS),1) * 1200)) cargo test -p scenarios --test torture -- --test-threads=1 --nocapture with_threads
+

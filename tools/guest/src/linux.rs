@@ -378,6 +378,22 @@ pub fn with_new_memory(bytes: usize, work: impl FnOnce(&mut [u8])) -> Result<()>
     check(unsafe { libc::munmap(start, bytes) }).map(|_| ())
 }
 
+/// membarrier(2): the answer of `command`.
+pub fn membarrier(command: c_int) -> Result<c_int> {
+    // SAFETY: (1) the call takes numbers only.
+    let value = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+    if value < 0 { Err(Error::last_os_error()) } else { Ok(value as c_int) }
+}
+
+/// Takes the right to write from `memory`, whole pages, and gives it back.
+pub fn protect_and_back(memory: &mut [u8]) -> Result<()> {
+    for protection in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+        // SAFETY: (1) the pages are the caller's alone; (2) nobody writes while they are read only.
+        check(unsafe { libc::mprotect(memory.as_mut_ptr().cast(), memory.len(), protection) })?;
+    }
+    Ok(())
+}
+
 /// Lets the kernel kill the caller when its parent ends. Where the kernel lacks that, nothing happens.
 pub fn die_with_parent() {
     // SAFETY: (1) PR_SET_PDEATHSIG takes an integer.

@@ -4,14 +4,16 @@
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
 //! kernel text does; `late_traps` is how often a CPU met a breakpoint that was gone already (`text_patch::trapped_at`).
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
+//! A CPU's number written to `nmi` sends it one; `torture…` is in torture.rs.
 
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::generated::Item;
 use crate::mm::{frame, kernel_map, stack, tlb_flush};
+use crate::percpu;
 use crate::rcu;
-use crate::smp::deferred_work;
+use crate::smp::{deferred_work, stack_sample};
 use crate::spin_lock::{SpinLock, rank};
 use crate::time::timer;
 use alloc::string::String;
@@ -30,6 +32,16 @@ pub static ITEMS: &[Item] = &[
     Item::Control("rcu_stall", |_, text| {
         hold_grace_periods(number(text)?);
         Ok(())
+    }),
+    Item::File("torture", super::torture::read),
+    Item::Control("torture_read", super::torture::look),
+    Item::Control("torture_update", super::torture::update),
+    Item::Control("nmi", |_, text| {
+        let cpu = number(text)?;
+        if !percpu::is_online(cpu) {
+            return Err(errno::EINVAL);
+        }
+        stack_sample::take(cpu).map(|_| ()).ok_or(errno::EAGAIN)
     }),
     Item::File("late_traps", |_, out| {
         let _ = writeln!(out, "{}", crate::text_patch::late_traps());

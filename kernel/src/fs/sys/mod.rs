@@ -5,6 +5,7 @@ mod debug;
 mod ipi;
 mod log;
 mod quiesce;
+mod torture;
 mod trace_file;
 mod tracing;
 

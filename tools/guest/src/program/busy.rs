@@ -48,20 +48,20 @@ pub fn main(args: &Args) -> Outcome {
     if total == 0 { Err(Failure::new("nothing could be done")) } else { Ok(0) }
 }
 
-type Work = fn() -> Result<(), String>;
+pub(super) type Work = fn() -> Result<(), String>;
 
-fn told(what: &'static str) -> impl Fn(std::io::Error) -> String {
+pub(super) fn told(what: &'static str) -> impl Fn(std::io::Error) -> String {
     move |error| format!("{what}: {}", describe(&error))
 }
 
-fn fork_exit() -> Result<(), String> {
+pub(super) fn fork_exit() -> Result<(), String> {
     match linux::fork().map_err(told("fork"))? {
         Fork::Child => linux::exit_now(0),
         Fork::Parent(pid) => linux::wait_for(pid).map_err(told("wait")).map(|_| ()),
     }
 }
 
-fn exec_true() -> Result<(), String> {
+pub(super) fn exec_true() -> Result<(), String> {
     match linux::fork().map_err(told("fork"))? {
         Fork::Child => {
             linux::exec_search(&["true".to_string()]);
@@ -74,13 +74,13 @@ fn exec_true() -> Result<(), String> {
     }
 }
 
-fn sleep_short() -> Result<(), String> {
+pub(super) fn sleep_short() -> Result<(), String> {
     [10_000, 100_000, 1_000_000].into_iter().for_each(linux::sleep_ns);
     Ok(())
 }
 
 /// A child echoes 16 messages.
-fn pipe_child() -> Result<(), String> {
+pub(super) fn pipe_child() -> Result<(), String> {
     let there = linux::pipe().map_err(told("pipe"))?;
     let back =
         linux::pipe().map_err(told("pipe")).inspect_err(|_| [there.0, there.1].into_iter().for_each(linux::close))?;

@@ -10,5 +10,7 @@ pub mod noise;
 pub mod run;
 pub mod spin;
 pub mod stdlib;
+pub mod storm;
+pub mod torture;
 pub mod trace;
 pub mod why;

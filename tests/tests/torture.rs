@@ -1,0 +1,68 @@
+//! Scenario: torture of RCU, of the context word and of live keys, with a seed: under the instruction clock, where a run repeats
+//! exactly, and with a thread for each CPU. `make soak` runs it for hours.
+
+use scenarios::{Failed, Outcome, Vm};
+
+/// Virtual seconds under the instruction clock.
+fn seconds() -> String {
+    let long = if std::env::var_os("QUIESCE_LONG").is_some() { "60" } else { "2" };
+    std::env::var("TORTURE_SECONDS").unwrap_or_else(|_| long.into())
+}
+
+/// One run; fails with the guest's own words.
+fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
+    let mut guest = vm.spawn()?;
+    guest.prompt()?;
+    let told = guest.command(&format!("torture {kind} {seconds} {seed}"))?;
+    let line = told.lines().find(|l| l.starts_with(&format!("torture {kind}: seed {seed}: ")));
+    let line = line.ok_or_else(|| Failed(format!("torture {kind} {seconds} {seed} said: {told}")))?;
+    println!("{line}");
+    assert!(line.ends_with(", 0 failures") && !told.contains("torture failed"), "{told}");
+    if kind == "keys" {
+        println!("late traps: {}", guest.command("cat /sys/kernel/quiesce/debug/late_traps")?.trim());
+    }
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+fn with_clock(kind: &str, seed: u64) -> Outcome {
+    torture(Vm::new().cmdline("nohz_full=1").icount().limit(1200), kind, &seconds(), seed)
+}
+
+/// The seed differs from run to run and is printed.
+fn with_threads(kind: &str) -> Outcome {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_secs());
+    let seconds = std::env::var("SOAK_SECONDS").unwrap_or_else(|_| "3".into());
+    let limit = 300 + 2 * seconds.parse::<u64>().unwrap_or(0);
+    torture(Vm::new().cmdline("nohz_full=1").limit(limit), kind, &seconds, now)
+}
+
+#[test]
+fn rcu_by_the_clock() -> Outcome {
+    with_clock("rcu", 1)
+}
+
+#[test]
+fn context_by_the_clock() -> Outcome {
+    with_clock("ctx", 2)
+}
+
+#[test]
+fn keys_by_the_clock() -> Outcome {
+    with_clock("keys", 3)
+}
+
+#[test]
+fn rcu_with_threads() -> Outcome {
+    with_threads("rcu")
+}
+
+#[test]
+fn context_with_threads() -> Outcome {
+    with_threads("ctx")
+}
+
+#[test]
+fn keys_with_threads() -> Outcome {
+    with_threads("keys")
+}

@@ -1,0 +1,215 @@
+//! torture: the kernel's protocols under random load, found wanting if anything that they promise does not hold.
+//!
+//! `rcu`: readers on every CPU look at objects that updaters replace and poison after a grace period of any kind.
+//! `ctx`: every CPU goes to and fro between user mode, idle and kernel, and reads kernel memory that moves meanwhile.
+//! `keys`: trace points are switched while every CPU runs through them. NMIs, short timers and forks disturb each.
+//! The same seed does the same under the instruction clock.
+
+use super::busy;
+use crate::entry::{Args, Failure, Outcome};
+use crate::linux::{self, Fork, SharedPage};
+use crate::output::write_out;
+use crate::{cpu_list, duration, kernel_file};
+use std::sync::atomic::Ordering;
+
+const USAGE: &str = "usage: torture rcu|ctx|keys SECONDS SEED";
+const DEBUG: &str = "/sys/kernel/quiesce/debug";
+/// Places in the page that the workers share.
+const OPERATIONS: usize = 0;
+const FAILURES: usize = 1;
+
+/// A worker's state.
+struct Worker {
+    page: &'static SharedPage,
+    random: u64,
+    end_ns: u64,
+    cpus: u32,
+    /// The highest number seen in the kernel's page.
+    seen: u64,
+}
+
+type Round = fn(&mut Worker) -> Result<(), String>;
+
+/// `torture rcu|ctx|keys SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
+pub fn main(args: &Args) -> Outcome {
+    let [kind, seconds, seed] = args.rest() else { return Err(Failure::usage(USAGE)) };
+    let ns = duration::parse_seconds(seconds).map_err(Failure::usage)?;
+    let seed: u64 = seed.parse().map_err(|_| Failure::usage(USAGE))?;
+    let (on_each, once): (Round, &[Round]) = match kind.as_str() {
+        "rcu" => (read_objects, &[read_objects, update_objects, update_objects, disturb]),
+        "ctx" => (come_and_go, &[move_memory, disturb, disturb]),
+        "keys" => (run_through, &[flip, disturb]),
+        _ => return Err(Failure::usage(USAGE)),
+    };
+    let online = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
+    let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {e}")))?;
+    let before = objects()?;
+    let end_ns = linux::monotonic_ns() + ns;
+    let mut children = Vec::new();
+    let workers = online.iter().map(|&cpu| (Some(cpu), on_each)).chain(once.iter().map(|&round| (None, round)));
+    for (number, (cpu, round)) in workers.enumerate() {
+        // Neither seed nor number may be 0 for the generator.
+        let random =
+            (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let worker = Worker { page, random: random | 1, end_ns, cpus: online.len() as u32, seen: 0 };
+        match linux::fork().map_err(|e| Failure::new(format!("fork: {e}")))? {
+            Fork::Child => linux::exit_now(work(worker, cpu, round)),
+            Fork::Parent(pid) => children.push(pid),
+        }
+    }
+    for pid in children {
+        let ended = linux::wait_for(pid).map_err(|e| Failure::new(format!("wait: {e}")))?;
+        if ended.status() != 0 {
+            page[FAILURES].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let after = objects()?;
+    let [reads, updates, used_freed] = std::array::from_fn(|i| after[i].wrapping_sub(before[i]));
+    let operations = page[OPERATIONS].load(Ordering::Relaxed);
+    let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed;
+    let objects = if kind == "rcu" { format!(", {reads} reads, {updates} updates") } else { String::new() };
+    write_out(
+        format!("torture {kind}: seed {seed}: {operations} operations{objects}, {failures} failures\n").as_bytes(),
+    );
+    let idle = operations == 0 || kind == "rcu" && (reads == 0 || updates == 0);
+    if failures != 0 || idle { Err(Failure::new("torture failed")) } else { Ok(0) }
+}
+
+/// Reads, updates and uses of freed objects so far.
+fn objects() -> Result<[u64; 3], Failure> {
+    let text = kernel_file::read(&format!("{DEBUG}/torture"))?;
+    let number = |key: &str| {
+        let word = text.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
+        word.and_then(|w| w.parse().ok()).ok_or_else(|| Failure::new(format!("debug/torture has no {key}: {text:?}")))
+    };
+    Ok([number("reads")?, number("updates")?, number("failures")?])
+}
+
+fn work(mut worker: Worker, cpu: Option<u32>, round: Round) -> u8 {
+    if let Some(cpu) = cpu
+        && linux::set_affinity(&[cpu]).is_err()
+    {
+        return 1;
+    }
+    while linux::monotonic_ns() < worker.end_ns {
+        if let Err(error) = round(&mut worker) {
+            write_out(format!("torture: {error}\n").as_bytes());
+            return 1;
+        }
+        worker.page[OPERATIONS].fetch_add(1, Ordering::Relaxed);
+    }
+    0
+}
+
+impl Worker {
+    /// A number below `limit`; xorshift64.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % limit
+    }
+
+    fn sleep(&mut self) {
+        let ns = self.below(300_000);
+        linux::sleep_ns(ns);
+    }
+
+    fn spin(&mut self) {
+        (0..self.below(20_000)).for_each(|i| {
+            std::hint::black_box(i);
+        });
+    }
+}
+
+fn write(file: &str, text: &str) -> Result<(), String> {
+    kernel_file::write(file, text).map_err(|failure| failure.text)
+}
+
+fn lever(name: &str, text: &str) -> Result<(), String> {
+    write(&format!("{DEBUG}/{name}"), text)
+}
+
+fn read_objects(worker: &mut Worker) -> Result<(), String> {
+    let seed = worker.below(u64::MAX);
+    lever("torture_read", &format!("10 {seed}"))?;
+    match worker.below(3) {
+        0 => worker.sleep(),
+        1 => worker.spin(),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn update_objects(worker: &mut Worker) -> Result<(), String> {
+    let seed = worker.below(u64::MAX);
+    lever("torture_update", &format!("10 {seed}"))
+}
+
+fn disturb(worker: &mut Worker) -> Result<(), String> {
+    match worker.below(8) {
+        0 => busy::fork_exit(),
+        1 => {
+            let cpu = worker.below(worker.cpus as u64);
+            lever("nmi", &cpu.to_string())
+        }
+        2 => lever("sync_text", "1"),
+        3 => lever("kernel_page_move", "1"),
+        _ => {
+            worker.sleep();
+            Ok(())
+        }
+    }
+}
+
+fn come_and_go(worker: &mut Worker) -> Result<(), String> {
+    match worker.below(4) {
+        0 => worker.sleep(),
+        1 => worker.spin(),
+        _ => {
+            let text = kernel_file::read_quiesce("debug/kernel_page").map_err(|failure| failure.text)?;
+            let now: u64 = text.trim().parse().map_err(|_| format!("kernel page: {text:?}"))?;
+            // The number only rises; what a stale translation shows is older, or the poison, after which all is older.
+            if now < worker.seen || now > u32::MAX as u64 {
+                return Err(format!("kernel page: {now:#x} after {:#x}", worker.seen));
+            }
+            worker.seen = now;
+        }
+    }
+    Ok(())
+}
+
+fn move_memory(worker: &mut Worker) -> Result<(), String> {
+    let times = 1 + worker.below(4);
+    lever("kernel_page_move", &times.to_string())?;
+    worker.sleep();
+    Ok(())
+}
+
+fn run_through(worker: &mut Worker) -> Result<(), String> {
+    match worker.below(4) {
+        0 => worker.sleep(),
+        1 => worker.spin(),
+        2 => busy::pipe_child()?,
+        _ => (0..50).for_each(|_| {
+            linux::process_group();
+        }),
+    }
+    Ok(())
+}
+
+/// The events whose keys are switched.
+const EVENTS: [&str; 3] = ["sched", "timer", "ipi"];
+
+fn flip(worker: &mut Worker) -> Result<(), String> {
+    const FILE: &str = "/sys/kernel/tracing/set_event";
+    let event = EVENTS[worker.below(EVENTS.len() as u64) as usize];
+    let on = worker.below(2) == 0;
+    write(FILE, &if on { event.to_string() } else { format!("!{event}") })?;
+    let chosen = kernel_file::read(FILE).map_err(|failure| failure.text)?;
+    let is_on = chosen.lines().any(|line| line.starts_with(event));
+    if is_on != on {
+        return Err(format!("{event} is {is_on} and not {on}: {chosen:?}"));
+    }
+    Ok(())
+}
