@@ -384,7 +384,8 @@ fn ask_now(holdouts: &kcore::cpu_set::CpuSet) {
     for cpu in holdouts.iter().filter(|&cpu| !deferred_work::leave(cpu, Deferred::RcuRecheck, site)) {
         let _ = in_kernel.insert(cpu);
     }
-    call_function::call_many_from(&in_kernel, IpiCause::RcuExpedited, on_target, 0, site);
+    let skip = |cpu| deferred_work::leave(cpu, Deferred::RcuRecheck, site);
+    call_function::call_many_unless(&in_kernel, IpiCause::RcuExpedited, on_target, 0, site, skip);
 
     /// Readers keep preemption off: where it is on there is none, and else the next switch comes soon.
     fn on_target(_: usize) {

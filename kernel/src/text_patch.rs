@@ -14,6 +14,7 @@ use kcore::text_poke::{INT3, PokeList, STEPS, Step};
 const BATCH: usize = 64;
 /// The sites that are being patched while CPUs may run into them.
 static POKES: PokeList<BATCH> = PokeList::new();
+static LISTED_TRAPS: AtomicU64 = AtomicU64::new(0);
 static LATE_TRAPS: AtomicU64 = AtomicU64::new(0);
 /// Held while a batch is patched.
 static PATCHING: SpinLock<(), { rank::RCU }> = SpinLock::new(());
@@ -38,6 +39,7 @@ unsafe extern "C" {
 pub fn trapped_at(address: u64) -> Option<u64> {
     loop {
         if let Some(target) = POKES.lookup(address) {
+            LISTED_TRAPS.fetch_add(1, Ordering::Relaxed);
             return Some(target);
         }
         let entry = kcore::static_key::entries(jump_table()).ok()?.find(|entry| entry.code == address)?;
@@ -54,9 +56,9 @@ pub fn trapped_at(address: u64) -> Option<u64> {
     }
 }
 
-/// How often INT3 was executed at a site that did not hold it any more.
-pub fn late_traps() -> u64 {
-    LATE_TRAPS.load(Ordering::Relaxed)
+/// How often INT3 was executed at a site that was listed, and at one that did not hold it any more.
+pub fn traps() -> (u64, u64) {
+    (LISTED_TRAPS.load(Ordering::Relaxed), LATE_TRAPS.load(Ordering::Relaxed))
 }
 
 fn section(start: *const u8, stop: *const u8) -> &'static [u8] {

@@ -97,13 +97,16 @@ pub fn root() -> u64 {
     v & bits::ADDRESS
 }
 
-/// Flush the running CPU's whole TLB, global entries too, by toggling CR4.PGE.
+/// Flush the running CPU's whole TLB, global entries too, by toggling CR4.PGE: a write that changes it flushes (SDM vol. 3A,
+/// "Invalidation of TLBs and Paging-Structure Caches"). Any context: an NMI between the two writes toggles the other way, which
+/// flushes as well; no other flush comes between them, since interrupts are off.
 pub fn flush_all_with_globals() {
     use x86_64::registers::control::{Cr4, Cr4Flags};
+    let _irq_off = super::irq_flag::IrqOff::new();
     let cr4 = Cr4::read();
     // SAFETY: PGE only decides what the TLB keeps.
     unsafe {
-        Cr4::write(cr4 - Cr4Flags::PAGE_GLOBAL);
+        Cr4::write(cr4 ^ Cr4Flags::PAGE_GLOBAL);
         Cr4::write(cr4);
     }
 }

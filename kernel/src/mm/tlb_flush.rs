@@ -103,6 +103,8 @@ pub(super) fn flush(root: u64, range: Range<u64>) {
 /// could use the addresses. What entry code and hardware touch before that is mapped for good. Process context, interrupts on.
 #[track_caller]
 pub fn flush_kernel() {
+    // The CPU that flushes here is the one that `on_each` leaves out.
+    let _pin = crate::spin_lock::PreemptOff::new();
     pt::flush_all_with_globals();
     crate::smp::deferred_work::on_each(&percpu::online(), Deferred::FlushKernelTlb);
 }

@@ -228,6 +228,11 @@ pub fn comm_str(comm: &[u8; 16]) -> &str {
     core::str::from_utf8(&comm[..n]).unwrap_or("?")
 }
 
+/// A comm as the value of a field: blanks would end it.
+pub fn comm_field(comm: &[u8; 16]) -> alloc::string::String {
+    comm_str(comm).chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect()
+}
+
 /// Keep `id` from being given to a new task.
 pub fn hold_id(id: u32) {
     HELD[id as usize / 64].fetch_or(1 << (id % 64), Ordering::Relaxed);

@@ -63,10 +63,22 @@ pub fn call_many_from(
     argument: usize,
     site: &'static Location<'static>,
 ) {
+    call_many_unless(targets, cause, function, argument, site, |_| false);
+}
+
+/// `call_many_from`, without those of which `skip` says that they need no call, when it is their turn.
+pub fn call_many_unless(
+    targets: &CpuSet,
+    cause: IpiCause,
+    function: fn(usize),
+    argument: usize,
+    site: &'static Location<'static>,
+    skip: impl Fn(u32) -> bool,
+) {
     debug_assert!(x86_64::instructions::interrupts::are_enabled(), "two CPUs that call each other would wait for ever");
     let pin = PreemptOff::new();
     let me = percpu::this(&pin).cpu();
-    let mut cpus = targets.iter().filter(|&c| c != me).peekable();
+    let mut cpus = targets.iter().filter(|&c| c != me && !skip(c)).peekable();
     while cpus.peek().is_some() {
         let entries: [Call; AT_ONCE] =
             core::array::from_fn(|_| Call::new(function, argument, Sender::here(cause, site, &pin), true));

@@ -61,7 +61,9 @@ pub fn on_each(targets: &CpuSet, work: Deferred) {
         }
     }
     if !in_kernel.is_empty() {
-        call_function::call_many_from(&in_kernel, cause_of(work), run, work.bit() as usize, site);
+        // Who has left the kernel by the time of its turn is left alone after all.
+        let skip = |cpu| leave(cpu, work, site);
+        call_function::call_many_unless(&in_kernel, cause_of(work), run, work.bit() as usize, site, skip);
     }
 }
 

@@ -21,7 +21,9 @@ const STACK_BYTES: u64 = 4 * PAGE_SIZE;
 const PATIENCE: u32 = 1_000_000;
 
 static TAKING: SpinLock<(), { rank::TICK }> = SpinLock::new(());
-/// The CPU that is asked, plus 1; it stores 0 when it has answered.
+/// In `ASKED`: the CPU writes its answer.
+const ANSWERING: u32 = u32::MAX;
+/// The CPU that is asked, plus 1; `ANSWERING` while it answers, 0 when it has.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 static ADDRESSES: [AtomicU64; DEPTH] = [const { AtomicU64::new(0) }; DEPTH];
 
@@ -42,13 +44,19 @@ pub fn take(cpu: u32) -> Option<ArrayVec<u64, DEPTH>> {
         }
         core::hint::spin_loop();
     }
-    ASKED.store(0, Ordering::SeqCst);
+    // Withdrawn, unless it answers at this moment: then the answer is waited for, so that it is not mixed with the next one.
+    if ASKED.compare_exchange(cpu + 1, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        while ASKED.load(Ordering::Acquire) != 0 {
+            core::hint::spin_loop();
+        }
+    }
     None
 }
 
 /// In the NMI handler of CPU `me`: answer if it is asked. Reads only within the running task's kernel stack, which is mapped.
 pub fn answer(me: &Percpu, frame: &Frame) {
-    if ASKED.load(Ordering::Acquire) != me.cpu() + 1 {
+    // Claimed before it is written: an answer that comes too late is for nobody.
+    if ASKED.compare_exchange(me.cpu() + 1, ANSWERING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
     let top = me.head.kernel_stack_top.load(Ordering::Relaxed);

@@ -292,7 +292,7 @@ system_call! {
                 Ok(0)
             }
             GLOBAL_EXPEDITED => {
-                barrier_on(&cpus_registered(), barrier);
+                barrier_on(cpus_registered, barrier);
                 Ok(0)
             }
             REGISTER_GLOBAL_EXPEDITED => {
@@ -307,7 +307,7 @@ system_call! {
                 if space.membarrier.load(Ordering::SeqCst) & FOR_ITSELF == 0 {
                     return Err(EPERM);
                 }
-                barrier_on(&cpus_running(space.root()), barrier);
+                barrier_on(|| cpus_running(space.root()), barrier);
                 Ok(0)
             }
             REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
@@ -320,7 +320,7 @@ system_call! {
                 if space.membarrier.load(Ordering::SeqCst) & FOR_SYNC_CORE == 0 {
                     return Err(EPERM);
                 }
-                barrier_on(&cpus_running(space.root()), serialise);
+                barrier_on(|| cpus_running(space.root()), serialise);
                 Ok(0)
             }
             _ => Err(EINVAL),
@@ -360,10 +360,13 @@ fn serialise(_: usize) {
     core::arch::x86_64::__cpuid(0);
 }
 
-fn barrier_on(cpus: &CpuSet, barrier: fn(usize)) {
+/// `barrier` on the CPUs that `targets` finds and on this one, which stays the same from the search to the end.
+fn barrier_on(targets: impl FnOnce() -> CpuSet, barrier: fn(usize)) {
+    let _pin = crate::spin_lock::PreemptOff::new();
+    let cpus = targets();
     core::sync::atomic::fence(Ordering::SeqCst);
     barrier(0);
-    crate::smp::call_function::call_many(cpus, IpiCause::Membarrier, barrier, 0);
+    crate::smp::call_function::call_many(&cpus, IpiCause::Membarrier, barrier, 0);
     core::sync::atomic::fence(Ordering::SeqCst);
     let _ = current();
 }

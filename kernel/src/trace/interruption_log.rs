@@ -152,7 +152,7 @@ fn format(i: &Interruption, out: &mut alloc::string::String) {
     let time_ns = tsc::ticks_to_ns(i.start_tsc.wrapping_sub(tsc::boot()));
     let _ = write!(out, "time_ns={time_ns} cpu={} cause={}", i.cpu, i.cause.name());
     if let Some(cpu) = i.sender_cpu {
-        let comm = crate::sched::task::comm_str(&i.sender_comm);
+        let comm = crate::sched::task::comm_field(&i.sender_comm);
         let _ = write!(out, " sender_cpu={cpu} sender_task={} sender_comm={comm}", i.sender_task);
     }
     if i.site != 0 {

@@ -65,7 +65,7 @@ const KEYS: [(&StaticKey, EventMask); 11] = [
 const INTERRUPTION_KEYS: [&StaticKey; 4] = [&INTERRUPTS, &INTERRUPTIONS, &SENDERS, &NMI];
 
 /// Keys with sites in entry text or on an NMI's way: switched at boot or never.
-const BOOT_ONLY: [&StaticKey; 3] = [&TRACE_SYSCALLS, &TRACE_CONTEXT, &NMI];
+const BOOT_ONLY: [&StaticKey; 4] = [&TRACE_SYSCALLS, &TRACE_CONTEXT, &NMI, &INTERRUPTIONS];
 
 fn is_boot_only(key: &StaticKey) -> bool {
     BOOT_ONLY.iter().any(|k| core::ptr::eq(*k, key))

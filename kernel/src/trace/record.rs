@@ -25,10 +25,11 @@ macro_rules! trace_point {
 #[inline(always)]
 pub fn record<P: Pinned>(pin: &P, flags: Flags, data: Data) {
     let trace = &percpu::this(pin).trace;
-    if trace.enabled.load(Ordering::Relaxed) & data.event().mask().0 == 0 {
+    // Acquire: who sees the mask sees the ring that was stored before it. A plain load on x86_64.
+    if trace.enabled.load(Ordering::Acquire) & data.event().mask().0 == 0 {
         return;
     }
-    // SAFETY: the mask is not empty, so the ring was stored before it, for good, while this CPU waited.
+    // SAFETY: the mask is not empty, so the ring was stored before it, for good.
     let ring = unsafe { &*trace.events.load(Ordering::Relaxed) };
     let task = crate::sched::current().tid();
     ring.push(Record { tsc: tsc::now(), flags, task, data }.encode());

@@ -57,14 +57,21 @@ pub enum Refused {
 /// Add or take away events while all CPUs run. No CPU is interrupted that is in user mode or idle. Process context.
 pub fn choose(change: impl FnOnce(EventMask) -> EventMask) -> Result<(), Refused> {
     let guard = CHOOSING.lock();
-    let events = change(selected());
+    let before = selected();
+    let events = change(before);
     if !key::out_of_reach(events).is_empty() {
         return Err(Refused::BootOnly);
     }
     // Who records loses its mask before its key, and gets its key before its mask.
-    SELECTED.store(events.0 & selected().0, Ordering::Relaxed);
+    SELECTED.store(events.0 & before.0, Ordering::Relaxed);
     apply();
-    key::switch(events).map_err(Refused::Patch)?;
+    if let Err(error) = key::switch(events) {
+        // Back, as far as the table lets it: nothing was chosen.
+        let _ = key::switch(before);
+        SELECTED.store(before.0, Ordering::Relaxed);
+        apply();
+        return Err(Refused::Patch(error));
+    }
     SELECTED.store(events.0, Ordering::Relaxed);
     attach();
     drop(guard);
@@ -113,6 +120,7 @@ pub fn is_on() -> bool {
 
 /// Record, or stop recording.
 pub fn set_on(on: bool) {
+    let _guard = CHOOSING.lock();
     ON.store(on, Ordering::Relaxed);
     apply();
 }
@@ -125,6 +133,7 @@ pub fn cpus() -> CpuSet {
 
 /// Let these CPUs record and no others.
 pub fn set_cpus(cpus: &CpuSet) {
+    let _guard = CHOOSING.lock();
     for (word, bits) in LEFT_OUT.iter().zip(cpus.words()) {
         word.store(!bits, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@ pub const CLOCKS: usize = 16;
 /// The page's content.
 #[repr(C)]
 pub struct Page {
-    /// Bit N: clock N can be read here. 0 before calibration, and where the time-stamp counter is not trusted: ask the kernel.
+    /// Bit N: clock N can be read here. 0 before calibration: ask the kernel.
     clocks: AtomicU32,
     /// How a program learns its CPU: one of `cpu_by`.
     cpu_by: AtomicU32,

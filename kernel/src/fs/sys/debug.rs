@@ -2,7 +2,7 @@
 //!
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
-//! kernel text does; `late_traps` is how often a CPU met a breakpoint that was gone already (`text_patch::trapped_at`).
+//! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
 //! A CPU's number written to `nmi` sends it one; `torture…` is in torture.rs.
 
@@ -43,8 +43,9 @@ pub static ITEMS: &[Item] = &[
         }
         stack_sample::take(cpu).map(|_| ()).ok_or(errno::EAGAIN)
     }),
-    Item::File("late_traps", |_, out| {
-        let _ = writeln!(out, "{}", crate::text_patch::late_traps());
+    Item::File("traps", |_, out| {
+        let (listed, late) = crate::text_patch::traps();
+        let _ = writeln!(out, "listed={listed} late={late}");
         Ok(())
     }),
     Item::File("kernel_stacks", |_, out| {
@@ -106,7 +107,10 @@ fn read_page(_: u64, out: &mut String) -> Result<(), Errno> {
         move_page().ok_or(errno::ENOMEM)?;
     }
     let page = PAGE.lock();
-    // SAFETY: once it is reserved the page is mapped whenever the lock is open, unless memory ran out while it moved.
+    if *page == 0 {
+        return Err(errno::ENOMEM); // it ran out while another moved the page
+    }
+    // SAFETY: the page that is reserved is mapped whenever the lock is open.
     let word = unsafe { (*page as *const u64).read_volatile() };
     drop(page);
     let _ = writeln!(out, "{word}");

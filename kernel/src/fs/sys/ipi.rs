@@ -42,7 +42,7 @@ fn line(cpu: u32, l: &Line, out: &mut String) {
         }
         // SAFETY: only `smp::ipi` writes sites, from `&'static Location`.
         let site = unsafe { &*(last.site as *const Location<'static>) };
-        let comm = super::quiesce::field(task::comm_str(&last.comm));
+        let comm = task::comm_field(&last.comm);
         let _ = write!(out, " site={}:{} task={} comm={comm}", site.file(), site.line(), last.task);
     }
     out.push('\n');

@@ -108,14 +108,9 @@ fn cpu_line(cpu: u32, area: &Percpu, out: &mut String) {
         tracked as u32
     );
     if let Some(running) = sched::running_on(cpu) {
-        let _ = write!(out, " task={} comm={}", running.tid(), field(task::comm_str(&running.comm())));
+        let _ = write!(out, " task={} comm={}", running.tid(), task::comm_field(&running.comm()));
     }
     out.push('\n');
-}
-
-/// A name as the value of a field: blanks would end it.
-pub fn field(name: &str) -> String {
-    name.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect()
 }
 
 fn entries(cpu: u64, out: &mut String) -> Result<(), Errno> {
@@ -135,7 +130,7 @@ fn origin(site: Site, task: u32, comm: &[u8; 16], out: &mut String) {
         let _ = write!(out, " site={}:{}", site.file(), site.line());
     }
     if comm[0] != 0 {
-        let _ = write!(out, " task={task} comm={}", field(task::comm_str(comm)));
+        let _ = write!(out, " task={task} comm={}", task::comm_field(comm));
     }
 }
 

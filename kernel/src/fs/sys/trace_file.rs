@@ -62,6 +62,9 @@ impl TraceFile {
 impl File for TraceFile {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         let room = to.left().min(READ_MAX);
+        if room == 0 {
+            return Ok(0);
+        }
         let mut text = core::mem::take(&mut *self.left.lock());
         loop {
             while text.len() < room {
@@ -69,9 +72,11 @@ impl File for TraceFile {
                 line(&entry, &mut text);
             }
             if !text.is_empty() || self.own.is_some() {
-                let rest = text.split_off(text.floor_char_boundary(room));
-                *self.left.lock() = rest;
-                return to.put(text.as_bytes());
+                let given = text.floor_char_boundary(room);
+                let put = to.put(&text.as_bytes()[..given]);
+                // What could not be given is kept for the next read.
+                *self.left.lock() = text.split_off(if put.is_ok() { given } else { 0 });
+                return put;
             }
             if how.nonblock {
                 return Err(errno::EAGAIN);

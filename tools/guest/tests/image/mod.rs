@@ -1,6 +1,7 @@
 //! A directory with the programs as the image has them in /bin, and a root with kernel files; removed when dropped.
 
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,7 +61,16 @@ impl Image {
     /// Runs a program with `input` on its standard input.
     pub fn run_with(&self, words: &[&str], input: &str) -> Ended {
         use std::io::Write;
-        let mut child = Command::new(self.dir.join("bin").join(words[0]))
+        let mut command = Command::new(self.dir.join("bin").join(words[0]));
+        // The tests themselves may run where SIGINT is ignored, as a background job does; the programs shall not inherit that.
+        let interruptible = || {
+            // SAFETY: signal(2) with SIG_DFL is allowed between fork and exec.
+            unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+            Ok(())
+        };
+        // SAFETY: the closure calls signal(2) alone, which is async-signal-safe.
+        unsafe { command.pre_exec(interruptible) };
+        let mut child = command
             .args(&words[1..])
             .env("PATH", self.dir.join("bin"))
             .env("QUIESCE_ROOT", &self.dir)
