@@ -19,7 +19,7 @@ fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
     println!("{line}");
     assert!(line.ends_with(", 0 failures") && !told.contains("torture failed"), "{told}");
     if kind == "keys" {
-        println!("late traps: {}", guest.command("cat /sys/kernel/quiesce/debug/late_traps")?.trim());
+        println!("traps: {}", guest.command("cat /sys/kernel/quiesce/debug/traps")?.trim());
     }
     guest.power_off()?.assert_clean();
     Ok(())
