@@ -77,7 +77,7 @@ fn stacks_of_ended_tasks_go_back() -> Outcome {
     let many = (0..60).map(|_| "sleep 0.5 &").collect::<Vec<_>>().join(" ; ");
     guest.command(&format!("{many} ; wait %2; sleep 1"))?;
     let stacks = guest.command("cat /sys/kernel/quiesce/debug/kernel_stacks")?;
-    let trimmed = stacks.split("trimmed=").nth(1).and_then(|n| n.trim().parse::<u64>().ok());
+    let trimmed = stacks.split("trimmed=").nth(1).and_then(|n| n.split_whitespace().next()?.parse::<u64>().ok());
     assert!(trimmed.is_some_and(|n| n > 0), "{stacks}");
     let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
     let (sent, avoided) = ledger(&text, 3, "kernel_tlb_flush")?;
