@@ -3,12 +3,13 @@
 use scenarios::{Outcome, Vm};
 
 /// What `crash` is told, what the kernel says, what the shell says.
-const FAULTS: [(&str, &str, &str); 7] = [
+const FAULTS: [(&str, &str, &str); 8] = [
     ("null", "segfault at 0 ip ", "SIGSEGV"),
     ("text", "error 7", "SIGSEGV"),
     ("kernel", "segfault at ffffffff80000000 ip ", "SIGSEGV"),
     ("stack", "segfault at 7ff", "SIGSEGV"),
     ("priv", "general protection fault ip ", "SIGSEGV"),
+    ("jump", "general protection fault ip ", "SIGSEGV"),
     ("div", "divide error ip ", "SIGFPE"),
     ("ud", "invalid opcode ip ", "SIGILL"),
 ];

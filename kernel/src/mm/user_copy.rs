@@ -152,7 +152,7 @@ raw_fpu! {
 /// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`, with `description` in the bytes that
 /// hardware leaves alone. Needs no pin: the CPU always holds the running task's state.
 pub fn store_fpu(to: u64, description: &[u64; 3]) -> Result<(), Fault> {
-    check(to, fpu::area_size())?;
+    check(to, fpu::area_size() as u64)?;
     // SAFETY: checked; the instruction stores `area_size` bytes at most.
     let failed = unsafe {
         if fpu::has_xsave() {
@@ -171,7 +171,7 @@ pub fn store_fpu(to: u64, description: &[u64; 3]) -> Result<(), Fault> {
 
 /// Load the running task's FPU state from user address `from`. A malformed area is refused.
 pub fn load_fpu(from: u64) -> Result<(), Fault> {
-    check(from, fpu::area_size())?;
+    check(from, fpu::area_size() as u64)?;
     if !from.is_multiple_of(64) {
         return Err(Fault);
     }
@@ -180,8 +180,10 @@ pub fn load_fpu(from: u64) -> Result<(), Fault> {
     if failed == 0 { Ok(()) } else { Err(Fault) }
 }
 
-fn check(user: u64, len: usize) -> Result<(), Fault> {
-    match user.checked_add(len as u64) {
+/// Whether `len` bytes at `user` can be user memory at all; whether they are mapped shows when they are used.
+#[inline]
+pub fn check(user: u64, len: u64) -> Result<(), Fault> {
+    match user.checked_add(len) {
         Some(end) if end <= USER_END => Ok(()),
         _ => Err(Fault),
     }
@@ -189,7 +191,7 @@ fn check(user: u64, len: usize) -> Result<(), Fault> {
 
 /// Read `to.len()` bytes at user address `from`.
 pub fn read_bytes(from: u64, to: &mut [u8]) -> Result<(), Fault> {
-    check(from, to.len())?;
+    check(from, to.len() as u64)?;
     // SAFETY: `to` is valid; `from` was checked.
     match unsafe { raw_copy(to.as_mut_ptr() as u64, from, to.len() as u64) } {
         0 => Ok(()),
@@ -199,7 +201,7 @@ pub fn read_bytes(from: u64, to: &mut [u8]) -> Result<(), Fault> {
 
 /// Write `from` at user address `to`.
 pub fn write_bytes(to: u64, from: &[u8]) -> Result<(), Fault> {
-    check(to, from.len())?;
+    check(to, from.len() as u64)?;
     // SAFETY: `from` is valid; `to` was checked.
     match unsafe { raw_copy(to, from.as_ptr() as u64, from.len() as u64) } {
         0 => Ok(()),
@@ -222,7 +224,7 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// Read a plain value at user address `from`, which need not be aligned.
 pub fn read<T: Plain>(from: u64) -> Result<T, Fault> {
-    check(from, size_of::<T>())?;
+    check(from, size_of::<T>() as u64)?;
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: `value` has room for its size; `from` was checked.
     match unsafe { raw_copy(value.as_mut_ptr() as u64, from, size_of::<T>() as u64) } {

@@ -62,6 +62,8 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     })?;
     if let Some(range) = &plan.interp {
         let name = bytes_of(&file).get(range.clone()).unwrap_or(&[]);
+        // As on Linux, an interpreter that is not there, or is no program, says so itself.
+        file_at(work_dir, name)?;
         let name = core::str::from_utf8(name).unwrap_or("?");
         crate::info!(
             "{}: needs the interpreter {name}: only static programs run",

@@ -158,17 +158,19 @@ fn known_descriptor(fd: u64) -> Result<usize, Errno> {
     file(fd).map(|_| 0)
 }
 
+/// The user's bytes of a transfer. What cannot be user memory is refused before the file is touched or waited for, as in Linux.
 #[inline]
-fn buffer(at: u64, len: u64) -> UserBuffer<'static> {
-    UserBuffer::new(at, (len as usize).min(MAX_TRANSFER))
+fn buffer(at: u64, len: u64) -> Result<UserBuffer<'static>, Errno> {
+    user_copy::check(at, len)?;
+    Ok(UserBuffer::new(at, (len as usize).min(MAX_TRANSFER)))
 }
 
 fn read(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    file(fd)?.read(&mut buffer(at, len), None)
+    file(fd)?.read(&mut buffer(at, len)?, None)
 }
 
 fn write(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    file(fd)?.write(&mut buffer(at, len), None)
+    file(fd)?.write(&mut buffer(at, len)?, None)
 }
 
 /// The file of a transfer at an offset.
@@ -184,11 +186,11 @@ fn seekable(fd: u64, offset: u64) -> Result<Arc<OpenFile>, Errno> {
 }
 
 fn pread64(fd: u64, at: u64, len: u64, offset: u64) -> Result<usize, Errno> {
-    seekable(fd, offset)?.read(&mut buffer(at, len), Some(offset))
+    seekable(fd, offset)?.read(&mut buffer(at, len)?, Some(offset))
 }
 
 fn pwrite64(fd: u64, at: u64, len: u64, offset: u64) -> Result<usize, Errno> {
-    seekable(fd, offset)?.write(&mut buffer(at, len), Some(offset))
+    seekable(fd, offset)?.write(&mut buffer(at, len)?, Some(offset))
 }
 
 /// The stretches of a vectored transfer.
@@ -203,6 +205,7 @@ fn stretches(at: u64, count: u64) -> Result<Vec<Stretch>, Errno> {
         if len > i64::MAX as u64 {
             return Err(errno::EINVAL);
         }
+        user_copy::check(base, len)?;
         let len = (len as usize).min(left);
         left -= len;
         out.push(Stretch { at: base, len });

@@ -267,7 +267,8 @@ pub(super) fn utimensat(dirfd: u64, path: u64, times: u64, flags: u64) -> Result
             Some([seconds, ns])
         }
     };
-    if path == 0 {
+    // Without a path it is the descriptor's file; the working directory is none.
+    if path == 0 && dirfd as i32 != CWD as i32 {
         let open = file(dirfd)?;
         return open.inode().map_or(Ok(0), |inode| set_time(inode, time));
     }

@@ -3,10 +3,10 @@
 use crate::entry::{Args, Failure, Outcome};
 use core::arch::asm;
 
-const USAGE: &str = "usage: crash null|text|div|ud|priv|kernel|stack";
+const USAGE: &str = "usage: crash null|text|div|ud|priv|kernel|jump|stack";
 
 /// `crash KIND`: a write to address 0, a write to its own code, a division by zero, an undefined instruction, a privileged
-/// instruction, a read of kernel memory, endless recursion.
+/// instruction, a read of kernel memory, a jump to an address that is not canonical, endless recursion.
 pub fn main(args: &Args) -> Outcome {
     let [kind] = args.rest() else { return Err(Failure::usage(USAGE)) };
     match kind.as_str() {
@@ -22,6 +22,8 @@ pub fn main(args: &Args) -> Outcome {
         "priv" => unsafe { asm!("cli") },
         // SAFETY: (1) the address belongs to the kernel, so the load faults and nothing comes after it.
         "kernel" => unsafe { asm!("mov {0}, [{0}]", inout(reg) 0xffff_ffff_8000_0000u64 => _) },
+        // SAFETY: (1) nothing can be at the address, so the jump faults and nothing comes after it.
+        "jump" => unsafe { asm!("jmp {0}", in(reg) 0xdead_0000_0000_0000u64) },
         "stack" => return Ok(deeper(0)),
         _ => return Err(Failure::usage(format!("no kind {kind} ({USAGE})"))),
     }

@@ -6,17 +6,19 @@ use crate::output::{describe, write_out};
 use std::fs::File;
 use std::io::Write;
 
-const USAGE: &str = "usage: exhaust memory|processes|file";
+const USAGE: &str = "usage: exhaust memory|processes|forks|file";
 /// Processes at most.
 const PROCESSES: usize = 2000;
 const BLOCK: usize = 1 << 20;
 
-/// `exhaust KIND`: touches new memory until it is killed; forks up to 2000 sleepers; fills a file and removes it.
+/// `exhaust KIND`: touches new memory until it is killed; forks up to 2000 sleepers; forks, and the children fork too,
+/// until the kernel refuses; fills a file and removes it.
 pub fn main(args: &Args) -> Outcome {
     let [kind] = args.rest() else { return Err(Failure::usage(USAGE)) };
     match kind.as_str() {
         "memory" => take_memory(),
         "processes" => fork_sleepers(),
+        "forks" => fork_without_end(),
         "file" => fill_file(),
         _ => Err(Failure::usage(format!("no kind {kind} ({USAGE})"))),
     }
@@ -56,6 +58,31 @@ fn fork_sleepers() -> Outcome {
         let _ = linux::wait_for(pid);
     }
     write_out(format!("exhaust: {} processes, then: {end}\n", children.len()).as_bytes());
+    Ok(0)
+}
+
+/// A child and all that come from it fork as fast as they can, in a group of their own, which is killed when the kernel refuses.
+fn fork_without_end() -> Outcome {
+    let fail = |e: std::io::Error| Failure::new(describe(&e));
+    let told = linux::pipe().map_err(fail)?;
+    let Fork::Parent(group) = linux::fork().map_err(fail)? else {
+        let _ = linux::set_process_group(0, 0);
+        loop {
+            if let Err(error) = linux::fork() {
+                let _ = linux::write_all(told.1, describe(&error).as_bytes());
+                linux::sleep_ns(1_000_000_000);
+            }
+        }
+    };
+    let mut text = [0; 64];
+    let length = linux::read(told.0, &mut text).map_err(fail)?;
+    // Those that a fork was making at the time belong to the group too: again until nobody is left.
+    while linux::kill(-group, libc::SIGKILL).is_ok() {
+        let _ = linux::wait_for(group); // its children are process 1's
+        linux::sleep_ns(1_000_000);
+    }
+    let text = String::from_utf8_lossy(&text[..length]);
+    write_out(format!("exhaust: forks without end, then: {text}\n").as_bytes());
     Ok(0)
 }
 

@@ -3,8 +3,11 @@
 //! Runs as process 1 (`init=/bin/calls`, then powers off) or from the shell, and on Linux too, which shows that the checks are right.
 //! Prints `ok NAME` or `FAILED NAME: why` a line, then `calls: N of M passed`.
 
+mod fault;
 mod memory;
+mod pointer;
 mod process;
+mod program_file;
 mod signal;
 mod thread;
 mod time;
@@ -68,8 +71,17 @@ pub fn main(args: &Args) -> Outcome {
         crate::program::init::open_console();
     }
     let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
-    let groups: [&[(&str, Check)]; 6] =
-        [process::CHECKS, signal::CHECKS, memory::CHECKS, thread::CHECKS, time::CHECKS, vdso::CHECKS];
+    let groups: [&[(&str, Check)]; 9] = [
+        process::CHECKS,
+        signal::CHECKS,
+        memory::CHECKS,
+        thread::CHECKS,
+        time::CHECKS,
+        vdso::CHECKS,
+        pointer::CHECKS,
+        fault::CHECKS,
+        program_file::CHECKS,
+    ];
     let (mut passed, mut all) = (0, 0);
     for (name, check) in groups.into_iter().flatten() {
         if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
