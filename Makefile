@@ -103,11 +103,11 @@ trace:
 mutants:
 	@$(HOST) mutants
 
-# The long forms: more seconds of silence, storm and torture, grace periods at more sizes.
+# The long forms: more seconds of silence, storm and torture, grace periods at more sizes, more random system calls.
 .PHONY: test-long
 test-long: test
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu --test storm --test torture --test grace_periods \
-		-- --test-threads=2
+		--test fuzz -- --test-threads=2 --nocapture
 
 # Torture with a thread for each CPU: a third of the time for each kind.
 .PHONY: soak

@@ -86,6 +86,9 @@ fn bring_up() -> Result<Infallible, &'static str> {
     info!("Quiesce {} ({nr_cpus} CPUs, {} MiB)", env!("CARGO_PKG_VERSION"), mm::frame::ram_bytes() >> 20);
     info!("Command line: {cmdline}");
     params.complaints.iter().for_each(|c| warning!("{c}"));
+    if params.complaints_lost > 0 {
+        warning!("{} more complaints about the command line left out", params.complaints_lost);
+    }
     info!(
         "{} ({} kHz), APIC in {} mode, its timer {}",
         time::calibrate::verdict(&features),

@@ -26,6 +26,18 @@ fn no_program_takes_the_kernel_down() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_fork_bomb_is_survived() -> Outcome {
+    let mut guest = Vm::new().smp(2).mem("96M").limit(180).spawn()?;
+    guest.prompt()?;
+    let bomb = guest.command("exhaust forks")?;
+    assert!(bomb.contains("exhaust: forks without end, then: "), "{bomb}");
+    let left = guest.command("ps")?;
+    assert!(!left.contains("exhaust"), "{left}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
 /// N of `exhaust: N MiB written`; 0 if it is not there.
 fn blocks(text: &str) -> u64 {
     text.split("exhaust: ").nth(1).and_then(|t| t.split(' ').next()).and_then(|t| t.parse().ok()).unwrap_or(0)

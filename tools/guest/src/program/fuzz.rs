@@ -108,7 +108,7 @@ fn collect(pid: linux::Pid) -> Result<bool, Failure> {
     let fail = |e: std::io::Error| Failure::new(format!("wait: {}", describe(&e)));
     let start_ns = linux::monotonic_ns();
     let mut late = false;
-    while linux::wait(pid, Wait::Look).map_err(fail)?.is_none() {
+    while linux::wait(pid, Wait::Poll).map_err(fail)?.is_none() {
         if !late && linux::monotonic_ns().saturating_sub(start_ns) > PATIENCE_NS {
             late = true;
             let _ = linux::kill(pid, libc::SIGKILL); // it may have ended this moment
