@@ -108,7 +108,7 @@ fn segments() -> Result<(), String> {
     never_runs("cut before its code", &program()[..CODE - 16])?;
     never_runs("nothing to load", &with(&[(FIRST, &[0]), (SECOND, &[0])]))?;
     never_runs("more bytes than memory", &with(&[(FIRST + 40, &1u64.to_le_bytes())]))?;
-    for base in [0x8000_0000_0000u64, 0xffff_ffff_8000_0000, u64::MAX & !0xfff, 0x7fff_ffff_f000] {
+    for base in [0x8000_0000_0000u64, 0xffff_ffff_8000_0000, !0xfff, 0x7fff_ffff_f000] {
         never_runs("segment in the wrong place", &with(&[(FIRST + 16, &base.to_le_bytes())]))?;
     }
     for size in [1u64 << 47, 1 << 62, u64::MAX, u64::MAX - 0x40_0000] {
