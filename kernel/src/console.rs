@@ -72,10 +72,10 @@ impl Write for Raw {
     }
 }
 
-/// One line with its time.
+/// One line with its time. The time is read under the lock, so that it never runs back from line to line.
 pub fn print(severity: u8, args: fmt::Arguments<'_>) {
-    let us = tsc::now_ns() / 1000;
     let mut log = LOG.lock_irq();
+    let us = tsc::now_ns() / 1000;
     let serial = severity < LEVEL.load(Ordering::Relaxed);
     let _ = writeln!(Sink { log: &mut log, serial }, "[{:5}.{:06}] {args}", us / 1_000_000, us % 1_000_000);
 }

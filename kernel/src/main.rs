@@ -96,6 +96,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
         if apic::is_x2apic() { "x2APIC" } else { "xAPIC" },
         if apic::is_timer_in_deadline_mode() { "in TSC-deadline mode" } else { "one-shot" }
     );
+    panic::set_timeout(params.panic_timeout);
     time::tick::set_hz(params.hz);
     smp::deferred_work::set_enabled(params.defer);
     isolation::housekeeping::init(&params);
@@ -112,11 +113,11 @@ fn bring_up() -> Result<Infallible, &'static str> {
     let idle = sched::task::new_idle(0).ok_or("out of memory for the idle task")?;
     sched::init_cpu(idle, &irq_off);
     let wanted = params.cpus_to_start(nr_cpus);
-    let online = smp::bring_up::start_others(&boot, wanted, features)?;
+    let online = smp::bring_up::prepare_others(&boot, wanted)?;
     trace::rings::attach();
     route_interrupts(&boot, &params.irq_affinity);
     smp::bring_up::join(me, &irq_off);
-    smp::bring_up::release();
+    smp::bring_up::start_others(&boot, online, features);
     info!("{online} of {nr_cpus} CPUs up");
     // 8. Kernel threads, then the first program.
     arch::cpu_head::preempt_enable_no_resched();

@@ -9,7 +9,7 @@ use crate::arch::tsc;
 use crate::console::print_dying;
 use crate::entry::frame::Frame;
 use crate::percpu;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use kcore::ipi_ledger::IpiCause;
 use kcore::trace_event::Record;
 use kcore::trace_ring::{Cursor, Next};
@@ -19,6 +19,31 @@ const LAST_TRANSITIONS: u64 = 8;
 
 /// CPU number + 1 of the CPU that panics.
 static OWNER: AtomicU32 = AtomicU32::new(0);
+
+macro_rules! say {
+    ($($arg:tt)*) => { print_dying(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+/// `panic=`, in seconds.
+static TIMEOUT_S: AtomicI32 = AtomicI32::new(0);
+
+/// `panic=`: what the end waits for, Linux's meaning; under QEMU's debug-exit device 0 ends the machine too.
+pub fn set_timeout(seconds: i32) {
+    TIMEOUT_S.store(seconds, Ordering::Relaxed);
+}
+
+/// The end with the failure code, after the time that `panic=` gives.
+fn leave() -> ! {
+    let seconds = TIMEOUT_S.load(Ordering::Relaxed);
+    if seconds > 0 {
+        say!("panic={seconds}: the end in {seconds} seconds");
+        let until_ns = tsc::now_ns().saturating_add(seconds as u64 * 1_000_000_000);
+        while tsc::now_ns() < until_ns {
+            core::hint::spin_loop();
+        }
+    }
+    if seconds == 0 { end(End::Failure) } else { end(End::FailureRestart) }
+}
 
 /// Whether the kernel is dying.
 #[cfg(debug_assertions)]
@@ -30,10 +55,6 @@ pub fn in_progress() -> bool {
 pub fn stops(cpu: u32) -> bool {
     let owner = OWNER.load(Ordering::Relaxed);
     owner != 0 && owner != cpu + 1
-}
-
-macro_rules! say {
-    ($($arg:tt)*) => { print_dying(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
 #[panic_handler]
@@ -98,7 +119,7 @@ pub fn exception_in_kernel(frame: &Frame, vector: u64, address: u64) -> ! {
 pub fn cannot_go_on(why: core::fmt::Arguments<'_>) -> ! {
     begin();
     say!("kernel: cannot go on: {why}");
-    end(End::Failure)
+    leave()
 }
 
 /// Take the console and stop the others. A panic in a panic ends here; a second CPU's panic waits to be stopped.
@@ -163,7 +184,7 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
     backtrace(rbp);
     say!("end of epitaph");
     crate::trace::stream::finish_dying();
-    end(End::Failure)
+    leave()
 }
 
 /// The last records of this CPU, if it is traced. Reads the ring as any reader does: no lock.

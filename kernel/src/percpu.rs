@@ -81,9 +81,7 @@ pub unsafe fn init_boot_cpu() {
 /// # Safety
 /// 1. Interrupts are off; 2. `area` belongs to this CPU alone and lives for ever; 3. no other CPU has number `cpu`.
 pub unsafe fn install(area: &'static Percpu, cpu: u32) {
-    area.head.self_ptr.store(area as *const _ as u64, Ordering::Relaxed);
-    area.head.cpu.store(cpu, Ordering::Relaxed);
-    AREAS[cpu as usize].store(area as *const _ as *mut _, Ordering::Release);
+    publish(area, cpu);
     let mut gs = x86_64::registers::model_specific::Msr::new(0xc000_0101);
     let mut user_gs = x86_64::registers::model_specific::Msr::new(0xc000_0102);
     // SAFETY: the caller's conditions make it this CPU's area; user GS starts at 0.
@@ -93,6 +91,13 @@ pub unsafe fn install(area: &'static Percpu, cpu: u32) {
     }
 }
 
+/// Make `area` the one that `get` finds for CPU `cpu`, which may not run yet. Boot CPU, or that CPU itself.
+pub fn publish(area: &'static Percpu, cpu: u32) {
+    area.head.self_ptr.store(area as *const _ as u64, Ordering::Relaxed);
+    area.head.cpu.store(cpu, Ordering::Relaxed);
+    AREAS[cpu as usize].store(area as *const _ as *mut _, Ordering::Release);
+}
+
 /// The running CPU's area.
 #[inline(always)]
 pub fn this<P: Pinned>(_: &P) -> &'static Percpu {
@@ -100,7 +105,7 @@ pub fn this<P: Pinned>(_: &P) -> &'static Percpu {
     unsafe { &*(cpu_head::read_u64::<{ offset::SELF }>() as *const Percpu) }
 }
 
-/// The area of CPU `cpu`, if it ever came up.
+/// The area of CPU `cpu`, if it came up, or is about to.
 #[inline]
 pub fn get(cpu: u32) -> Option<&'static Percpu> {
     let p = AREAS.get(cpu as usize)?.load(Ordering::Acquire);

@@ -55,9 +55,28 @@ fn without_init() -> Outcome {
     fails_naming(Vm::new().initrd(root.finish()), &["/init: not found in the root archive"])
 }
 
+fn init_is(program: &[u8], named: &str) -> Outcome {
+    let mut root = Archive::default();
+    root.program("init", program);
+    fails_naming(Vm::new().initrd(root.finish()), &[named, "/init: cannot be run"])
+}
+
 #[test]
 fn init_is_no_program() -> Outcome {
-    let mut root = Archive::default();
-    root.program("init", b"hello, this is no program");
-    fails_naming(Vm::new().initrd(root.finish()), &["/init: cannot be run"])
+    init_is(b"hello, this is no program", "/init: not an ELF file")
+}
+
+#[test]
+fn init_is_an_elf_file_that_cannot_be_run() -> Outcome {
+    let tree = Tree::find(None)?;
+    let whole = image::loadable_part(&tree.target.join("x86_64-unknown-linux-musl/release/spin"))?;
+    let changed = |at: usize, byte: u8| {
+        let mut elf = whole.clone();
+        elf[at] = byte;
+        elf
+    };
+    init_is(&whole[..whole.len() / 2], "bytes lie outside the file")?;
+    init_is(&whole[..40], "/init: ELF file truncated: file header incomplete")?;
+    init_is(&changed(4, 1), "/init: 32-bit ELF file")?;
+    init_is(&changed(18, 0xb7), "/init: ELF file for machine 183")
 }

@@ -1,5 +1,6 @@
 //! Scenario: a boot parameter that is wrong is named on the console, with what was done instead, and the kernel boots.
 
+use host::qemu::End;
 use scenarios::{Outcome, Vm};
 
 fn says(parameters: &str, wanted: &[&str]) -> Outcome {
@@ -15,39 +16,49 @@ fn says(parameters: &str, wanted: &[&str]) -> Outcome {
 #[test]
 fn nonsense_is_named() -> Outcome {
     says(
-        "nohz_full=abc isolcpus=foo,1 hz=abc maxcpus=x rcu_nocbs= quiesce.nosuch=1",
+        "hz=100 nohz_full=abc isolcpus=foo,1 hz=abc maxcpus=x rcu_nocbs= quiesce.nosuch=1 nosmp=4 ftrace=function",
         &[
+            "hz=100: given more than once, the last one counts",
             "nohz_full=abc: ",
             "isolcpus=foo,1: unknown flag foo skipped",
             "hz=abc: not a number from 10 to 10000, using 250",
             "maxcpus=x: not a number",
             "rcu_nocbs=: names no CPU",
             "quiesce.nosuch=1: unknown parameter",
+            "nosmp=4: takes no value, value ignored",
+            "ftrace=function: no such tracer",
+            "1 of 4 CPUs up",
+        ],
+    )
+}
+
+#[test]
+fn all_cpus_isolated_leaves_the_boot_cpu() -> Outcome {
+    says(
+        "nohz_full=0-9 isolcpus=0-3 irqaffinity=3 rcu_nocbs=2",
+        &[
+            "CPU 9 does not exist",
+            "nohz_full: no housekeeping CPU left, boot CPU 0 kept",
+            "isolcpus: no housekeeping CPU left, boot CPU 0 kept",
+            "irqaffinity=3: boot CPU 0 added",
+            "rcu_nocbs=2: changes nothing",
+            "nohz_full=1-3: context tracking on",
             "4 of 4 CPUs up",
         ],
     )
 }
 
 #[test]
-fn of_a_parameter_given_twice_the_last_counts() -> Outcome {
+fn every_parameter_takes_nonsense_in_a_line_of_4_kib() -> Outcome {
+    let line = format!(
+        "nohz_full=3-1 isolcpus=nohz,warp,2-99999999999 irqaffinity=77 maxcpus=-1 loglevel=99 panic=99999999999 init= \
+         ftrace= tp_printk=perhaps hz=-250 rcu_nocbs=1,,,x {} nohz_full=1",
+        "rcu_cpu_stall_timeout=0 ".repeat(170)
+    );
     says(
-        "nohz_full=1 hz=100 nohz_full=2-3",
-        &["nohz_full=1: given more than once, the last one counts", "nohz_full=2-3: context tracking on"],
-    )
-}
-
-#[test]
-fn a_housekeeping_cpu_is_kept() -> Outcome {
-    says("nohz_full=0-9", &["CPU 9 does not exist", "boot CPU 0 kept", "nohz_full=1-3: context tracking on"])
-}
-
-#[test]
-fn every_parameter_takes_nonsense() -> Outcome {
-    says(
-        "nohz_full=3-1 isolcpus=nohz,warp,2-99999999999 irqaffinity=77 maxcpus=-1 loglevel=99 \
-         panic=99999999999 init= ftrace= tp_printk=perhaps hz=-250 rcu_nocbs=1,,,x",
+        &line,
         &[
-            "nohz_full=3-1: ",
+            "nohz_full=3-1: given more than once",
             "isolcpus=nohz,warp,2-99999999999: unknown flag warp skipped",
             "irqaffinity=77: ",
             "maxcpus=-1: not a number from 0 to",
@@ -58,25 +69,19 @@ fn every_parameter_takes_nonsense() -> Outcome {
             "tp_printk=perhaps: takes no value, value ignored",
             "hz=-250: not a number from 10 to 10000",
             "rcu_nocbs=1,,,x: ",
+            "more complaints about the command line left out",
+            "nohz_full=1: context tracking on",
             "4 of 4 CPUs up",
         ],
     )
 }
 
 #[test]
-fn a_line_of_4_kib_is_read_to_its_end() -> Outcome {
-    let long = format!("{} nohz_full=1", "hz=0 ".repeat(800));
-    says(
-        &long,
-        &[
-            "hz=0: given more than once",
-            "more complaints about the command line left out",
-            "nohz_full=1: context tracking on",
-        ],
-    )
-}
-
-#[test]
-fn one_cpu_with_a_value_for_nosmp() -> Outcome {
-    says("nosmp=4", &["nosmp=4: takes no value, value ignored", "1 of 4 CPUs up"])
+fn panic_waits_as_asked_and_ends_with_the_failure_code() -> Outcome {
+    let finished = Vm::new().smp(1).cmdline("panic=1 init=/none").spawn()?.finish()?;
+    assert_eq!(finished.end, End::Panic, "{}", finished.output);
+    for line in ["/none: not found", "panic=1: the end in 1 seconds"] {
+        assert!(finished.output.contains(line), "{}", finished.output);
+    }
+    Ok(())
 }

@@ -65,14 +65,12 @@ pub struct BootParams<'a> {
     pub loglevel: u8,
     /// `quiet` was given.
     pub quiet: bool,
-    /// `panic=`: seconds until the machine ends after a panic; 0 waits for ever, negative does not wait.
+    /// `panic=`: seconds until the machine restarts after a panic; 0 halts for ever, negative restarts at once.
     pub panic_timeout: i32,
     /// `init=`: the program to run as PID 1.
     pub init: Option<&'a str>,
     /// `trace_event=`: groups or events to trace from the start.
     pub trace_events: Vec<&'a str>,
-    /// `ftrace=`: the tracer to start with.
-    pub ftrace: Option<&'a str>,
     /// `tp_printk`: trace events go to the console too.
     pub tp_printk: bool,
     /// `quiesce.defer=`: leave work for the next kernel entry instead of an IPI (default on).
@@ -193,7 +191,6 @@ impl<'a> Reader<'a> {
                 panic_timeout: 0,
                 init: None,
                 trace_events: Vec::new(),
-                ftrace: None,
                 tp_printk: false,
                 defer: true,
                 init_args: Vec::new(),
@@ -265,7 +262,12 @@ impl<'a> Reader<'a> {
             "isolcpus" => self.isolcpus(param),
             // Without a list it is Linux's way to say that CPUs may be offloaded later.
             "rcu_nocbs" if param.value.is_none() => {}
-            "rcu_nocbs" => self.out.rcu_nocbs = self.list(param, param.value.unwrap_or("")),
+            "rcu_nocbs" => {
+                self.out.rcu_nocbs = self.list(param, param.value.unwrap_or(""));
+                if !self.out.rcu_nocbs.is_empty() {
+                    self.complain(param, What::CallbacksElsewhere);
+                }
+            }
             "irqaffinity" => {
                 self.out.irq_affinity = self.list(param, param.value.unwrap_or(""));
                 self.irq_affinity = Some(param).filter(|_| !self.out.irq_affinity.is_empty());
@@ -312,7 +314,7 @@ impl<'a> Reader<'a> {
                     self.complain(param, What::TooMany(MAX_TRACE_EVENTS));
                 }
             }
-            "ftrace" => self.out.ftrace = self.text(param),
+            "ftrace" => self.tracer(param),
             "quiesce.defer" => self.out.defer = self.switch(param, true),
             "nosmp" => self.out.nosmp = self.flag(param),
             "tp_printk" => self.out.tp_printk = self.flag(param),
@@ -325,6 +327,13 @@ impl<'a> Reader<'a> {
                 self.out.loglevel = DEBUG_LOGLEVEL;
             }
             _ => {}
+        }
+    }
+
+    /// The one tracer is `nop`.
+    fn tracer(&mut self, param: Param<'a>) {
+        if self.text(param).is_some_and(|name| name != "nop") {
+            self.complain(param, What::NoTracer);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Ends the machine: QEMU's isa-debug-exit first, then ACPI S5, then halt.
+//! Ends the machine: QEMU's isa-debug-exit first, then ACPI S5 or a reset, then halt.
 //!
 //! Any context, interrupts in any state; never returns.
 
@@ -12,11 +12,14 @@ pub enum End {
     PowerOff,
     /// A panic, or nothing left to run.
     Failure,
+    /// The same, and the machine is to start again where it has no debug-exit device.
+    FailureRestart,
 }
 
 const DEBUG_EXIT: u16 = 0xf4;
+const RESET_CONTROL: u16 = 0xcf9;
 
-/// End the machine. `End::Failure` never uses S5: a runner must see the difference.
+/// End the machine. A failure never uses S5: a runner must see the difference.
 pub fn end(how: End) -> ! {
     SerialPort::new(COM1).drain();
     let value: u32 = if how == End::PowerOff { 0x10 } else { 0x11 };
@@ -24,6 +27,10 @@ pub fn end(how: End) -> ! {
     unsafe { Port::new(DEBUG_EXIT).write(value) };
     if how == End::PowerOff {
         super::acpi::enter_s5();
+    }
+    if how == End::FailureRestart {
+        // SAFETY: port 0xcf9 is the chipset's reset control; 6 is a full reset. Source: Intel ICH9 datasheet, "RST_CNT".
+        unsafe { Port::<u8>::new(RESET_CONTROL).write(6) };
     }
     loop {
         x86_64::instructions::interrupts::disable();

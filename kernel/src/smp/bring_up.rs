@@ -1,4 +1,7 @@
-//! Starting the other CPUs: the loader left them waiting; each gets its area and joins.
+//! Starting the other CPUs: the loader left them waiting; each gets its area, then all are sent off at once and join.
+//!
+//! Called by the boot CPU. A CPU that waits in the loader spins, so everything that must not happen while others run is done before
+//! the first is sent off, and none waits in the kernel: it joins, and halts in its idle task. The work is linear in the CPUs.
 
 use crate::arch::cpu_features::Features;
 use crate::arch::irq_flag::IrqOff;
@@ -8,11 +11,10 @@ use crate::mm::{kernel_map, stack};
 use crate::percpu::{self, Percpu};
 use crate::{entry, isolation::housekeeping, sched};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use limine::mp::Cpu;
 
-static STARTED: AtomicU64 = AtomicU64::new(0);
-static GO: AtomicBool = AtomicBool::new(false);
+static JOINED: AtomicU64 = AtomicU64::new(0);
 static FEATURES: spin::Once<Features> = spin::Once::new();
 
 /// Load what every CPU needs: segments, IDT, control registers, FPU, system calls, APIC.
@@ -62,27 +64,23 @@ struct Handover {
     idle: sched::task::TaskRef,
 }
 
-/// Start up to `wanted` CPUs in all (the boot CPU counts). CPU numbers follow the loader's order, the boot CPU first.
-/// Returns how many are online.
-pub fn start_others(boot: &BootInfo, wanted: u32, features: Features) -> Result<u32, &'static str> {
-    FEATURES.call_once(|| features);
-    let mut started = 1u32;
-    for cpu in boot.cpus.iter().filter(|c| c.lapic_id != boot.boot_apic_id) {
-        if started < wanted {
-            start_one(cpu, started)?;
-            started += 1;
-        } else {
-            // Unused CPUs wait in kernel text, halted, instead of in the loader's memory.
-            cpu.goto_address.write(park);
-        }
-    }
-    while STARTED.load(Ordering::Acquire) < started as u64 - 1 {
-        core::hint::spin_loop();
-    }
-    Ok(started)
+/// The CPUs that the loader holds: all but the boot CPU.
+fn others(boot: &BootInfo) -> impl Iterator<Item = &Cpu> {
+    boot.cpus.iter().copied().filter(|c| c.lapic_id != boot.boot_apic_id)
 }
 
-fn start_one(cpu: &Cpu, number: u32) -> Result<(), &'static str> {
+/// Make the areas and idle tasks of up to `wanted` CPUs in all (the boot CPU counts). CPU numbers follow the loader's order, the boot CPU
+/// first. Returns how many CPUs have one; none of them runs yet.
+pub fn prepare_others(boot: &BootInfo, wanted: u32) -> Result<u32, &'static str> {
+    let mut prepared = 1;
+    for cpu in others(boot).take(wanted.saturating_sub(1) as usize) {
+        prepare_one(cpu, prepared)?;
+        prepared += 1;
+    }
+    Ok(prepared)
+}
+
+fn prepare_one(cpu: &Cpu, number: u32) -> Result<(), &'static str> {
     const NO_MEMORY: &str = "out of memory for per-CPU areas";
     let layout = core::alloc::Layout::new::<Percpu>();
     // SAFETY: the layout is not empty.
@@ -96,11 +94,25 @@ fn start_one(cpu: &Cpu, number: u32) -> Result<(), &'static str> {
         &*p
     };
     let idle = sched::task::new_idle(number).ok_or(NO_MEMORY)?;
-    area.head.cpu.store(number, Ordering::Relaxed);
+    area.apic_id.store(cpu.lapic_id, Ordering::Relaxed);
+    percpu::publish(area, number);
     let handover = Box::new(Handover { area, idle });
     cpu.extra.store(Box::into_raw(handover) as u64, Ordering::Release);
-    cpu.goto_address.write(first_instruction);
     Ok(())
+}
+
+/// Send off the CPUs that `prepare_others` prepared, and wait until all have joined. Everything that must not happen with them running
+/// is done; this CPU has joined.
+pub fn start_others(boot: &BootInfo, prepared: u32, features: Features) {
+    FEATURES.call_once(|| features);
+    let others_prepared = prepared - 1;
+    for (index, cpu) in others(boot).enumerate() {
+        // Unused CPUs wait in kernel text, halted, instead of in the loader's memory.
+        cpu.goto_address.write(if index < others_prepared as usize { first_instruction } else { park });
+    }
+    while JOINED.load(Ordering::Acquire) < u64::from(others_prepared) {
+        core::hint::spin_loop();
+    }
 }
 
 /// Where the loader sends an AP: on to the kernel's tables and its own idle stack.
@@ -109,7 +121,7 @@ fn start_one(cpu: &Cpu, number: u32) -> Result<(), &'static str> {
 /// The loader calls it once per CPU, interrupts off, on its own page tables.
 unsafe extern "C" fn first_instruction(cpu: &Cpu) -> ! {
     let handover = cpu.extra.load(Ordering::Acquire) as *mut Handover;
-    // SAFETY: `start_one` stored the box there, in the direct map; the release pairs with the loader's read of
+    // SAFETY: `prepare_one` stored the box there, in the direct map; the release pairs with the loader's read of
     // goto_address.
     let top = unsafe { (*handover).idle.stack_top() };
     // SAFETY: 1. the kernel's tables map everything used from here on; 2. the idle stack is this CPU's alone.
@@ -143,19 +155,11 @@ unsafe extern "C" fn on_own_stack(handover: *mut Handover) -> ! {
     }
     let irq_off = IrqOff::new();
     sched::init_cpu(idle, &irq_off);
-    STARTED.fetch_add(1, Ordering::AcqRel);
-    while !GO.load(Ordering::Acquire) {
-        core::hint::spin_loop();
-    }
     join(area, &irq_off);
+    JOINED.fetch_add(1, Ordering::AcqRel);
     crate::arch::cpu_head::preempt_enable_no_resched();
     drop(irq_off);
     sched::idle::run()
-}
-
-/// Let the started CPUs join. Everything that must not happen with them running is done.
-pub fn release() {
-    GO.store(true, Ordering::Release);
 }
 
 unsafe extern "C" fn park(_: &Cpu) -> ! {

@@ -70,6 +70,10 @@ pub enum What<'a> {
     WordsBeforeInit,
     /// Has the form of a parameter of ours, and there is none of that name; ignored.
     Unknown,
+    /// `rcu_nocbs=`: no CPU runs its callbacks itself, so nothing changes.
+    CallbacksElsewhere,
+    /// `ftrace=` names a tracer; there is none but `nop`.
+    NoTracer,
     /// A Linux parameter that has no meaning here; ignored.
     Ignored,
 }
@@ -99,6 +103,10 @@ impl fmt::Display for Complaint<'_> {
             What::TooMany(limit) => write!(f, ": more than {limit} words, the rest left out"),
             What::WordsBeforeInit => write!(f, ": arguments for init before it dropped"),
             What::Unknown => write!(f, ": unknown parameter, ignored"),
+            What::CallbacksElsewhere => {
+                write!(f, ": changes nothing, RCU callbacks of all CPUs run on housekeeping CPUs in any case")
+            }
+            What::NoTracer => write!(f, ": no such tracer, ignored; trace_event= chooses what is traced"),
             What::Ignored => write!(f, ": has no meaning here, ignored"),
         }
     }

@@ -35,6 +35,17 @@ fn words_and_quotes_as_linux() {
 }
 
 #[test]
+fn what_changes_nothing_is_said() {
+    let params = resolve("rcu_nocbs=1-2 ftrace=function", 4, 0);
+    let expected = [
+        "rcu_nocbs=1-2: changes nothing, RCU callbacks of all CPUs run on housekeeping CPUs in any case",
+        "ftrace=function: no such tracer, ignored; trace_event= chooses what is traced",
+    ];
+    assert_eq!(said(&params), expected);
+    assert!(said(&resolve("ftrace=nop rcu_nocbs", 4, 0)).is_empty());
+}
+
+#[test]
 fn defaults() {
     let params = resolve("", 4, 0);
     assert_eq!(params.housekeeping, set("0-3"));
@@ -81,6 +92,7 @@ fn lists_are_corrected_aloud() {
             "nohz_full=2-9: CPU 9 does not exist, the last one is 3; CPUs that do not exist left out",
             "isolcpus=x-3: unknown flag x-3 skipped",
             "isolcpus=x-3: names no CPU",
+            "rcu_nocbs=1: changes nothing, RCU callbacks of all CPUs run on housekeeping CPUs in any case",
         ]
     );
     assert_eq!(
