@@ -19,7 +19,7 @@ MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README HOURS
+OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README SCALE HOURS
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -85,7 +85,7 @@ check:
 
 .PHONY: bench
 bench:
-	@$(HOST) bench
+	@$(HOST) bench $(if $(filter 1,$(SCALE)),--scale)
 
 .PHONY: compare
 compare:

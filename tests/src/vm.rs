@@ -183,8 +183,8 @@ impl Vm {
         let counts = match self.count {
             false => None,
             true => {
-                let out = std::env::temp_dir().join(format!("quiesce-count-{}-{}", std::process::id(), unique()));
-                self.settings.qemu_args.extend(plugin::arguments(&plugin::build(&tree)?, &out));
+                let out = plugin::Counts::new()?;
+                self.settings.qemu_args.extend(plugin::arguments(&plugin::build(&tree)?, &out.path()));
                 Some(out)
             }
         };
@@ -197,11 +197,6 @@ impl Vm {
         let deadline = Instant::now() + self.limit;
         Ok(Running { child, console, _slot: slot, heard, seen: 0, deadline, limit: self.limit, counts, tree, kernel })
     }
-}
-
-fn unique() -> u64 {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 /// The guest's output as it arrives.
@@ -246,7 +241,7 @@ pub struct Running {
     seen: usize,
     deadline: Instant,
     limit: Duration,
-    counts: Option<PathBuf>,
+    counts: Option<plugin::Counts>,
     tree: Tree,
     kernel: PathBuf,
 }
@@ -331,9 +326,9 @@ impl Running {
         let text = plain(&output.bytes);
         drop(output);
         let end = End::of(self.child.wait()?);
-        let counts = match &self.counts {
+        let counts = match self.counts.take() {
             None => Report::default(),
-            Some(path) => plugin::parse(&plain(&host::failure::read(path)?))?,
+            Some(counts) => plugin::parse(&counts.text()?)?,
         };
         Ok(Finished { clean: end == End::Clean, end, output: text, counts })
     }
@@ -364,9 +359,6 @@ impl Drop for Running {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(path) = &self.counts {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! Used by `qemu`.
 
 use crate::failure::Failure;
-use crate::qemu::QEMU;
+use crate::qemu::{self, QEMU};
 use crate::settings::Accel;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,18 +52,16 @@ fn why_no_kvm() -> Option<String> {
 
 /// Runs a guest of four instructions from the reset vector; it ends QEMU through the debug-exit port.
 fn runs_probe(accel: &str) -> bool {
-    let rom = std::env::temp_dir().join(format!("quiesce-probe-{}.rom", std::process::id()));
-    if std::fs::write(&rom, probe_rom()).is_err() {
-        return false;
-    }
-    let child = Command::new(QEMU)
+    let Ok(rom) = qemu::memory_file(&probe_rom()) else { return false };
+    let mut command = Command::new(QEMU);
+    command
         .args(["-M", "q35", "-nodefaults", "-display", "none", "-m", "32", "-accel", accel, "-bios"])
-        .arg(&rom)
+        .arg(format!("/proc/self/fd/{}", rom.as_raw_fd()))
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-no-reboot"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
+        .stderr(Stdio::null());
+    let child = qemu::spawn(&mut command, [rom.as_raw_fd()]);
     let mut works = false;
     if let Ok(mut child) = child {
         let deadline = Instant::now() + PROBE_LIMIT;
@@ -80,7 +79,6 @@ fn runs_probe(accel: &str) -> bool {
             let _ = child.wait();
         }
     }
-    let _ = std::fs::remove_file(&rom);
     works
 }
 

@@ -9,6 +9,7 @@ use crate::image;
 use crate::linux_figures;
 use crate::measured::{self, Guest};
 use crate::qemu::Medium;
+use crate::scale;
 use crate::settings::{Accel, Settings};
 use crate::tree::{Profile, Tree};
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub struct Options {
     /// Measurements of the guest program, separated by commas; `all` for all
     #[arg(long, default_value = "syscall,yield,clock,fault,mmap,signal,pipe,futex,sleep,ipi,noise")]
     only: String,
+    /// Boot with 1 to 255 CPUs instead, and print what each boot costs
+    #[arg(long)]
+    scale: bool,
 }
 
 /// What one recorded event costs: a traced getppid has four (user_exit, sys_enter, sys_exit, user_enter), and the way to them.
@@ -87,6 +91,9 @@ fn traced_event(all: &[Metric]) -> Option<Metric> {
 /// Builds, measures, prints the table, and fails where a bound does not hold.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     tree.build(Profile::Release)?;
+    if options.scale {
+        return scale::main(tree);
+    }
     let archive = image::boot_archive(tree, Profile::Release, &image::root_file_system(tree)?)?;
     let mut all = Vec::new();
     for Configuration { prefix, cpu, isolation, trace_event, only, told } in &CONFIGURATIONS {

@@ -1,5 +1,6 @@
 //! How a host command fails: an exit code and one line that names the thing. Used by every command.
 
+use crate::interrupt::Scratch;
 use std::fmt;
 
 /// A failure with the exit code that `make help` tells for it.
@@ -37,6 +38,13 @@ impl std::error::Error for Failure {}
 /// Reads a whole file; the failure names the path.
 pub fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
+/// Writes a whole file under another name first, so that a full disk or a signal leaves what was there before.
+pub fn replace(path: &std::path::Path, data: &[u8]) -> Result<(), Failure> {
+    let part = Scratch::new(path.with_added_extension("part"));
+    write(part.path(), data)?;
+    std::fs::rename(part.path(), path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
 /// Writes a whole file, making its directory first; the failure names the path.

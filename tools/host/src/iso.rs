@@ -7,6 +7,7 @@
 
 use crate::failure::{self, Failure};
 use crate::image;
+use crate::interrupt::Scratch;
 use crate::limine::{self, Limine};
 use crate::settings::Settings;
 use crate::tree::{Profile, Tree};
@@ -45,7 +46,7 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
         Some(installer) => (installed(installer, disc)?, "as CD and as disk, under BIOS and UEFI"),
         None => (disc, "as CD under BIOS and UEFI, as disk under UEFI alone (the program `limine` is not there)"),
     };
-    failure::write(&out, &disc)?;
+    failure::replace(&out, &disc)?;
     println!("{}: Limine {}, boots {how}", out.display(), limine.version);
     Ok(())
 }
@@ -84,7 +85,7 @@ pub fn disc(tree: &Tree, limine: &Limine, profile: Profile, initrd: &[u8], cmdli
         .args(["--protective-msdos-label", "-o", "-"])
         .arg(stage.tree())
         .stdin(Stdio::null())
-        .process_group(0) // Ctrl-C is for us: the stage is removed first
+        .process_group(0) // Ctrl-C is for us; it ends when it finds its files, or us, gone
         .output()
         .map_err(|e| Failure::Usage(format!("{XORRISO}: {e}")))?;
     if output.status.success() {
@@ -146,7 +147,7 @@ fn parsed(cfg: &str) -> Result<limine_cfg::Config<'_>, Failure> {
 
 /// The folder that xorriso reads. One at a time for a build directory; emptied first, removed at the end.
 struct Stage {
-    folder: PathBuf,
+    folder: Scratch,
     _lock: File,
 }
 
@@ -156,28 +157,15 @@ impl Stage {
         std::fs::create_dir_all(place).map_err(fail)?;
         let lock = File::create(place.join("lock")).map_err(fail)?;
         lock.lock().map_err(fail)?;
-        let stage = Stage { folder: place.join("stage"), _lock: lock };
-        stage.remove(); // what a killed process left
-        Ok(stage)
+        Ok(Stage { folder: Scratch::new(place.join("stage")), _lock: lock })
     }
 
     fn tree(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     fn file(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        failure::write(&self.folder.join(name), bytes)
-    }
-
-    fn remove(&self) {
-        // It may not be there.
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.remove();
+        failure::write(&self.tree().join(name), bytes)
     }
 }
 

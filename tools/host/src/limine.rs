@@ -28,7 +28,7 @@ impl Limine {
     pub fn open(dir: &Path) -> Result<Limine, Failure> {
         let fail = |why: String| Failure::Usage(format!("LIMINE_DIR={}: {why}", dir.display()));
         if !dir.is_dir() {
-            return Err(fail("no such directory".into()));
+            return Err(fail(if dir.exists() { "not a directory" } else { "no such directory" }.into()));
         }
         for name in FILES {
             if !dir.join(name).is_file() {

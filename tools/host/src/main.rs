@@ -3,7 +3,10 @@
 use clap::{Parser, Subcommand};
 use host::failure::Failure;
 use host::tree::Tree;
-use host::{bench, budgets, check_arrows, check_elf, check_files, compare, image, iso, mutants, run, symbolize, trace};
+use host::{
+    bench, budgets, check_arrows, check_elf, check_files, compare, image, interrupt, iso, mutants, run, symbolize,
+    trace,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,13 +52,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let name = match arguments.command {
+        Command::Run(_) => "run-smp",
+        _ => "host",
+    };
+    interrupt::watch(name);
     match command(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let name = match arguments.command {
-                Command::Run(_) => "run-smp",
-                _ => "host",
-            };
             eprintln!("{name}: {failure}");
             ExitCode::from(failure.code())
         }

@@ -1,6 +1,7 @@
 //! The counting plugin (`tools/plugin/count.c`): builds it, and reads what it wrote. Used by the scenarios and `bench`.
 
 use crate::failure::{self, Failure};
+use crate::interrupt::Scratch;
 use crate::qemu;
 use crate::tree::Tree;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -93,18 +94,18 @@ pub fn build(tree: &Tree) -> Result<PathBuf, Failure> {
         return Ok(object);
     }
     // Written under a name of its own first: scenarios in other processes may be building it too.
-    let scratch = tree.target.join(format!("plugin/count.{}.so", std::process::id()));
-    failure::write(&scratch, &[])?;
+    let scratch = Scratch::new(tree.target.join(format!("plugin/count.{}.so", std::process::id())));
+    failure::write(scratch.path(), &[])?;
     let status = Command::new("gcc")
         .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-o"])
-        .arg(&scratch)
+        .arg(scratch.path())
         .arg(&source)
         .status()
         .map_err(|e| Failure::Usage(format!("gcc: {e}; see `make setup`")))?;
     if !status.success() {
         return Err(Failure::Usage(format!("gcc: {} does not compile", source.display())));
     }
-    std::fs::rename(&scratch, &object).map_err(|e| Failure::Usage(format!("{}: {e}", object.display())))?;
+    std::fs::rename(scratch.path(), &object).map_err(|e| Failure::Usage(format!("{}: {e}", object.display())))?;
     Ok(object)
 }
 

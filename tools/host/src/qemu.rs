@@ -113,7 +113,15 @@ pub fn start(
     arguments.extend(settings.qemu_args.iter().cloned());
     let mut command = Command::new(QEMU);
     command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
-    let passed = [file.as_raw_fd(), guest_side.as_raw_fd()];
+    let child = spawn(&mut command, [file.as_raw_fd(), guest_side.as_raw_fd()]).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::Usage(format!("{QEMU}: not found; `make setup` installs it")),
+        _ => Failure::Usage(format!("{QEMU}: {e}")),
+    })?;
+    Ok(Qemu { child, console, slot })
+}
+
+/// Starts `command` as a process that dies with this thread and has the descriptors `passed`, which are open here.
+pub fn spawn<const N: usize>(command: &mut Command, passed: [RawFd; N]) -> std::io::Result<Child> {
     let parent = nix::unistd::getpid();
     // SAFETY: 1. the closure runs in the child between fork and exec and makes async-signal-safe system calls only
     // (fcntl, prctl, getppid); 2. it allocates nothing; 3. the descriptors stay open until `spawn` has returned.
@@ -129,11 +137,7 @@ pub fn start(
             Ok(())
         });
     }
-    let child = command.spawn().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::Usage(format!("{QEMU}: not found; `make setup` installs it")),
-        _ => Failure::Usage(format!("{QEMU}: {e}")),
-    })?;
-    Ok(Qemu { child, console, slot })
+    command.spawn()
 }
 
 fn keep_across_exec(fd: RawFd) -> std::io::Result<()> {
@@ -143,7 +147,8 @@ fn keep_across_exec(fd: RawFd) -> std::io::Result<()> {
     Ok(())
 }
 
-fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+/// A file without a name that holds `bytes`.
+pub fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     let fd = memfd_create(c"quiesce-medium", MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes)?;

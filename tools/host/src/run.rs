@@ -4,6 +4,7 @@
 use crate::accelerator;
 use crate::failure::Failure;
 use crate::image;
+use crate::interrupt;
 use crate::iso;
 use crate::limine;
 use crate::qemu::{self, End, Medium};
@@ -13,7 +14,6 @@ use crate::terminal::{Keys, RawTerminal, Typed};
 use crate::tree::Tree;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
@@ -58,7 +58,6 @@ pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
         None => image::root_file_system(tree)?,
     };
     let (events, inbox) = mpsc::channel();
-    watch_signals(events.clone())?;
     let bytes = match &limine {
         Some(limine) => iso::disc(tree, limine, settings.profile, &initrd, &settings.cmdline)?,
         None => image::boot_archive(tree, settings.profile, &initrd)?,
@@ -101,6 +100,10 @@ fn boot(
     say: impl Fn(&str) + Copy,
 ) -> Result<(Vec<u8>, End), Failure> {
     let qemu::Qemu { mut child, console, slot } = qemu::start(tree, settings, accel, medium, say)?;
+    let signals = events.clone();
+    interrupt::take(move |number| {
+        let _ = signals.send(Event::Signal(number)); // nobody listens any more when the guest has ended
+    });
     let deadline = settings.timeout.map(|limit| Instant::now() + limit);
     let pid = Pid::from_raw(child.id() as i32);
     let terminal = RawTerminal::enter()?;
@@ -161,19 +164,6 @@ fn boot(
         Some(failure) => Err(failure),
         None => Ok((tail, End::of(status))),
     }
-}
-
-fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| Failure::Usage(format!("signal handlers: {e}")))?;
-    std::thread::spawn(move || {
-        for number in signals.forever() {
-            if events.send(Event::Signal(number)).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }
 
 /// Copies standard input to the guest. Its end is not passed on.
