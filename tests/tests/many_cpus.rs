@@ -38,3 +38,22 @@ fn sixty_four_cpus_in_4_gib_of_which_most_are_isolated() -> Outcome {
     guest.power_off()?.assert_clean();
     Ok(())
 }
+
+#[test]
+fn two_hundred_and_fifty_five_cpus_and_their_tables() -> Outcome {
+    let mut guest = Vm::new().smp(255).cmdline("nohz_full=2-254").limit(240).spawn()?;
+    let boot = guest.prompt()?;
+    assert!(boot.contains("255 of 255 CPUs up"), "{boot}");
+    let cpus = guest.command("cpus")?;
+    let rows: Vec<&str> = cpus.lines().filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).collect();
+    assert_eq!(rows.len(), 255, "{cpus}");
+    assert!(rows.iter().all(|row| row.len() < 100), "{cpus}");
+    assert!(guest.command("why 254")?.contains("tick OFF"));
+    assert!(guest.command("ps")?.contains("/init"));
+    let table = guest.command("cat /proc/interrupts")?;
+    let mut rows = table.lines();
+    assert!(rows.next().is_some_and(|head| head.contains("CPU254")), "{table}");
+    assert!(rows.any(|row| row.starts_with("LOC:") && row.split_whitespace().count() > 255), "{table}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
