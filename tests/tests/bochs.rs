@@ -4,8 +4,12 @@
 
 use host::tree::Tree;
 use scenarios::{Failed, Outcome, skip};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// Safety net for the run.
@@ -29,14 +33,17 @@ impl Drop for Scratch {
     }
 }
 
-/// A run of Bochs on a terminal of its own, ended with its holder.
-struct Bochs(Child);
+/// A run of Bochs on a terminal of its own, ended with its holder, and its serial line.
+struct Bochs {
+    process: Child,
+    serial: Receiver<Vec<u8>>,
+}
 
 impl Drop for Bochs {
     fn drop(&mut self) {
         // Its terminal closes with `script`, and Bochs takes that as its end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -76,16 +83,19 @@ fn start(scratch: &Path) -> Result<Bochs, Failed> {
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-slave: type=cdrom, path=quiesce.iso, status=inserted\n\
          boot: cdrom\n\
-         com1: enabled=1, mode=file, dev=serial.txt\n\
+         com1: enabled=1, mode=file, dev=SERIAL\n\
          log: bochs.log\n\
          panic: action=fatal\n\
          error: action=ignore\n\
          info: action=ignore\n\
          clock: sync=none\n"
     );
+    let (read, write) = nix::unistd::pipe().map_err(|e| Failed(format!("pipe: {e}")))?;
+    // The descriptor is inherited on the way to Bochs, so the path means the pipe there too.
+    let configuration = configuration.replace("SERIAL", &format!("/proc/self/fd/{}", write.as_raw_fd()));
     std::fs::write(scratch.join("bochsrc"), configuration)?;
     std::fs::write(scratch.join("continue"), "c\n")?;
-    let child = Command::new("script")
+    let process = Command::new("script")
         .args(["-qec", "exec bochs -q -f bochsrc -rc continue", "/dev/null"])
         .current_dir(scratch)
         .env("TERM", "vt100")
@@ -93,25 +103,30 @@ fn start(scratch: &Path) -> Result<Bochs, Failed> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok(Bochs(child))
+    drop(write); // the pipe ends with Bochs
+    let (sender, serial) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut pipe, mut buffer) = (File::from(read), [0; 4096]);
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            if sender.send(buffer[..count].to_vec()).is_err() {
+                break; // the scenario is over
+            }
+        }
+    });
+    Ok(Bochs { process, serial })
 }
 
 /// The serial text up to the kernel's last line.
 fn run(scratch: &Path) -> Result<String, Failed> {
-    let mut bochs = start(scratch)?;
-    let begin = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(scratch.join("serial.txt")).unwrap_or_default();
-        let ended = bochs.0.try_wait()?.is_some();
-        if text.contains(END) {
-            return Ok(text.replace('\r', ""));
+    let bochs = start(scratch)?;
+    let (begin, mut text) = (Instant::now(), String::new());
+    while !text.contains(END) {
+        match bochs.serial.recv_timeout(LIMIT.saturating_sub(begin.elapsed())) {
+            Ok(bytes) => text.push_str(&String::from_utf8_lossy(&bytes).replace('\r', "")),
+            Err(why) => return Err(Failed(format!("Bochs: {why} before \"{END}\":\n{text}"))),
         }
-        if ended || begin.elapsed() > LIMIT {
-            let why = if ended { "ended" } else { "ran out of time" };
-            return Err(Failed(format!("Bochs {why} before \"{END}\":\n{text}")));
-        }
-        std::thread::sleep(Duration::from_millis(100));
     }
+    Ok(text)
 }
 
 #[test]
