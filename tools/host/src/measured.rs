@@ -10,7 +10,7 @@ use crate::plugin::{self, Counts, Report};
 use crate::qemu::{self, End, Medium, Qemu};
 use crate::settings::Settings;
 use crate::tree::Tree;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -82,12 +82,28 @@ pub fn run(
     limit: Duration,
     name: &str,
 ) -> Result<(End, String), Failure> {
+    typed(tree, settings, medium, limit, name, &[])
+}
+
+/// What the shell prints when it waits for a line.
+const PROMPT: &[u8] = b"quiesce# ";
+
+/// `run` with `lines` as input, each typed at a prompt.
+pub fn typed(
+    tree: &Tree,
+    settings: &Settings,
+    medium: Medium<'_>,
+    limit: Duration,
+    name: &str,
+    lines: &[&str],
+) -> Result<(End, String), Failure> {
     let wait = |text: &str| eprintln!("{name}: {text}");
     let Qemu { child, mut console, slot } = qemu::start(tree, settings, Chosen::Tcg, medium, wait)?;
     let mut process = Process(child);
     let deadline = Instant::now() + limit;
     let io = |e: std::io::Error| Failure::Bad(format!("{name}: console: {e}"));
-    let mut log = Vec::new();
+    let mut lines = lines.iter();
+    let (mut log, mut seen) = (Vec::new(), 0);
     let mut buffer = [0u8; 16 * 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -99,6 +115,12 @@ pub fn run(
             Err(_) => {
                 eprint!("{}", String::from_utf8_lossy(&log));
                 return Err(Failure::TimedOut(format!("{name}: no end after {} s", limit.as_secs())));
+            }
+        }
+        if let Some(at) = log[seen..].windows(PROMPT.len()).position(|window| window == PROMPT) {
+            seen += at + PROMPT.len();
+            if let Some(line) = lines.next() {
+                console.write_all(format!("{line}\n").as_bytes()).map_err(io)?;
             }
         }
     }
