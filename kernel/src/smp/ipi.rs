@@ -68,6 +68,11 @@ impl Senders {
         Self { queue: ArrayVec::new_const(), merged: None }
     }
 
+    /// Forget them. For when nobody leaves a name any more: what is queued would be told of a later IPI.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
     /// The sender of the interrupt that arrived. IPIs that came while one was pending merged into it.
     pub fn take(&mut self) -> Option<Sender> {
         if self.queue.is_empty() {

@@ -73,6 +73,9 @@ pub fn choose(change: impl FnOnce(EventMask) -> EventMask) -> Result<(), Refused
         return Err(Refused::Patch(error));
     }
     SELECTED.store(events.0, Ordering::Relaxed);
+    if !key::SENDERS.is_on() {
+        (0..percpu::nr_cpus()).filter_map(percpu::get).for_each(|area| area.smp.senders.lock_irq().clear());
+    }
     attach();
     drop(guard);
     if !events.is_empty() {
