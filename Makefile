@@ -26,6 +26,12 @@ ifneq ($(strip $(unknown)),)
 $(error unknown variable $(strip $(unknown)): `make help` lists the variables)
 endif
 
+only_one = $(if $(filter-out 1,$($1)),$(error $1=$($1): 1 or nothing))
+$(call only_one,README)$(call only_one,SCALE)$(call only_one,V)
+ifneq ($(shell echo '$(HOURS)' | tr -d 0-9),)
+$(error HOURS=$(HOURS): not a whole number)
+endif
+
 .PHONY: help
 help:
 	@cat tools/help.txt
