@@ -1,5 +1,6 @@
-//! Scenario: work for an isolated CPU that runs a program waits for its next entry instead of interrupting it, is done before kernel
-//! code there depends on it, and the ledger says so. With deferral switched off the same work is interruptions, named.
+//! Scenario: work for an isolated CPU that runs a program waits for its next entry instead of interrupting it, and the ledger
+//! says so. With deferral switched off the same work is interruptions, named. That it is done before kernel code there depends on it is
+//! what `torture ctx` finds (tests/tests/torture.rs): one page alone may be gone from the TLB by chance.
 
 use scenarios::{Failed, Outcome, Vm};
 
