@@ -137,6 +137,20 @@ fn account(items: &[Item]) -> Account {
     account
 }
 
+/// A length that reaches into the next frame costs its own frame alone.
+#[test]
+fn a_wrong_length_costs_one_frame() {
+    let tasks = [1, 2].map(|id| Make::Task(id, [b'x'; 16]));
+    let frames = stream(&tasks);
+    let mut bytes: Vec<u8> = frames.iter().flat_map(|(bytes, _)| bytes).copied().collect();
+    let payload = u16::from_le_bytes([bytes[4], bytes[5]]);
+    bytes[4..6].copy_from_slice(&(2 * payload).to_le_bytes());
+    let items = decode(&bytes, bytes.len());
+    let found: Vec<_> = items.iter().filter(|item| matches!(item, Item::Frame(_))).collect();
+    assert_eq!(found, [&Item::Frame(frames[1].1.clone()), &Item::Frame(frames[2].1.clone())], "{items:?}");
+    assert_eq!(account(&items).skipped_bytes, frames[0].0.len() as u64);
+}
+
 proptest! {
     #[test]
     fn record_round_trip(record in record()) {
