@@ -39,6 +39,18 @@ struct Bochs {
     serial: Receiver<Vec<u8>>,
 }
 
+impl Bochs {
+    /// Ends it, and gives what `script` had to say: it needs a pseudo-terminal, for one.
+    fn complaint(&mut self) -> String {
+        let mut said = String::new();
+        let _ = self.process.kill(); // it may have ended
+        if let Some(mut stderr) = self.process.stderr.take() {
+            let _ = stderr.read_to_string(&mut said); // what was read up to an error is what there is
+        }
+        said
+    }
+}
+
 impl Drop for Bochs {
     fn drop(&mut self) {
         // Its terminal closes with `script`, and Bochs takes that as its end.
@@ -101,7 +113,7 @@ fn start(scratch: &Path) -> Result<Bochs, Failed> {
         .env("TERM", "vt100")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
     drop(write); // the pipe ends with Bochs
     let (sender, serial) = mpsc::channel();
@@ -118,12 +130,12 @@ fn start(scratch: &Path) -> Result<Bochs, Failed> {
 
 /// The serial text up to the kernel's last line.
 fn run(scratch: &Path) -> Result<String, Failed> {
-    let bochs = start(scratch)?;
+    let mut bochs = start(scratch)?;
     let (begin, mut text) = (Instant::now(), String::new());
     while !text.contains(END) {
         match bochs.serial.recv_timeout(LIMIT.saturating_sub(begin.elapsed())) {
             Ok(bytes) => text.push_str(&String::from_utf8_lossy(&bytes).replace('\r', "")),
-            Err(why) => return Err(Failed(format!("Bochs: {why} before \"{END}\":\n{text}"))),
+            Err(why) => return Err(Failed(format!("Bochs: {why} before \"{END}\": {}\n{text}", bochs.complaint()))),
         }
     }
     Ok(text)
