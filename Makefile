@@ -67,12 +67,12 @@ test-miri:
 test-qemu: build
 	@cargo test $(QUIET) -p scenarios --no-fail-fast -- --test-threads=2 $(TESTS)
 
-# The debug build checks lock order and every transition of the context word: a few scenarios run on it too.
+# The debug build checks lock order, arithmetic and every transition of the context word: a few scenarios run on it too.
 .PHONY: test-debug
 test-debug:
 	@$(MAKE) build PROFILE=debug
 	@PROFILE=debug cargo test $(QUIET) -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
-		--test apic_modes --test jobs -- --test-threads=2
+		--test apic_modes --test jobs --test system_calls --test fuzz -- --test-threads=2
 
 .PHONY: build
 build:

@@ -78,7 +78,7 @@ system_call! {
     /// sched_getaffinity(2): the number of bytes written.
     sched_getaffinity(tid, len, at) {
         let needed = (percpu::nr_cpus() as usize).div_ceil(64) * 8;
-        if len as usize * 8 < percpu::nr_cpus() as usize || !len.is_multiple_of(8) {
+        if (len as usize) < (percpu::nr_cpus() as usize).div_ceil(8) || !len.is_multiple_of(8) {
             return Err(EINVAL);
         }
         let set = named(tid)?.allowed().intersection(&percpu::online());
