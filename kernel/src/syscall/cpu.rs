@@ -2,7 +2,7 @@
 
 use super::table::Calls;
 use crate::arch::tsc;
-use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
+use crate::errno::{EBUSY, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
 use crate::percpu;
@@ -69,6 +69,9 @@ system_call! {
         }
         if crate::process::thread_of(&task).is_none() {
             return Err(EPERM); // a kernel thread stays where it belongs
+        }
+        if set.iter().all(crate::isolation::lease::is_held) {
+            return Err(EBUSY);
         }
         sched::set_affinity(&task, &set);
         Ok(0)
