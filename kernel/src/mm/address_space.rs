@@ -10,8 +10,9 @@ pub use super::tlb_flush::cpus_running;
 use super::frame;
 use super::tlb_flush::Gather;
 use super::user_page_table::UserPageTable;
+use super::vdso;
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
-use crate::errno::{EFAULT, EINVAL, ENOMEM, Errno};
+use crate::errno::{EACCES, EFAULT, EINVAL, ENOMEM, Errno};
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -46,6 +47,11 @@ pub enum Place {
     Fixed(u64),
     /// There, if nothing is there.
     FixedNoReplace(u64),
+}
+
+/// ENOMEM for more private memory in one piece than there is RAM: Linux's rule of what is obviously too much (its overcommit mode 0).
+pub fn affordable(bytes: u64) -> Result<(), Errno> {
+    if bytes > frame::ram_bytes() { Err(ENOMEM) } else { Ok(()) }
 }
 
 /// What the lock of an address space guards.
@@ -242,6 +248,18 @@ impl AddressSpace {
     pub fn protect(&self, start: u64, len: u64, prot: Prot) -> Result<(), Errno> {
         let end = start.checked_add(len).ok_or(ENOMEM)?;
         let mut inner = self.inner.lock();
+        // The page of the time is for reading.
+        if prot.write() || prot.exec() {
+            let data = |r: &Region| match r.kind {
+                Kind::Special { offset } => {
+                    r.start < end && start < r.end && vdso::is_data(offset + (r.end.min(end) - r.start - 1))
+                }
+                _ => false,
+            };
+            if inner.map.iter().any(data) {
+                return Err(EACCES);
+            }
+        }
         let pieces = inner.map.protect(start..end, prot)?;
         let flags = entry_flags(prot);
         let keep = bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE;
@@ -265,7 +283,7 @@ impl AddressSpace {
     /// brk(2): the new break, or the old one.
     pub fn set_brk(&self, brk: u64) -> u64 {
         let mut inner = self.inner.lock();
-        let (now, pieces) = inner.map.set_brk(brk, u64::MAX);
+        let (now, pieces) = inner.map.set_brk(brk, frame::ram_bytes());
         inner.zap_pieces(&pieces);
         now
     }
@@ -305,6 +323,9 @@ impl AddressSpace {
                 inner.zap_pieces(&pieces);
             }
             return Ok(old);
+        }
+        if region.prot.write() {
+            affordable(new_len.saturating_sub(old_len))?;
         }
         if to.is_none() && old_len > 0 && old_end == region.end {
             // In place, if there is room behind it.

@@ -9,7 +9,7 @@ use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
 use crate::fs::{self, Bytes, WorkDir};
-use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT};
+use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT, affordable};
 use crate::mm::vdso;
 use crate::percpu;
 use crate::sched;
@@ -155,6 +155,7 @@ fn map_segments(space: &AddressSpace, file: &FileBytes, plan: &LoadPlan) -> Resu
         }
         let zero_start = if segment.filesz > 0 { file_end } else { start };
         if memory_end > zero_start {
+            affordable(memory_end - zero_start)?;
             space.map(Place::Fixed(zero_start), memory_end - zero_start, prot, Content::Anonymous)?;
         }
         end = end.max(memory_end);

@@ -4,7 +4,7 @@ use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
-use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory};
+use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory, affordable};
 use crate::process::current_thread;
 use crate::process::exec::mappable;
 use crate::system_call;
@@ -42,6 +42,7 @@ mod map {
     pub const FIXED: u64 = 0x10;
     pub const ANONYMOUS: u64 = 0x20;
     pub const GROWSDOWN: u64 = 0x100;
+    pub const NORESERVE: u64 = 0x4000;
     pub const POPULATE: u64 = 0x8000;
     pub const FIXED_NOREPLACE: u64 = 0x10_0000;
 }
@@ -65,6 +66,9 @@ system_call! {
         // A file's bytes are numbered by a signed 64-bit offset.
         if flags & map::ANONYMOUS == 0 && offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
             return Err(EOVERFLOW);
+        }
+        if flags & map::NORESERVE == 0 && prot.write() && (flags & map::TYPE == map::PRIVATE || flags & map::ANONYMOUS != 0) {
+            affordable(len)?;
         }
         let content = match (flags & map::TYPE, flags & map::ANONYMOUS != 0) {
             (map::PRIVATE, true) if flags & map::GROWSDOWN != 0 => Content::Stack,

@@ -34,6 +34,9 @@ pub struct Options {
     /// Also write README.md's table, docs/compare.svg, tools/host/linux.toml and tests/expected/stdlib.txt
     #[arg(long)]
     readme: bool,
+    /// Measure nothing: only see that stdlib and calls find on Debian's kernel what is expected of Quiesce
+    #[arg(long, conflicts_with = "readme")]
+    checks: bool,
 }
 
 /// Fetches, builds, boots, prints and writes.
@@ -42,11 +45,16 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let out = tree.target.join("compare");
     let kernel = compare_debian::kernel(&out.join("debian"), say)?;
     tree.build(Profile::Release)?;
+    say(&format!("{}, what stdlib prints", kernel.name));
+    compare_output::main(tree, &kernel, options.readme)?;
+    say(&format!("{}, what calls finds", kernel.name));
+    say(&compare_output::calls(tree, &kernel)?);
+    if options.checks {
+        return Ok(());
+    }
     let version = compare_report::version(tree); // of what was built, whatever happens to the tree meanwhile
     let program = image::program_alone(tree, "bench")?;
     let archive = image::boot_archive(tree, Profile::Release, &program)?;
-    say(&format!("{}, what stdlib prints", kernel.name));
-    compare_output::main(tree, &kernel, options.readme)?;
     let (mut linux, mut ours) = (Vec::new(), Vec::new());
     for (prefix, words, isolated, cpu) in CONFIGURATIONS {
         let guest = |name: &str, cmdline: String, medium| {

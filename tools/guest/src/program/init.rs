@@ -70,7 +70,7 @@ pub fn open_console() {
 }
 
 /// Mounts /proc, /sys and /dev when there is no /proc/self, as process 1. Refusals are left alone: programs say which file they miss.
-fn provide_files() {
+pub fn provide_files() {
     const MOUNTS: [(&CStr, &CStr); 3] = [(c"proc", c"/proc"), (c"sysfs", c"/sys"), (c"devtmpfs", c"/dev")];
     if linux::own_pid() != 1 || std::fs::symlink_metadata("/proc/self").is_ok() {
         return;

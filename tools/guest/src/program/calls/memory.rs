@@ -309,11 +309,21 @@ fn kernel_writes() -> Result<(), String> {
 
 fn big() -> Result<(), String> {
     const PAGES: usize = 1 << 18; // 1 GiB, of which little is touched
-    let at = map(PAGES, RW)?;
+    let mmap = |bytes: u64, flags: u64| call(libc::SYS_mmap, [0, bytes, 3, flags, u64::MAX, 0]);
+    let at = mmap((PAGES * PAGE) as u64, 0x4022).map_err(|e| format!("mmap: {e}"))? as *mut u8; // MAP_NORESERVE
     for i in (0..PAGES).step_by(4099) {
         write(at, i * PAGE, 1);
     }
     equal!(in_child(|| read(at, 4099 * PAGE) - 1)?, Ended::Exit(0));
     equal!(unmap(at, PAGES), 0);
+    // More than the machine has is refused, unless nothing is to be set aside for it or it cannot be written.
+    let mut system = [0u64; 14];
+    equal!(call(libc::SYS_sysinfo, [system.as_mut_ptr() as u64, 0, 0, 0, 0, 0]), Ok(0));
+    let more = system[4] + system[7] + (1 << 30); // RAM, swap
+    equal!(mmap(more, 0x22), Err(libc::ENOMEM));
+    ensure!(mmap(more, 0x4022).is_ok());
+    ensure!(call(libc::SYS_mmap, [0, more, 1, 0x22, u64::MAX, 0]).is_ok());
+    let start = call(libc::SYS_brk, [0; 6]).unwrap_or(0);
+    equal!(call(libc::SYS_brk, [start + more, 0, 0, 0, 0, 0]), Ok(start));
     Ok(())
 }

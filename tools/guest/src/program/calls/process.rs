@@ -1,6 +1,6 @@
 //! Processes: fork, exec, wait, ids, ends by faults.
 
-use super::{Check, call, ensure, equal, in_child, is_quiesce, own_path};
+use super::{Check, call, ensure, equal, in_child, own_path};
 use crate::entry::{Failure, Outcome};
 use crate::linux::{self, Ended, Fork};
 use std::io::{Read, Write};
@@ -286,9 +286,6 @@ fn free_kib() -> Result<i64, String> {
 
 /// What processes take, they give back: 300 that fork, fault, map, exec and end cost nothing in the end.
 fn no_leak() -> Result<(), String> {
-    if !is_quiesce() {
-        return Ok(());
-    }
     let round = |count: u32| -> Result<(), String> {
         for i in 0..count {
             let ended = in_child(|| {
