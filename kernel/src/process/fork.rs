@@ -1,6 +1,6 @@
 //! New threads and processes: clone(2), with fork and vfork as its special cases.
 
-use super::signal::{PendingSignals, SignalActions, sig};
+use super::signal::{self, PendingSignals, SignalActions, sig};
 use super::signal_frame::AlternateStack;
 use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;
@@ -74,6 +74,7 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         blocked: AtomicU64::new(blocked),
         waits_for: AtomicU64::new(0),
         saved_blocked: SpinLock::new(None),
+        sent_to_many: AtomicU64::new(0),
         pending: PendingSignals::new(),
         alternate_stack: SpinLock::new(AlternateStack::default()),
         clear_child_tid: AtomicU64::new(0),
@@ -189,6 +190,7 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     }
     let me = current_thread();
     let parent = &me.process;
+    me.sent_to_many.store(0, Ordering::SeqCst);
     let space = me.address_space().ok_or(ENOMEM)?;
     let space = if has(flag::VM) { space.clone() } else { Arc::new(space.fork().ok_or(ENOMEM)?) };
     let comm = sched::current().comm();
@@ -220,12 +222,18 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
             *thread.alternate_stack.lock() = stack;
         }
         join(&thread)?;
-        // A signal to the group either finds the child too or is found here, and then the call starts again after it.
-        let interrupted = || me.deliverable() != 0 || parent.ending().is_some() || me.must_end.load(Ordering::SeqCst);
+        // A signal to the group finds the child too, or is found here. Then the call starts again after it; or the child takes it, if
+        // the parent blocks it (as fork does in C libraries).
+        let mut missed = 0;
+        let interrupted = || {
+            missed = me.sent_to_many.load(Ordering::SeqCst);
+            me.deliverable() != 0 || parent.ending().is_some() || me.must_end.load(Ordering::SeqCst)
+        };
         if !tree::insert(process.clone(), ppid, interrupted) {
             discard_process(&process, thread, &task);
             return Err(ERESTARTNOINTR);
         }
+        signal::send_set(&process, missed);
         thread
     };
     if has(flag::SETTLS) {

@@ -103,6 +103,8 @@ pub struct Thread {
     pub waits_for: AtomicU64,
     /// The set to go back to after sigsuspend; `None` outside.
     pub saved_blocked: SpinLock<Option<u64>, { rank::PROCESS_PART }>,
+    /// Signals that went to its process as one of several, since its last clone began: the child of that clone takes them too.
+    pub sent_to_many: AtomicU64,
     /// Signals for this thread.
     pub pending: PendingSignals,
     /// sigaltstack(2): address, size, flags.

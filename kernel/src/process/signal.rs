@@ -344,10 +344,29 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
     }
 }
 
+/// Send to each live process that `select` takes. How many there are. Whom they fork meanwhile gets it too (`Thread::sent_to_many`).
+#[track_caller]
+pub fn send_to_many(select: impl FnMut(&Process) -> bool, info: Info) -> usize {
+    tree::each_live(select, |process| {
+        for thread in process.threads.lock().iter() {
+            thread.sent_to_many.fetch_or(bit(info.signal), Ordering::SeqCst);
+        }
+        send_to_process(process, info);
+    })
+}
+
 /// Send to all processes of a group. How many there are.
 #[track_caller]
 pub fn send_to_group(pgid: u32, info: Info) -> usize {
-    tree::each_live(|p| p.pgid.load(Ordering::Relaxed) == pgid, |p| send_to_process(p, info))
+    send_to_many(|p| p.pgid.load(Ordering::Relaxed) == pgid, info)
+}
+
+/// The signals of `set`, whose senders are not known any more, to a process that has not run yet.
+#[track_caller]
+pub fn send_set(process: &Arc<Process>, set: u64) {
+    (1..=sig::MAX)
+        .filter(|&signal| set & bit(signal) != 0)
+        .for_each(|signal| send_to_process(process, Info { code: 0, ..Info::from_kernel(signal) }));
 }
 
 /// All threads end with `status`.

@@ -6,8 +6,9 @@ use crate::errno::{EAGAIN, EFAULT, EINTR, EINVAL, ENOMEM, EPERM, ERESTARTNOHAND,
 use crate::mm::user_copy;
 use crate::process::signal::{self, Action, Info, bit, sig};
 use crate::process::signal_frame::{self, AUTO_DISARM, AlternateStack, DISABLED, ON_STACK};
-use crate::process::{current, current_thread, tree};
+use crate::process::{Process, current, current_thread, tree};
 use crate::system_call;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 /// Numbers and handlers. rt_sigreturn is in `frame_call`.
@@ -188,15 +189,19 @@ system_call! {
         }
         let signal = signal as u32;
         let me = current();
-        let send = |p: &alloc::sync::Arc<crate::process::Process>| {
+        let send = |p: &Arc<Process>| {
             if signal != 0 {
                 signal::send_to_process(p, Info::from_user(signal));
             }
         };
-        let group = |pgid: u32| match tree::each_live(|p| p.pgid.load(Ordering::Relaxed) == pgid, send) {
-            0 => Err(ESRCH),
-            _ => Ok(0),
+        let to_many = |select: &dyn Fn(&Process) -> bool| {
+            let found = match signal {
+                0 => tree::each_live(select, |_| ()),
+                _ => signal::send_to_many(select, Info::from_user(signal)),
+            };
+            if found == 0 { Err(ESRCH) } else { Ok(0) }
         };
+        let group = |pgid: u32| to_many(&|p| p.pgid.load(Ordering::Relaxed) == pgid);
         match pid as i32 {
             pid if pid as u32 == me.pid => {
                 send(&current_thread().process);
@@ -208,10 +213,7 @@ system_call! {
                 Ok(0)
             }
             0 => group(me.pgid.load(Ordering::Relaxed)),
-            -1 => match tree::each_live(|p| p.pid > 1 && p.pid != me.pid, send) {
-                0 => Err(ESRCH),
-                _ => Ok(0),
-            },
+            -1 => to_many(&|p| p.pid > 1 && p.pid != me.pid),
             i32::MIN => Err(ESRCH),
             pgid => group(pgid.unsigned_abs()),
         }

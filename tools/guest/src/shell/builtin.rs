@@ -4,9 +4,10 @@ use super::{Shell, take_interrupt};
 use crate::output::{Output, complain, describe};
 use crate::{linux, signal_name};
 
-const BUILTINS: [(&str, &str); 8] = [
+const BUILTINS: [(&str, &str); 9] = [
     ("cd", "cd [DIR]              change the directory (default /)"),
     ("echo", "echo [-n] [WORD…]     write the words"),
+    ("exec", "exec PROGRAM [WORD…] become the program"),
     ("exit", "exit [STATUS]         end the shell; init then powers off"),
     ("help", "help                  this text"),
     ("jobs", "jobs                  what runs in the background"),
@@ -27,6 +28,7 @@ impl Shell {
         let done = match name.as_str() {
             "cd" => change_directory(rest),
             "echo" => echo(rest),
+            "exec" => return self.exec(rest),
             "exit" => self.exit(rest),
             "help" => {
                 help();
@@ -47,6 +49,24 @@ impl Shell {
             complain(name, &error);
             1
         })
+    }
+
+    /// Returns only where that fails, which ends a shell that nobody types to.
+    fn exec(&mut self, words: &[String]) -> u8 {
+        if words.is_empty() {
+            complain("exec", "usage: exec PROGRAM [WORD…]");
+            return 2;
+        }
+        if self.interactive {
+            super::default_signals();
+        }
+        let status = super::run::exec(words);
+        if self.interactive {
+            super::own_signals();
+        } else {
+            self.ending = true;
+        }
+        status
     }
 
     fn exit(&mut self, rest: &[String]) -> Result<u8, String> {

@@ -89,6 +89,22 @@ pub fn main(args: &Args) -> Outcome {
     Ok(shell.run_lines(&mut Lines::of_file(0)))
 }
 
+/// Signals of the keyboard as an interactive shell takes them.
+fn own_signals() {
+    for signal in [libc::SIGTTOU, libc::SIGTTIN, libc::SIGTSTP, libc::SIGQUIT] {
+        let _ = linux::set_signal(signal, Disposition::Ignore);
+    }
+    let _ = linux::set_signal(libc::SIGINT, Disposition::Call(on_interrupt));
+}
+
+/// Signals as a program expects to find them.
+fn default_signals() {
+    // SIGTSTP stays ignored: this shell has no way to continue a stopped job.
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, libc::SIGTTOU] {
+        let _ = linux::set_signal(signal, Disposition::Default);
+    }
+}
+
 impl Shell {
     fn new(interactive: bool) -> Self {
         if std::env::var_os("PATH").is_none() {
@@ -100,10 +116,7 @@ impl Shell {
 
     /// Own group, foreground of the terminal, signals of the keyboard caught or ignored. What the kernel refuses is left out.
     fn take_terminal(&mut self) {
-        for signal in [libc::SIGTTOU, libc::SIGTTIN, libc::SIGTSTP, libc::SIGQUIT] {
-            let _ = linux::set_signal(signal, Disposition::Ignore);
-        }
-        let _ = linux::set_signal(libc::SIGINT, Disposition::Call(on_interrupt));
+        own_signals();
         // Refused for a session leader, which has its own group already.
         let _ = linux::set_process_group(0, 0);
         self.has_terminal = linux::set_terminal_group(0, linux::process_group()).is_ok();

@@ -3,7 +3,7 @@
 use super::{FOREGROUND, Shell, builtin};
 use crate::command_line::{Command, Pipeline, Redirect, Target};
 use crate::duration;
-use crate::linux::{self, Disposition, Ended, Fork, Pid};
+use crate::linux::{self, Ended, Fork, Pid};
 use crate::output::{complain, describe, write_out};
 use crate::shell::jobs::Job;
 use crate::signal_name;
@@ -170,10 +170,7 @@ impl Shell {
             if self.has_terminal && !background {
                 let _ = linux::set_terminal_group(0, linux::process_group());
             }
-            // SIGTSTP stays ignored: this shell has no way to continue a stopped job.
-            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, libc::SIGTTOU] {
-                let _ = linux::set_signal(signal, Disposition::Default);
-            }
+            super::default_signals();
         }
         self.interactive = false;
         let mut wired = Ok(());
@@ -199,13 +196,7 @@ impl Shell {
         if builtin::is_builtin(name) {
             return self.run_builtin(&words);
         }
-        let error = linux::exec_search(&words);
-        if error.raw_os_error() == Some(libc::ENOENT) && !name.contains('/') {
-            complain("sh", &format!("{name}: command not found (try: help)"));
-            return 127;
-        }
-        complain("sh", &format!("{name}: {}", describe(&error)));
-        if error.raw_os_error() == Some(libc::ENOENT) { 127 } else { 126 }
+        exec(&words)
     }
 
     /// Makes the redirections in order.
@@ -254,6 +245,18 @@ impl Shell {
         }
         ended.status()
     }
+}
+
+/// Becomes the program `words[0]`; returns, if that fails, the status to end with.
+pub(super) fn exec(words: &[String]) -> u8 {
+    let Some(name) = words.first() else { return 0 };
+    let error = linux::exec_search(words);
+    if error.raw_os_error() == Some(libc::ENOENT) && !name.contains('/') {
+        complain("sh", &format!("{name}: command not found (try: help)"));
+        return 127;
+    }
+    complain("sh", &format!("{name}: {}", describe(&error)));
+    if error.raw_os_error() == Some(libc::ENOENT) { 127 } else { 126 }
 }
 
 /// `NAME=VALUE`, if the word is that.

@@ -5,6 +5,7 @@
 //! alone, then `calls: N of M passed`.
 
 mod fault;
+mod group_signal;
 mod memory;
 mod pointer;
 mod process;
@@ -77,9 +78,10 @@ pub fn main(args: &Args) -> Outcome {
     }
     let quiesce = is_quiesce();
     let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
-    let groups: [&[(&str, Check)]; 9] = [
+    let groups: [&[(&str, Check)]; 10] = [
         process::CHECKS,
         signal::CHECKS,
+        group_signal::CHECKS,
         memory::CHECKS,
         thread::CHECKS,
         time::CHECKS,

@@ -22,7 +22,6 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("time_limited_wait", time_limited_wait),
     ("queued_value", queued_value),
     ("kill_errors", kill_errors),
-    ("group_kill", group_kill),
     ("child_signal", child_signal),
     ("bad_return", bad_return),
     ("storm", storm),
@@ -384,33 +383,6 @@ fn kill_errors() -> Result<(), String> {
     equal!(call(libc::SYS_tgkill, [0, me as u64, 0, 0, 0, 0]), Err(libc::EINVAL));
     equal!(call(libc::SYS_rt_sigaction, [9, [0u64; 4].as_ptr() as u64, 0, 8, 0, 0]), Err(libc::EINVAL));
     equal!(call(libc::SYS_rt_sigaction, [0, 0, 0, 8, 0, 0]), Err(libc::EINVAL));
-    Ok(())
-}
-
-fn group_kill() -> Result<(), String> {
-    let mut pids = Vec::new();
-    let mut group = 0;
-    for _ in 0..3 {
-        match linux::fork().map_err(|e| e.to_string())? {
-            Fork::Child => loop {
-                let _ = call(libc::SYS_pause, [0; 6]);
-            },
-            Fork::Parent(pid) => {
-                group = if group == 0 { pid } else { group };
-                // SAFETY: (1) no memory is passed.
-                equal!(unsafe { libc::setpgid(pid, group) }, 0);
-                pids.push(pid);
-            }
-        }
-    }
-    // SAFETY: (1) no memory is passed.
-    equal!(unsafe { libc::kill(-group, libc::SIGTERM) }, 0);
-    for pid in pids {
-        let mut status = 0;
-        // SAFETY: (1) the pointer is valid.
-        equal!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-        equal!(status, libc::SIGTERM);
-    }
     Ok(())
 }
 
