@@ -150,10 +150,21 @@ pub fn idle_exit_if_idle(irq_off: &IrqOff) {
     area.state_since_tsc.store(tsc::now(), Ordering::Relaxed);
 }
 
-/// Start tracking user mode on the running CPU (a nohz_full CPU at boot). It is in the kernel now.
-pub fn activate(irq_off: &IrqOff) {
+/// Start tracking user mode on the running CPU, which is in the kernel now, so that its word says KERNEL and stays right: the way out that
+/// comes next is the first that changes it. `user_ticks`: what it spent in user mode until now.
+pub fn activate(user_ticks: u64, irq_off: &IrqOff) {
     debug_assert!(crate::static_key::TRACKING.is_on(), "tracked without the key: user_exit would be missed");
     let head = &percpu::this(irq_off).head;
+    head.user_ticks.store(user_ticks, Ordering::Relaxed);
     head.since_tsc.store(tsc::now(), Ordering::Relaxed);
     head.active.store(1, Ordering::Relaxed);
+}
+
+/// Stop tracking user mode on the running CPU, which is in the kernel now: its word says KERNEL from here on, but for idle.
+pub fn deactivate(irq_off: &IrqOff) {
+    let area = percpu::this(irq_off);
+    let (head, now) = (&area.head, tsc::now());
+    head.kernel_ticks.fetch_add(now.wrapping_sub(head.since_tsc.load(Ordering::Relaxed)), Ordering::Relaxed);
+    head.active.store(0, Ordering::Relaxed);
+    area.state_since_tsc.store(now, Ordering::Relaxed);
 }

@@ -32,7 +32,6 @@ use arch::irq_flag::IrqOff;
 use arch::serial::{COM1, SerialPort};
 use arch::{acpi, apic, idt, ioapic, tsc};
 use core::convert::Infallible;
-use core::sync::atomic::Ordering;
 use kcore::cpu_set::CpuSet;
 
 /// Entry point from the loader (Limine protocol): 64-bit mode, interrupts off, the loader's tables and stack.
@@ -103,7 +102,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
     // 6. The tracking key, once, before any other CPU runs kernel text.
     if !params.nohz_full.is_empty() {
         // SAFETY: no other CPU runs kernel text yet.
-        let sites = unsafe { static_key::enable_at_boot(&static_key::TRACKING) }
+        let sites = unsafe { static_key::enable_alone(&static_key::TRACKING) }
             .unwrap_or_else(|e| panic!("the jump table is broken: {e}"));
         info!("nohz_full={}: context tracking on, {sites} sites patched", params.nohz_full);
     }
@@ -159,8 +158,8 @@ fn route_interrupts(boot: &limine::BootInfo, affinity: &CpuSet) {
     let wiring = platform.overrides.iter().find(|o| o.isa_irq == irq);
     let (gsi, level, low) = wiring.map_or((irq as u32, false, false), |o| (o.gsi, o.level, o.active_low));
     let cpu = affinity.iter().find(|&c| percpu::get(c).is_some()).unwrap_or(isolation::housekeeping::first());
-    let target = percpu::of(cpu).apic_id.load(Ordering::Relaxed);
-    if !ioapic::route(gsi, target, level, low) {
+    let wiring = isolation::irq_affinity::Wiring { gsi, level, active_low: low };
+    if !isolation::irq_affinity::route(irq, "serial", &wiring, cpu) {
         warning!("no I/O APIC input for the serial console: input is polled by nobody");
     }
     SerialPort::new(COM1).enable_receive_interrupt();

@@ -8,7 +8,6 @@
 
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
-use crate::isolation::housekeeping;
 use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::smp::{call_function, deferred_work, ipi, stack_sample};
@@ -275,10 +274,8 @@ pub fn barrier() {
 /// Start the grace-period threads on the housekeeping CPUs. Boot CPU, once the scheduler runs.
 pub fn start(stall_timeout_s: u32) {
     STALL_TIMEOUT_NS.store(stall_timeout_s as u64 * 1_000_000_000, Ordering::Relaxed);
-    let cpus = housekeeping::kernel_noise();
     for (name, entry) in [("rcu_gp", grace_period_thread as fn(usize)), ("rcu_exp", expedited_thread)] {
-        crate::sched::task::spawn_kthread(name, &cpus, entry, 0)
-            .unwrap_or_else(|e| panic!("cannot start {name}: {e:?}"));
+        crate::sched::task::spawn_kthread(name, entry, 0).unwrap_or_else(|e| panic!("cannot start {name}: {e:?}"));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Static keys: a branch that costs a 5-byte NOP while its key is off.
 //!
 //! A site is an entry of `__jump_table` (`kcore::static_key`): where it is, where it jumps, which key. The tracking key goes
-//! from off to on once, at boot, before any other CPU runs kernel code, and never back. Keys without a site in entry text may be
-//! switched while all CPUs run (`set`).
+//! from off to on once and never back: at boot, before any other CPU runs kernel code, or later with all CPUs parked
+//! (`isolation::parking`). Keys without a site in entry text may be switched while all CPUs run (`set`).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use kcore::static_key::PatchError;
@@ -51,11 +51,11 @@ macro_rules! static_branch {
     }};
 }
 
-/// Switch `key` on: patch all its sites. Boot CPU, before other CPUs run kernel code, interrupts off.
+/// Switch `key` on: patch all its sites. Boot CPU, before other CPUs run kernel code, or while all others are parked; interrupts off.
 ///
 /// # Safety
-/// No other CPU runs kernel text.
-pub unsafe fn enable_at_boot(key: &'static StaticKey) -> Result<usize, PatchError> {
+/// No other CPU runs kernel text, but for text without sites of this key, and each serialises before it runs other text.
+pub unsafe fn enable_alone(key: &'static StaticKey) -> Result<usize, PatchError> {
     let address = key as *const _ as u64;
     let mut sites = 0;
     for entry in kcore::static_key::entries(crate::text_patch::jump_table())? {

@@ -56,6 +56,8 @@ causes! {
     RcuExpedited = "rcu_expedited",
     /// The stall detector wants a stack.
     RcuStall = "rcu_stall",
+    /// The CPU becomes one that is left alone, or one like any other.
+    Isolate = "isolate",
     /// Asked for through /sys.
     Injected = "injected",
     /// The machine stops.

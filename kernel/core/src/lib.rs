@@ -18,6 +18,7 @@ pub mod elf;
 pub mod histogram;
 pub mod interruption;
 pub mod ipi_ledger;
+pub mod isolate_request;
 pub mod latency;
 pub mod limine_cfg;
 pub mod line_discipline;

@@ -1,6 +1,6 @@
 //! One CPU's queue of runnable tasks, the running one not among them.
 //!
-//! Called by the scheduler under the queue's lock, interrupts off. Classes: FIFO priorities 99 down to 1, then
+//! Called by the scheduler under the queue's lock, interrupts off. Classes: the kernel's own stop tasks, FIFO priorities 99 down to 1, then
 //! fair by virtual runtime, then idle (never queued: [`RunQueue::pick`] returns None).
 //! Invariants:
 //! 1. A task is in at most one queue, by its [`RunNode`]; its class and nice change only while it is in none.
@@ -12,8 +12,10 @@
 use crate::pairing_heap::{HeapNode, HeapStore, NIL, PairingHeap};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Highest FIFO priority; the lowest is 1.
+/// Highest FIFO priority of programs; the lowest is 1.
 pub const FIFO_MAX: u8 = 99;
+/// FIFO priority of the kernel's own tasks that stop a CPU: before every program.
+pub const FIFO_STOP: u8 = FIFO_MAX + 1;
 /// Every fair task runs once in this time, as long as slices stay above [`SLICE_MIN_NS`].
 pub const LATENCY_NS: u64 = 6_000_000;
 /// The shortest slice.
@@ -63,7 +65,7 @@ pub const fn nice_weight(nice: i8) -> u32 {
 /// Scheduling class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Runs until it blocks or a higher priority comes; 1 to 99, others are taken as the nearest.
+    /// Runs until it blocks or a higher priority comes; 1 to [`FIFO_STOP`], others are taken as the nearest.
     Fifo(u8),
     /// Shares by weight.
     Fair,
@@ -96,8 +98,8 @@ impl Class {
 const fn clamp_prio(prio: u8) -> u8 {
     if prio == 0 {
         1
-    } else if prio > FIFO_MAX {
-        FIFO_MAX
+    } else if prio > FIFO_STOP {
+        FIFO_STOP
     } else {
         prio
     }
@@ -218,7 +220,7 @@ pub struct Enqueued {
 pub struct RunQueue {
     /// Bit p: FIFO list p has tasks.
     fifo_bits: u128,
-    fifo: [(u32, u32); FIFO_MAX as usize + 1],
+    fifo: [(u32, u32); FIFO_STOP as usize + 1],
     fair: PairingHeap,
     nr_fifo: u32,
     current: u32,
@@ -230,7 +232,7 @@ impl RunQueue {
     pub const fn new() -> Self {
         RunQueue {
             fifo_bits: 0,
-            fifo: [(NIL, NIL); FIFO_MAX as usize + 1],
+            fifo: [(NIL, NIL); FIFO_STOP as usize + 1],
             fair: PairingHeap::new(),
             nr_fifo: 0,
             current: NIL,

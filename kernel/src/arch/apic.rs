@@ -203,7 +203,7 @@ const fn delivery_of(cause: IpiCause) -> u32 {
         | IpiCause::Signal
         | IpiCause::RcuHoldout => vector::RESCHEDULE as u32,
         IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => vector::TLB_FLUSH as u32,
-        IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Injected => {
+        IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Isolate | IpiCause::Injected => {
             vector::CALL_FUNCTION as u32
         }
         IpiCause::RcuStall | IpiCause::Stop => DELIVERY_NMI,

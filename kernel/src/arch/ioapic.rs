@@ -51,18 +51,31 @@ pub fn add(virt: u64, first: u32) -> bool {
     false
 }
 
-/// Send global interrupt `gsi` to the CPU with `apic_id`, by vector `IO_BASE + gsi`. False if no chip has it.
-pub fn route(gsi: u32, apic_id: u32, level: bool, active_low: bool) -> bool {
+/// The chip that has global interrupt `gsi`, and the lower register of its entry.
+fn entry_of(gsi: u32) -> Option<(u64, u32)> {
     for (base, slot) in BASES.iter().zip(&FIRST) {
         let (base, first) = (base.load(Ordering::Relaxed), slot.load(Ordering::Relaxed) as u32);
         if base != 0 && gsi >= first && gsi < first + inputs(base) {
-            let index = 0x10 + 2 * (gsi - first);
-            let low = (IO_BASE as u32 + gsi) | if level { LEVEL } else { 0 } | if active_low { ACTIVE_LOW } else { 0 };
-            register(base, index, Some(MASKED));
-            register(base, index + 1, Some(apic_id << 24));
-            register(base, index, Some(low));
-            return true;
+            return Some((base, 0x10 + 2 * (gsi - first)));
         }
     }
-    false
+    None
+}
+
+/// Send global interrupt `gsi` to the CPU with `apic_id`, by vector `IO_BASE + gsi`. False if no chip has it.
+pub fn route(gsi: u32, apic_id: u32, level: bool, active_low: bool) -> bool {
+    let Some((base, index)) = entry_of(gsi) else { return false };
+    let low = (IO_BASE as u32 + gsi) | if level { LEVEL } else { 0 } | if active_low { ACTIVE_LOW } else { 0 };
+    register(base, index, Some(MASKED));
+    register(base, index + 1, Some(apic_id << 24));
+    register(base, index, Some(low));
+    true
+}
+
+/// Send global interrupt `gsi`, which is routed, to another CPU. Not masked meanwhile, so that no edge is lost: the destination is one
+/// register of its own. False if no chip has it.
+pub fn retarget(gsi: u32, apic_id: u32) -> bool {
+    let Some((base, index)) = entry_of(gsi) else { return false };
+    register(base, index + 1, Some(apic_id << 24));
+    true
 }

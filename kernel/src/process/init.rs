@@ -4,7 +4,6 @@ use super::user_stack::Strings;
 use super::{exec, fork, tree};
 use crate::errno::Errno;
 use crate::fs::{self, FileTable, WorkDir};
-use crate::isolation::housekeeping;
 use crate::limine::BootInfo;
 use crate::sched::{self, switch, task};
 use alloc::format;
@@ -46,7 +45,6 @@ pub fn start_init(boot: &BootInfo, params: BootParams<'static>) -> Result<(), &'
     };
     let no_memory = "out of memory for the first program";
     let task = task::new_first("init").map_err(|_| no_memory)?;
-    task.set_allowed(&housekeeping::kernel_noise());
     let file_table = FileTable::new();
     let console = fs::open_console();
     for _ in 0..3 {

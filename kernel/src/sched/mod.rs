@@ -334,6 +334,24 @@ pub fn tick(irq_off: &IrqOff) {
     }
 }
 
+/// The tick follows the queue of this CPU anew, because the CPU has become another one.
+#[track_caller]
+pub fn follow_queue(irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    let queue = me.sched.queue.lock_held(irq_off);
+    crate::time::tick::sched_dependency(me, queue.tick_needed(running_class(&queue)), current());
+    drop(queue);
+    crate::time::tick::recheck(irq_off);
+}
+
+/// How long CPU `cpu` has been idle since boot, ns.
+pub fn idle_ns(cpu: u32) -> u64 {
+    let area = percpu::of(cpu);
+    let idle = task::with(task::FIRST_IDLE + cpu, |t| t.runtime_ns.load(Ordering::Relaxed)).unwrap_or(0);
+    let since = if is_idle(area) { tsc::now().saturating_sub(area.sched.charged_tsc()) } else { 0 };
+    idle + tsc::ticks_to_ns(since)
+}
+
 /// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back.
 #[track_caller]
 pub fn set_class(task: &Task, class: Class) {
@@ -366,11 +384,26 @@ fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, i
 /// Change where a task may run; it moves at once if it runs or waits where it may not. The set is not empty.
 #[track_caller]
 pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
-    let site = Location::caller();
+    change_place(task, || task.set_allowed(allowed), Location::caller());
+}
+
+/// Forget what a task asked for: it may run wherever nothing is isolated. It moves as by `set_affinity`.
+#[track_caller]
+pub fn ask_for_nothing(task: &Task) {
+    change_place(task, || task.forget_allowed(), Location::caller());
+}
+
+/// The CPUs on which a task that asked for nothing may run have changed: it moves if it runs or waits on another.
+#[track_caller]
+pub fn leave_isolated(task: &Task) {
+    change_place(task, || {}, Location::caller());
+}
+
+fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'static>) {
     let irq_off = IrqOff::new();
     let placing = task.placing.lock_held(&irq_off);
     task.moved_by.store(site as *const _ as *mut _, Ordering::Relaxed);
-    task.set_allowed(allowed);
+    change();
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {
         return;

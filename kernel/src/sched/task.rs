@@ -4,13 +4,14 @@
 //! a grace period later.
 
 use crate::arch::fpu::FpuState;
+use crate::isolation::housekeeping;
 use crate::mm::stack::KernelStack;
 use crate::rcu::RcuHead;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
 use kcore::pairing_heap::{HeapNode, HeapStore};
-use kcore::run_queue::{Class, RunNode, RunStore};
+use kcore::run_queue::{Class, FIFO_STOP, RunNode, RunStore};
 use kcore::task_state::TaskState;
 use kcore::tick::TickMask;
 
@@ -51,8 +52,10 @@ pub struct Task {
     pub saved_sp: AtomicU64,
     stack: KernelStack,
     comm: [AtomicU64; 2],
+    /// Set once it has asked for CPUs (`allowed`). Else it may run on those that are not isolated, whichever these are.
+    asked: AtomicBool,
     allowed: [AtomicU64; MAX_CPUS / 64],
-    /// The one CPU in `allowed`; `MANY` if there are more.
+    /// The one CPU in `allowed`; `MANY` if there are more, or if it has not asked.
     only_cpu: AtomicU32,
     /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
     pub root: AtomicU64,
@@ -139,6 +142,7 @@ impl Task {
             saved_sp: AtomicU64::new(0),
             stack,
             comm: [const { AtomicU64::new(0) }; 2],
+            asked: AtomicBool::new(false),
             allowed: [const { AtomicU64::new(0) }; MAX_CPUS / 64],
             only_cpu: AtomicU32::new(MANY),
             root: AtomicU64::new(0),
@@ -196,16 +200,25 @@ impl Task {
 
     /// Where it may run.
     pub fn allowed(&self) -> CpuSet {
-        CpuSet::from_words(core::array::from_fn(|i| self.allowed[i].load(Ordering::Relaxed)))
+        self.asked_for().unwrap_or_else(housekeeping::kernel_noise)
+    }
+
+    /// The CPUs that it asked for, if it did.
+    pub fn asked_for(&self) -> Option<CpuSet> {
+        let asked = self.asked.load(Ordering::Acquire);
+        asked.then(|| CpuSet::from_words(core::array::from_fn(|i| self.allowed[i].load(Ordering::Relaxed))))
     }
 
     /// Whether it may run on `cpu`.
     #[inline]
     pub fn may_run_on(&self, cpu: u32) -> bool {
+        if !self.asked.load(Ordering::Acquire) {
+            return !housekeeping::is_isolated(cpu);
+        }
         self.allowed[cpu as usize / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0
     }
 
-    /// See `sched::set_affinity`, which also moves it.
+    /// It asks for `set`. See `sched::set_affinity`, which also moves it.
     pub fn set_allowed(&self, set: &CpuSet) {
         for (word, bits) in self.allowed.iter().zip(set.words()) {
             word.store(*bits, Ordering::Relaxed);
@@ -213,6 +226,20 @@ impl Task {
         let mut cpus = set.iter();
         let only = cpus.next().filter(|_| cpus.next().is_none());
         self.only_cpu.store(only.unwrap_or(MANY), Ordering::Relaxed);
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// As if it had never asked. See `sched::ask_for_nothing`, which also moves it.
+    pub fn forget_allowed(&self) {
+        self.asked.store(false, Ordering::Release);
+        self.only_cpu.store(MANY, Ordering::Relaxed);
+    }
+
+    /// A new task asks for what `parent` asked for.
+    pub fn inherit_allowed(&self, parent: &Task) {
+        if let Some(set) = parent.asked_for() {
+            self.set_allowed(&set);
+        }
     }
 
     /// The CPU to which it is bound, if there is one.
@@ -281,12 +308,24 @@ pub fn new_first(name: &str) -> Result<TaskRef, NewTaskError> {
     insert(Some(1), |index| Task::build(index, name, None, 0, true))
 }
 
-/// A kernel thread named `name` that runs `entry(argument)` on the CPUs of `allowed`; it starts at once.
-pub fn spawn_kthread(name: &str, allowed: &CpuSet, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
-    let task = insert(None, |index| Task::build(index, name, Some(entry), argument, false))?;
-    task.set_allowed(allowed);
-    super::switch::prepare_kthread(&task);
+/// A kernel thread named `name` that runs `entry(argument)` wherever nothing is isolated; it starts at once.
+pub fn spawn_kthread(name: &str, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
+    let task = new_kthread(name, entry, argument)?;
     super::start(&task);
+    Ok(task)
+}
+
+/// A kernel thread for CPU `cpu` alone, and before every program there; it sleeps until `sched::start`.
+pub fn new_stopper(name: &str, cpu: u32, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
+    let task = new_kthread(name, entry, argument)?;
+    task.set_allowed(&CpuSet::single(cpu));
+    task.run.set_class(Class::Fifo(FIFO_STOP));
+    Ok(task)
+}
+
+fn new_kthread(name: &str, entry: fn(usize), argument: usize) -> Result<TaskRef, NewTaskError> {
+    let task = insert(None, |index| Task::build(index, name, Some(entry), argument, false))?;
+    super::switch::prepare_kthread(&task);
     Ok(task)
 }
 
@@ -294,9 +333,7 @@ pub fn spawn_kthread(name: &str, allowed: &CpuSet, entry: fn(usize), argument: u
 pub fn new_idle(cpu: u32) -> Option<TaskRef> {
     let task = Task::build(FIRST_IDLE + cpu, "idle", None, 0, false)?;
     let _ = task.state.wake(false);
-    let mut only = CpuSet::new();
-    let _ = only.insert(cpu);
-    task.set_allowed(&only);
+    task.set_allowed(&CpuSet::single(cpu));
     Some(Arc::new(task))
 }
 

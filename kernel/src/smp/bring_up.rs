@@ -50,7 +50,7 @@ pub fn join(me: &Percpu, irq_off: &IrqOff) {
         me.head.isolated.store(1, Ordering::Relaxed);
     }
     if housekeeping::is_nohz_full(cpu) {
-        crate::context_tracking::activate(irq_off);
+        crate::context_tracking::activate(0, irq_off);
     } else {
         crate::time::tick::hold_for_housekeeping(me);
     }

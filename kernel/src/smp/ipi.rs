@@ -39,9 +39,11 @@ impl Sender {
     fn sent_to(&self, target_cpu: u32) -> Data {
         let cause = match self.cause {
             IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => Cause::TlbFlush,
-            IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Injected => {
-                Cause::CallFunction
-            }
+            IpiCause::SyncCore
+            | IpiCause::Membarrier
+            | IpiCause::RcuExpedited
+            | IpiCause::Isolate
+            | IpiCause::Injected => Cause::CallFunction,
             IpiCause::RcuStall => Cause::Nmi,
             IpiCause::Stop => Cause::Stop,
             _ => Cause::Reschedule,

@@ -100,7 +100,7 @@ pub fn sched_dependency(me: &Percpu, needs_tick: bool, task: &Task) {
     }
 }
 
-/// A CPU that does housekeeping ticks whenever it is not idle. Boot.
+/// A CPU that does housekeeping ticks whenever it is not idle. At boot, or on that CPU, which then looks again (`recheck`).
 #[track_caller]
 pub fn hold_for_housekeeping(area: &Percpu) {
     area.time.history.lock_irq().held.set(TickDep::Housekeeping, holder(None, Some(Location::caller())));

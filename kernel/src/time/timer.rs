@@ -86,6 +86,16 @@ pub fn sleep_until(task: &Task, deadline_tsc: u64) {
     cancel(task);
 }
 
+/// Whether the task sleeps by a timer of CPU `cpu` (a snapshot).
+pub fn is_armed_on(task: &Task, cpu: u32) -> bool {
+    task.timer.is_queued() && task.timer_cpu.load(Ordering::Relaxed) == cpu
+}
+
+/// What the task's timer was armed for last, TSC.
+pub fn deadline_tsc(task: &Task) -> u64 {
+    task.timer.key()
+}
+
 /// Take the task's timer out if it is still armed.
 pub fn cancel(task: &Task) {
     let irq_off = IrqOff::new();

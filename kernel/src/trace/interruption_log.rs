@@ -59,6 +59,14 @@ pub fn start() -> bool {
     kept
 }
 
+/// Follow the ring of CPU `cpu` too, which is isolated from now on.
+pub fn follow(cpu: u32) {
+    let mut cursors = CURSORS.lock();
+    if super::rings::interruptions_off().is_none() && cursors.iter().all(|(known, _)| *known != cpu) {
+        cursors.push((cpu, Cursor::new()));
+    }
+}
+
 impl Log {
     fn add_cost(&mut self, i: &Interruption) {
         let (Some(sender), true) = (i.sender_cpu, i.site != 0) else { return };

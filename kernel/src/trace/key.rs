@@ -3,7 +3,7 @@
 //!
 //! A key stands for a place, not for an event: a path of entry code has one site however many events are recorded there.
 
-use crate::static_key::{self, StaticKey, enable_at_boot};
+use crate::static_key::{self, StaticKey, enable_alone};
 use kcore::static_key::PatchError;
 use kcore::trace_event::{Event, EventMask, Group};
 
@@ -103,7 +103,7 @@ pub unsafe fn enable(selected: EventMask, interruptions: bool) -> Result<usize, 
     for key in traced.chain(logged) {
         if !key.is_on() {
             // SAFETY: the caller's condition.
-            sites += unsafe { enable_at_boot(key) }?;
+            sites += unsafe { enable_alone(key) }?;
         }
     }
     Ok(sites)

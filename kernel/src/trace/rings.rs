@@ -36,7 +36,8 @@ pub unsafe fn init(params: &BootParams<'_>) {
         }
     }
     SELECTED.store(events.0, Ordering::Relaxed);
-    let interruptions = !params.isolated().is_empty() && (events.has_group(Group::Irq) || events.has_group(Group::Ipi));
+    // Also where no CPU is isolated: one may be later, and these keys are switched at boot or never.
+    let interruptions = events.has_group(Group::Irq) || events.has_group(Group::Ipi);
     if events.is_empty() {
         return;
     }

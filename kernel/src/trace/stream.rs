@@ -7,7 +7,6 @@ use super::reader::{Entry, Reader};
 use super::{interruption_log, names, rings};
 use crate::arch::serial::{COM2, SerialPort};
 use crate::arch::tsc;
-use crate::isolation::housekeeping;
 use crate::percpu;
 use crate::sched::task;
 use crate::time::timer;
@@ -96,8 +95,7 @@ pub fn ensure_started() {
         dying: false,
     });
     put_back(stream);
-    task::spawn_kthread("trace", &housekeeping::kernel_noise(), drain_thread, 0)
-        .unwrap_or_else(|e| panic!("cannot start the trace's drain: {e:?}"));
+    task::spawn_kthread("trace", drain_thread, 0).unwrap_or_else(|e| panic!("cannot start the trace's drain: {e:?}"));
 }
 
 fn take() -> Option<Box<Stream>> {

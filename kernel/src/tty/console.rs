@@ -79,8 +79,7 @@ fn take_from_line() {
 
 /// Start the thread. Once, at boot. What was typed before is taken with the first interrupt, or here.
 pub fn start() {
-    let cpus = crate::isolation::housekeeping::kernel_noise();
-    if let Err(e) = crate::sched::task::spawn_kthread("console", &cpus, thread, 0) {
+    if let Err(e) = crate::sched::task::spawn_kthread("console", thread, 0) {
         crate::warning!("no console input: {e:?}");
     }
     // An interrupt that was raised before its handler was in place is raised again.

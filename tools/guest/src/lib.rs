@@ -13,6 +13,7 @@ pub mod entry_counts;
 pub mod fields;
 pub mod instruction;
 pub mod interruption;
+pub mod isolation_state;
 pub mod json;
 pub mod kernel_file;
 pub mod linux;

@@ -20,7 +20,7 @@ const GROUPS: &[&[&str]] = &[
 const OPEN_GROUPS: &[usize] = &[2, 4, 5];
 /// Arrows inside the middle group, and those of the parts that stand outside the groups.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("isolation", &["trace", "console"]),
+    ("isolation", &["sched", "time", "rcu", "smp", "trace", "console"]),
     ("sched", &["time", "rcu", "trace", "console"]),
     ("mm", &["smp", "trace", "console"]),
     ("time", &["trace", "console"]),
@@ -74,7 +74,11 @@ const EXCEPTIONS: &[Exception] = &[
         "entry::exit_work",
         "a bit in the CPU's head asks for the exit loop; setting it is not calling entry",
     ),
-    exception("", "isolation::housekeeping", "the lists of CPUs are set at boot and only read afterwards"),
+    exception(
+        "",
+        "isolation::housekeeping",
+        "the lists of CPUs, which everyone reads and `isolation::live` alone changes",
+    ),
     exception("percpu.rs", "rcu", FIELD),
     exception("percpu.rs", "sched", FIELD),
     exception("percpu.rs", "smp", FIELD),

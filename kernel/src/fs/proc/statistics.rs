@@ -35,11 +35,7 @@ fn times(cpu: u32, area: &Percpu) -> Times {
         let system = tsc::ticks_to_ns(head.kernel_ticks.load(Ordering::Relaxed)).min(all - user);
         return Times { user, system, idle: all - user - system };
     }
-    let mut idle = task::with(task::FIRST_IDLE + cpu, |t| t.runtime_ns.load(Ordering::Relaxed)).unwrap_or(0);
-    if sched::is_idle(area) {
-        idle += tsc::ticks_to_ns(tsc::now().saturating_sub(area.sched.charged_tsc()));
-    }
-    let idle = idle.min(all);
+    let idle = sched::idle_ns(cpu).min(all);
     Times { user: all - idle, system: 0, idle }
 }
 

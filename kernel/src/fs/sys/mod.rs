@@ -3,6 +3,7 @@
 mod cpu;
 mod debug;
 mod ipi;
+mod isolate;
 mod log;
 mod quiesce;
 mod torture;

@@ -28,6 +28,7 @@ pub static ITEMS: &[Item] = &[
     Item::Special("log", super::log::open),
     Item::Control("inject_ipi", inject_ipi),
     Item::File("ipi", super::ipi::read),
+    Item::Setting("isolate", super::isolate::read, super::isolate::write),
     Item::Dir("debug", super::debug::ITEMS),
     Item::File("console", |_, out| {
         let _ = writeln!(out, "overflows {}", crate::tty::console::overflows());

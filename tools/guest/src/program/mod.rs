@@ -6,6 +6,7 @@ pub mod calls;
 pub mod cpus;
 pub mod fuzz;
 pub mod init;
+pub mod isolate;
 pub mod log;
 pub mod noise;
 pub mod run;

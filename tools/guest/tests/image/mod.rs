@@ -7,10 +7,11 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Programs with files of their own, with what cargo built them as.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("init", env!("CARGO_BIN_EXE_init")),
     ("sh", env!("CARGO_BIN_EXE_sh")),
     ("cpus", env!("CARGO_BIN_EXE_cpus")),
+    ("isolate", env!("CARGO_BIN_EXE_isolate")),
     ("why", env!("CARGO_BIN_EXE_why")),
     ("run", env!("CARGO_BIN_EXE_run")),
     ("spin", env!("CARGO_BIN_EXE_spin")),
