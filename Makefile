@@ -72,7 +72,7 @@ test-qemu: build
 test-debug:
 	@$(MAKE) build PROFILE=debug
 	@PROFILE=debug cargo test $(QUIET) -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
-		--test apic_modes --test jobs --test system_calls --test fuzz -- --test-threads=2
+		--test apic_modes --test jobs --test system_calls --test fuzz --test lease -- --test-threads=2
 
 .PHONY: build
 build:

@@ -30,6 +30,8 @@ pub struct Percpu {
     pub smp: crate::smp::CpuSmp,
     /// Interruption records.
     pub trace: crate::trace::CpuTrace,
+    /// Its lease.
+    pub lease: crate::isolation::lease::CpuLease,
     /// CR3 of the address space in use.
     pub address_space_root: AtomicU64,
     /// TSC when the CPU last entered its present state by an untracked way (idle, kernel after boot).
@@ -49,6 +51,7 @@ impl Percpu {
             rcu: crate::rcu::CpuRcu::new(),
             smp: crate::smp::CpuSmp::new(),
             trace: crate::trace::CpuTrace::new(),
+            lease: crate::isolation::lease::CpuLease::new(),
             address_space_root: AtomicU64::new(0),
             state_since_tsc: AtomicU64::new(0),
         }

@@ -34,6 +34,11 @@ impl CpuRcu {
         Self { quiescent: AtomicU32::new(0), callbacks: AtomicPtr::new(core::ptr::null_mut()) }
     }
 
+    /// Whether callbacks were queued here that nobody has collected.
+    pub fn has_callbacks(&self) -> bool {
+        !self.callbacks.load(Ordering::Relaxed).is_null()
+    }
+
     /// This CPU is between readers now: task switch, or a tick that hit user mode. Its own CPU only.
     /// A full barrier: what the next reader loads, it loads after this count is visible.
     #[inline]
@@ -363,11 +368,14 @@ fn grace_period_thread(_: usize) {
 }
 
 /// CPU `cpu` has run kernel code for several scans: ask it to pass through the scheduler. If it is in user mode or idle by now,
-/// it is quiescent, and nothing is sent.
+/// it is quiescent, and nothing is sent; nor if it is leased: the call that it runs is its program's own, and the next scan looks again.
 fn kick(cpu: u32) {
     let irq_off = IrqOff::new();
     let site = Location::caller();
-    if cpu == percpu::this(&irq_off).cpu() || deferred_work::leave(cpu, Deferred::RcuRecheck, site) {
+    if cpu == percpu::this(&irq_off).cpu() || deferred_work::leave_now(cpu, Deferred::RcuRecheck, site) {
+        return;
+    }
+    if crate::isolation::lease::is_granted(cpu) {
         return;
     }
     percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);

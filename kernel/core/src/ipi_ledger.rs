@@ -3,13 +3,25 @@
 //! Each CPU keeps one of what it sent; only that CPU writes it, with interrupts off, so that nothing on the way of an
 //! IPI is shared between senders. Anyone reads it. Invariants:
 //! 1. Every IPI has a cause, and every cause a name ([`IpiCause`] is made by one list of both).
+//!    The list also says what becomes of it if the target is leased: a new cause does not compile without that.
 //! 2. No IPI is forgotten: what finds no line of its own is counted in the line of its cause.
 //! 3. A reader sees each count whole; counts of one line may be a moment apart.
 
 use crate::atomics::{AtomicU32, AtomicU64, Ordering};
 
+/// What becomes of an IPI whose target is leased (`crate::lease`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnderLease {
+    /// It is not sent: its caller gets EBUSY.
+    Refused,
+    /// Its work waits in the target's word; it is sent only while the target runs kernel code, which the holder called.
+    Deferred,
+    /// It is sent, and breaks the lease.
+    Unavoidable,
+}
+
 macro_rules! causes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $under_lease:ident;)+) => {
         /// Why a CPU is interrupted by another one.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
@@ -27,41 +39,49 @@ macro_rules! causes {
                     $(IpiCause::$variant => $name,)+
                 }
             }
+
+            /// What becomes of it if the target is leased.
+            #[inline]
+            pub const fn under_lease(self) -> UnderLease {
+                match self {
+                    $(IpiCause::$variant => UnderLease::$under_lease,)+
+                }
+            }
         }
     };
 }
 
 causes! {
-    /// A task was woken there that runs before the present one.
-    Wakeup = "wakeup",
+    /// A task was woken there that runs before the present one. On a leased CPU: the holder itself, which slept.
+    Wakeup = "wakeup", Unavoidable;
     /// A class or an affinity changed: the CPU schedules.
-    Reschedule = "reschedule",
+    Reschedule = "reschedule", Refused;
     /// A tick dependency was set.
-    TickSet = "tick_set",
+    TickSet = "tick_set", Refused;
     /// A tick dependency was cleared, and nothing may be deferred.
-    TickRecheck = "tick_recheck",
+    TickRecheck = "tick_recheck", Deferred;
     /// A signal for the running task.
-    Signal = "signal",
+    Signal = "signal", Unavoidable;
     /// User addresses were unmapped or lost rights.
-    UserTlbFlush = "user_tlb_flush",
+    UserTlbFlush = "user_tlb_flush", Unavoidable;
     /// Kernel addresses were unmapped.
-    KernelTlbFlush = "kernel_tlb_flush",
+    KernelTlbFlush = "kernel_tlb_flush", Deferred;
     /// The instruction stream has to be serialised: kernel text changed.
-    SyncCore = "sync_core",
+    SyncCore = "sync_core", Deferred;
     /// membarrier(2).
-    Membarrier = "membarrier",
+    Membarrier = "membarrier", Refused;
     /// A grace period waits for the CPU.
-    RcuHoldout = "rcu_holdout",
+    RcuHoldout = "rcu_holdout", Deferred;
     /// An expedited grace period waits for the CPU.
-    RcuExpedited = "rcu_expedited",
-    /// The stall detector wants a stack.
-    RcuStall = "rcu_stall",
+    RcuExpedited = "rcu_expedited", Deferred;
+    /// The stall detector wants a stack: of a CPU that has run kernel code for too long.
+    RcuStall = "rcu_stall", Unavoidable;
     /// The CPU becomes one that is left alone, or one like any other.
-    Isolate = "isolate",
+    Isolate = "isolate", Refused;
     /// Asked for through /sys.
-    Injected = "injected",
+    Injected = "injected", Unavoidable;
     /// The machine stops.
-    Stop = "stop",
+    Stop = "stop", Unavoidable;
 }
 
 impl IpiCause {

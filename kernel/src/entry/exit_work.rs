@@ -16,6 +16,9 @@ pub const RESCHED: u32 = 1;
 /// The running task has a signal to handle (or must die).
 pub const SIGNAL: u32 = 2;
 
+/// This CPU is leased: what entered it is counted on each way out.
+pub const LEASE: u32 = 4;
+
 /// Full frame on the stack, RSP at its start, interrupts off, state KERNEL: run exit work and return to user
 /// mode by IRET. Reached by jump.
 ///
@@ -81,17 +84,22 @@ pub unsafe extern "C" fn irq_full_exit() {
     )
 }
 
-/// The loop. Called with interrupts off, returns with interrupts off and `exit_work` zero at the last look.
+/// The loop. Called with interrupts off, returns with interrupts off and no work but `LEASE` at the last look.
 extern "C" fn run(frame: &mut Frame) {
     loop {
         // SAFETY: the caller turned interrupts off; each round ends with them off.
         let irq_off = unsafe { IrqOff::assume() };
-        let work = percpu::this(&irq_off).head.exit_work.load(Ordering::Relaxed);
-        if work == 0 {
+        let all = percpu::this(&irq_off).head.exit_work.load(Ordering::Relaxed);
+        let broken = if all & LEASE != 0 { crate::isolation::lease::note_entries(&irq_off) } else { None };
+        let work = all & !LEASE;
+        if work == 0 && broken.is_none() {
             return;
         }
         drop(irq_off);
         x86_64::instructions::interrupts::enable();
+        if let Some((holder, how)) = broken {
+            crate::process::lease_breach::react(holder, how);
+        }
         if work & RESCHED != 0 {
             crate::sched::schedule();
         }

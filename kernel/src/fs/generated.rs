@@ -7,6 +7,7 @@ use super::inode::{DirEntry, Inode, Kind, mode};
 use super::open_file::{File, How, flag};
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
+use crate::mm::address_space::Content;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -16,6 +17,8 @@ use alloc::vec::Vec;
 pub type Read = fn(u64, &mut String) -> Result<(), Errno>;
 /// Takes what is written to a file in one write.
 pub type Write = fn(u64, &[u8]) -> Result<(), Errno>;
+/// What mmap of the bytes from an offset on, so many, shows.
+pub type Map = fn(u64, u64, u64) -> Result<Content, Errno>;
 
 /// A generated file.
 #[derive(Clone, Copy)]
@@ -24,6 +27,8 @@ pub struct Generated {
     pub read: Option<Read>,
     /// How it is written.
     pub write: Option<Write>,
+    /// How it is mapped.
+    pub map: Option<Map>,
     /// For which CPU, process ...
     pub argument: u64,
 }
@@ -36,6 +41,8 @@ pub enum Item {
     Control(&'static str, Write),
     /// A file that is read, and written to change what it shows.
     Setting(&'static str, Read, Write),
+    /// The same, and it can be mapped.
+    Mapped(&'static str, Read, Write, Map),
     /// A symbolic link.
     Link(&'static str, fn(u64) -> Result<Vec<u8>, Errno>),
     /// A file that gives each opener something of its own.
@@ -95,6 +102,7 @@ impl Item {
             Item::File(name, ..)
             | Item::Control(name, _)
             | Item::Setting(name, ..)
+            | Item::Mapped(name, ..)
             | Item::Link(name, _)
             | Item::Special(name, _)
             | Item::Dir(name, _) => name,
@@ -106,7 +114,7 @@ impl Item {
         match self {
             Item::File(..) | Item::Special(..) => mode::REG | 0o444,
             Item::Control(..) => mode::REG | 0o200,
-            Item::Setting(..) => mode::REG | 0o644,
+            Item::Setting(..) | Item::Mapped(..) => mode::REG | 0o644,
             Item::Link(..) => mode::LNK | 0o777,
             Item::Dir(..) => mode::DIR | 0o555,
             Item::Numbered(n) => n.leaf.mode(),
@@ -114,11 +122,14 @@ impl Item {
     }
 
     fn kind(&self, argument: u64) -> Kind {
-        let file = |read, write| Kind::Generated(Generated { read, write, argument });
+        let file = |read, write| Kind::Generated(Generated { read, write, map: None, argument });
         match self {
             Item::File(_, read) => file(Some(*read), None),
             Item::Control(_, write) => file(None, Some(*write)),
             Item::Setting(_, read, write) => file(Some(*read), Some(*write)),
+            Item::Mapped(_, read, write, map) => {
+                Kind::Generated(Generated { read: Some(*read), write: Some(*write), map: Some(*map), argument })
+            }
             Item::Link(_, target) => Kind::GeneratedLink(*target, argument),
             Item::Special(_, make) => Kind::Special(*make, argument),
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
@@ -233,5 +244,9 @@ impl File for Snapshot {
         let n = from.take(&mut bytes)?;
         take(self.source.argument, &bytes[..n])?;
         Ok(n)
+    }
+
+    fn mapping(&self, offset: u64, len: u64) -> Result<Content, Errno> {
+        self.source.map.ok_or(errno::ENODEV)?(self.source.argument, offset, len)
     }
 }

@@ -6,6 +6,7 @@ use super::inode::{Inode, Stat};
 use super::place::Place;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
+use crate::mm::address_space::Content;
 use crate::sched::wait_queue::WaitQueue;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -68,6 +69,10 @@ pub trait File: Send + Sync {
     /// Write at `how.offset`.
     fn write(&self, _from: &mut UserBuffer, _how: How) -> Result<usize, Errno> {
         Err(errno::EINVAL)
+    }
+    /// What mmap(2) of `len` bytes from `offset` on shows, of a file that is not a regular one. Read-only.
+    fn mapping(&self, _offset: u64, _len: u64) -> Result<Content, Errno> {
+        Err(errno::ENODEV)
     }
     /// Whether there is an offset; streams have none.
     fn is_seekable(&self) -> bool {

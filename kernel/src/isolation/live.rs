@@ -193,7 +193,8 @@ fn move_tasks(cpu: u32, keep: bool, moved: &mut Vec<Moved>) {
                     if set.intersection(&percpu::online()).is_empty() {
                         sched::ask_for_nothing(&t);
                     } else {
-                        sched::set_affinity(&t, &set);
+                        // Where all the others are leased it stays, and is among what is left.
+                        let _ = sched::set_affinity(&t, &set);
                     }
                 }
                 None if is_there(&t, cpu) => sched::leave_isolated(&t),

@@ -3,6 +3,7 @@
 pub mod housekeeping;
 pub mod irq_affinity;
 pub mod lease;
+pub mod lease_request;
 pub mod leftover;
 pub mod live;
 mod parking;

@@ -34,7 +34,7 @@ pub enum Content {
     File(FileBytes, u64),
     /// Shared memory from `offset` on.
     Shared(Arc<SharedMemory>, u64),
-    /// The vDSO's pages from `offset` on.
+    /// Pages of the kernel's from `offset` on (`special`).
     Special(u64),
 }
 

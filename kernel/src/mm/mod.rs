@@ -8,6 +8,7 @@ pub mod kernel_map;
 mod mapped_content;
 pub mod page_cache;
 mod page_fault;
+pub mod special;
 pub mod stack;
 pub mod tlb_flush;
 pub mod user_copy;

@@ -5,7 +5,7 @@
 use super::address_space::{Inner, STACK_LIMIT, entry_flags};
 use super::mapped_content::FileBytes;
 use super::tlb_flush::flush;
-use super::{frame, kernel_map, page_cache, vdso};
+use super::{frame, kernel_map, page_cache, special};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::vma::{Access, FaultDecision, Prot, Pte, SegvCode};
@@ -159,7 +159,7 @@ impl Inner {
                 self.set(leaf, page, phys | flags).map(drop)
             }
             FaultDecision::SpecialPage { offset } => {
-                let phys = vdso::frame_at(offset).ok_or(FaultError::Bus)?;
+                let phys = special::frame_at(offset).ok_or(FaultError::Bus)?;
                 self.set(leaf, page, phys | read_only | bits::FOREIGN).map(drop)
             }
             FaultDecision::CopyOnWrite => {

@@ -17,6 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use kcore::elf::{self, Kind, LoadPlan};
+use kcore::lease::EndCause;
 use kcore::vma::Prot;
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::{FS, Segment64};
@@ -186,6 +187,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     let loaded = load(&process.work_dir, path, args, env)?;
     end_other_threads(thread)?;
     // The point of no return.
+    crate::isolation::lease::end_with(EndCause::Exec);
     let old = process.address_space.lock().replace(loaded.space.clone());
     let root = loaded.space.root();
     // SAFETY: the thread itself; no reference to its address space is alive.

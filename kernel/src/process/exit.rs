@@ -2,10 +2,12 @@
 
 use super::{Process, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;
+use crate::isolation::lease;
 use crate::mm::{kernel_map, user_copy};
 use crate::percpu;
 use crate::sched::{self, futex};
 use core::sync::atomic::Ordering;
+use kcore::lease::EndCause;
 
 /// exit_group(2): all threads end with `status` (a wait status).
 pub fn exit_group(status: u32) -> ! {
@@ -25,6 +27,7 @@ pub fn exit_thread(status: u32) -> ! {
     let thread = current_thread();
     let task = sched::current();
     let process = &thread.process;
+    lease::end_with(EndCause::Exit);
     futex::thread_ends(thread);
     let clear = thread.clear_child_tid.swap(0, Ordering::Relaxed);
     if clear != 0 && user_copy::write(clear, &0u32).is_ok() {

@@ -5,7 +5,7 @@ use super::signal_frame::AlternateStack;
 use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::frame::Frame;
-use crate::errno::{EAGAIN, EINVAL, ENOMEM, ERESTARTNOINTR, Errno, SysResult};
+use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, ERESTARTNOINTR, Errno, SysResult};
 use crate::fs::{FileTable, WorkDir};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user_copy;
@@ -183,6 +183,10 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     let bad = has(flag::THREAD) && !has(flag::SIGHAND) || has(flag::SIGHAND) && !has(flag::VM) || has(flag::REFUSED);
     if bad || flags & flag::SIGNAL > sig::MAX as u64 {
         return Err(EINVAL);
+    }
+    // The child would start on the leased CPU.
+    if crate::isolation::lease::is_held_by_current() {
+        return Err(EBUSY);
     }
     // Programs that run need what is left.
     if !crate::mm::frame::above_reserve(2) {

@@ -8,6 +8,7 @@ pub mod exit;
 pub mod fault;
 pub mod fork;
 pub mod init;
+pub mod lease_breach;
 pub mod random;
 pub mod signal;
 pub mod signal_frame;

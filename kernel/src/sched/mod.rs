@@ -13,6 +13,8 @@ use crate::arch::cpu_head::{self, offset};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
 use crate::entry::exit_work;
+use crate::errno::{EBUSY, Errno};
+use crate::isolation::lease;
 use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
 use crate::trace::key::SCHED;
@@ -352,11 +354,15 @@ pub fn idle_ns(cpu: u32) -> u64 {
     idle + tsc::ticks_to_ns(since)
 }
 
-/// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back.
+/// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back. EBUSY: it holds a lease of its
+/// CPU, and is not the running one.
 #[track_caller]
-pub fn set_class(task: &Task, class: Class) {
+pub fn set_class(task: &Task, class: Class) -> Result<(), Errno> {
     let site = Location::caller();
     let irq_off = IrqOff::new();
+    if lease::is_holder(task) && !core::ptr::eq(task, current()) {
+        return Err(EBUSY);
+    }
     let placing = task.placing.lock_held(&irq_off);
     let area = percpu::of(task.cpu.load(Ordering::Relaxed));
     let mut queue = area.sched.queue.lock_held(&irq_off);
@@ -371,6 +377,7 @@ pub fn set_class(task: &Task, class: Class) {
     if look_again {
         request_reschedule(area, site, &irq_off);
     }
+    Ok(())
 }
 
 /// Let CPU `area` pass through its scheduler.
@@ -381,26 +388,29 @@ fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, i
     }
 }
 
-/// Change where a task may run; it moves at once if it runs or waits where it may not. The set is not empty.
+/// Change where a task may run; it moves at once if it runs or waits where it may not. The set is not empty. EBUSY: it holds a lease of its
+/// CPU, and is not the running one, or all of the set is leased.
 #[track_caller]
-pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) {
-    change_place(task, || task.set_allowed(allowed), Location::caller());
+pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) -> Result<(), Errno> {
+    let irq_off = IrqOff::new();
+    lease::permits_affinity(task, allowed, &irq_off)?;
+    change_place(task, || task.set_allowed(allowed), Location::caller(), irq_off);
+    Ok(())
 }
 
 /// Forget what a task asked for: it may run wherever nothing is isolated. It moves as by `set_affinity`.
 #[track_caller]
 pub fn ask_for_nothing(task: &Task) {
-    change_place(task, || task.forget_allowed(), Location::caller());
+    change_place(task, || task.forget_allowed(), Location::caller(), IrqOff::new());
 }
 
 /// The CPUs on which a task that asked for nothing may run have changed: it moves if it runs or waits on another.
 #[track_caller]
 pub fn leave_isolated(task: &Task) {
-    change_place(task, || {}, Location::caller());
+    change_place(task, || {}, Location::caller(), IrqOff::new());
 }
 
-fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'static>) {
-    let irq_off = IrqOff::new();
+fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'static>, irq_off: IrqOff) {
     let placing = task.placing.lock_held(&irq_off);
     task.moved_by.store(site as *const _ as *mut _, Ordering::Relaxed);
     change();
@@ -430,6 +440,22 @@ fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'sta
         schedule();
     } else if runs {
         request_reschedule(area, site, &irq_off);
+    }
+}
+
+/// A task that waits for a CPU on which nothing more shall run goes elsewhere (`placement` knows where). One that runs or sleeps stays.
+#[track_caller]
+pub fn place_anew(task: &Task) {
+    let site = Location::caller();
+    let irq_off = IrqOff::new();
+    let placing = task.placing.lock_held(&irq_off);
+    let queued = {
+        let area = percpu::of(task.cpu.load(Ordering::Relaxed));
+        area.sched.queue.lock_held(&irq_off).dequeue(&TABLE, task.index)
+    };
+    drop(placing);
+    if queued {
+        enqueue(task, Why::New, site);
     }
 }
 

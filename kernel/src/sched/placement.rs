@@ -1,10 +1,30 @@
-//! On which CPU a woken or new task goes: its last one if that is idle, else an idle one, else the last one.
+//! On which CPU a woken or new task goes: its last one if that is idle, else an idle one, else the last one. A leased one only if it may
+//! run nowhere else.
 
 use super::is_idle;
 use super::task::Task;
 use crate::isolation::housekeeping;
 use crate::percpu;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
+use kcore::cpu_set::MAX_CPUS;
+
+/// CPUs that came up and are not leased.
+static OPEN: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+
+/// Tasks may be placed on `cpu` from now on, or none that may run elsewhere. At boot; then `isolation::lease` alone.
+pub fn set_open(cpu: u32, open: bool) {
+    let (word, bit) = (&OPEN[cpu as usize / 64], 1 << (cpu % 64));
+    if open {
+        word.fetch_or(bit, Ordering::SeqCst);
+    } else {
+        word.fetch_and(!bit, Ordering::SeqCst);
+    }
+}
+
+#[inline]
+fn is_open(cpu: u32) -> bool {
+    OPEN.get(cpu as usize / 64).is_some_and(|w| w.load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0)
+}
 
 /// A CPU that `task` may run on. Isolated CPUs are chosen only if its affinity leaves nothing else.
 #[inline]
@@ -17,7 +37,7 @@ pub fn choose(task: &Task) -> u32 {
 
 fn choose_of_many(task: &Task) -> u32 {
     let last = task.cpu.load(Ordering::Relaxed);
-    let usable = |cpu: u32| percpu::is_online(cpu) && task.may_run_on(cpu);
+    let usable = |cpu: u32| is_open(cpu) && task.may_run_on(cpu);
     if usable(last) && (is_idle(percpu::of(last)) || housekeeping::is_isolated(last)) {
         return last;
     }
@@ -29,5 +49,7 @@ fn choose_of_many(task: &Task) -> u32 {
     if usable(last) {
         return last;
     }
-    (0..nr).find(domain).or_else(|| (0..nr).find(|&c| usable(c))).unwrap_or(housekeeping::first())
+    let leased = |c: &u32| percpu::is_online(*c) && task.may_run_on(*c);
+    let other = || (0..nr).find(|&c| usable(c)).or_else(|| (0..nr).find(leased));
+    (0..nr).find(domain).or_else(other).unwrap_or(housekeeping::first())
 }

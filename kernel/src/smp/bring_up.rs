@@ -57,6 +57,7 @@ pub fn join(me: &Percpu, irq_off: &IrqOff) {
     apic::timer_enable(irq_off);
     me.state_since_tsc.store(tsc::now(), Ordering::Relaxed);
     percpu::set_online(cpu);
+    sched::placement::set_open(cpu, true);
 }
 
 struct Handover {

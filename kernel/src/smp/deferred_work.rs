@@ -6,6 +6,8 @@
 
 use super::{call_function, ipi};
 use crate::arch::irq_flag::IrqOff;
+use crate::arch::tsc;
+use crate::isolation::lease;
 use crate::percpu;
 use crate::spin_lock::PreemptOff;
 use core::panic::Location;
@@ -32,9 +34,32 @@ const fn cause_of(work: Deferred) -> IpiCause {
     }
 }
 
-/// Leave `work` for the next time that CPU `cpu` enters the kernel. False: it is in the kernel now, and nothing was done.
+/// How long a leased CPU that runs kernel code is waited for, ns: the call is its program's own, and ends; an IPI might come after that.
+const PATIENCE_NS: u64 = 100_000_000;
+
+/// Leave `work` for the next time that CPU `cpu` enters the kernel. False: it is in the kernel now, and nothing was done. A leased CPU is
+/// waited for.
 #[must_use = "the CPU may have to be interrupted"]
 pub fn leave(cpu: u32, work: Deferred, site: &'static Location<'static>) -> bool {
+    if leave_now(cpu, work, site) {
+        return true;
+    }
+    if !lease::is_granted(cpu) || !DEFER.load(Ordering::Relaxed) {
+        return false;
+    }
+    let (start, patience) = (tsc::now(), tsc::ns_to_ticks(PATIENCE_NS));
+    while tsc::now().wrapping_sub(start) < patience {
+        core::hint::spin_loop();
+        if leave_now(cpu, work, site) {
+            return true;
+        }
+    }
+    false
+}
+
+/// As `leave`, and nobody is waited for.
+#[must_use = "the CPU may have to be interrupted"]
+pub fn leave_now(cpu: u32, work: Deferred, site: &'static Location<'static>) -> bool {
     if !DEFER.load(Ordering::Relaxed) {
         return false;
     }

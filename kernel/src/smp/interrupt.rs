@@ -200,6 +200,9 @@ pub fn handle_nmi(frame: &Frame) {
     } else {
         answer_nmi(me, frame);
     }
+    if frame.cs & 3 == 3 && me.head.exit_work.load(Ordering::Relaxed) & crate::entry::exit_work::LEASE != 0 {
+        crate::isolation::lease::note_nmi(&irq_off);
+    }
 }
 
 /// What the NMI is about.

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use core::panic::Location;
 use core::sync::atomic::Ordering;
 use kcore::interruption::Cause;
-use kcore::ipi_ledger::{IpiCause, Item};
+use kcore::ipi_ledger::{IpiCause, Item, UnderLease};
 use kcore::trace_event::{Data, Flags};
 
 /// Who sent an IPI.
@@ -91,6 +91,11 @@ impl Senders {
 
 /// Interrupt CPU `target` for `sender`. What it is to do is queued already.
 pub fn send(target: u32, sender: &Sender, irq_off: &IrqOff) {
+    debug_assert!(
+        sender.cause.under_lease() != UnderLease::Refused || !crate::isolation::lease::is_granted(target),
+        "IPI {} to the leased CPU {target}, which its sender was to ask for (lease::permits)",
+        sender.cause.name()
+    );
     percpu::this(irq_off).smp.ledger.sent(&sender.item(target));
     crate::trace_point!(IPI_SEND, irq_off, Flags::IRQS_OFF, sender.sent_to(target));
     apic::send_ipi(percpu::of(target).apic_id.load(Ordering::Relaxed), sender.cause, irq_off);

@@ -2,7 +2,7 @@
 
 use super::table::Calls;
 use crate::arch::tsc;
-use crate::errno::{EBUSY, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
+use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
 use crate::percpu;
@@ -70,10 +70,7 @@ system_call! {
         if crate::process::thread_of(&task).is_none() {
             return Err(EPERM); // a kernel thread stays where it belongs
         }
-        if set.iter().all(crate::isolation::lease::is_held) {
-            return Err(EBUSY);
-        }
-        sched::set_affinity(&task, &set);
+        sched::set_affinity(&task, &set)?;
         Ok(0)
     }
 }
@@ -128,7 +125,7 @@ system_call! {
     sched_setscheduler(tid, policy, at) {
         let priority: u32 = user_copy::read(at)?;
         let task = named(tid)?;
-        sched::set_class(&task, class_of(policy as u32 as u64, priority)?);
+        sched::set_class(&task, class_of(policy as u32 as u64, priority)?)?;
         Ok(0)
     }
 }
@@ -147,7 +144,7 @@ system_call! {
         let priority: u32 = user_copy::read(at)?;
         let task = named(tid)?;
         let policy = if matches!(task.run.class(), Class::Fifo(_)) { FIFO } else { OTHER };
-        sched::set_class(&task, class_of(policy, priority)?);
+        sched::set_class(&task, class_of(policy, priority)?)?;
         Ok(0)
     }
 }
@@ -295,7 +292,7 @@ system_call! {
                 Ok(0)
             }
             GLOBAL_EXPEDITED => {
-                barrier_on(cpus_registered, barrier);
+                barrier_on(cpus_registered, barrier)?;
                 Ok(0)
             }
             REGISTER_GLOBAL_EXPEDITED => {
@@ -310,7 +307,7 @@ system_call! {
                 if space.membarrier.load(Ordering::SeqCst) & FOR_ITSELF == 0 {
                     return Err(EPERM);
                 }
-                barrier_on(|| cpus_running(space.root()), barrier);
+                barrier_on(|| cpus_running(space.root()), barrier)?;
                 Ok(0)
             }
             REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
@@ -323,7 +320,7 @@ system_call! {
                 if space.membarrier.load(Ordering::SeqCst) & FOR_SYNC_CORE == 0 {
                     return Err(EPERM);
                 }
-                barrier_on(|| cpus_running(space.root()), serialise);
+                barrier_on(|| cpus_running(space.root()), serialise)?;
                 Ok(0)
             }
             _ => Err(EINVAL),
@@ -363,13 +360,15 @@ fn serialise(_: usize) {
     core::arch::x86_64::__cpuid(0);
 }
 
-/// `barrier` on the CPUs that `targets` finds and on this one, which stays the same from the search to the end.
-fn barrier_on(targets: impl FnOnce() -> CpuSet, barrier: fn(usize)) {
+/// `barrier` on the CPUs that `targets` finds and on this one, which stays the same from the search to the end. EBUSY: one is leased.
+fn barrier_on(targets: impl FnOnce() -> CpuSet, barrier: fn(usize)) -> Result<(), Errno> {
     let _pin = crate::spin_lock::PreemptOff::new();
     let cpus = targets();
+    crate::isolation::lease::permits(&cpus, IpiCause::Membarrier)?;
     core::sync::atomic::fence(Ordering::SeqCst);
     barrier(0);
     crate::smp::call_function::call_many(&cpus, IpiCause::Membarrier, barrier, 0);
     core::sync::atomic::fence(Ordering::SeqCst);
     let _ = current();
+    Ok(())
 }

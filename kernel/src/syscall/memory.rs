@@ -2,9 +2,9 @@
 
 use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
-use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
+use crate::errno::{EACCES, EBADF, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
-use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, SharedMemory, affordable};
+use crate::mm::address_space::{AddressSpace, Content, Place, SharedMemory, affordable};
 use crate::process::current_thread;
 use crate::process::exec::mappable;
 use crate::system_call;
@@ -47,12 +47,12 @@ mod map {
     pub const FIXED_NOREPLACE: u64 = 0x10_0000;
 }
 
-/// The content of an open file that is to be mapped.
-fn file_bytes(fd: i32) -> Result<FileBytes, Errno> {
+/// What `len` bytes of an open file from `offset` on show when they are mapped.
+fn file_content(fd: i32, offset: u64, len: u64, prot: Prot) -> Result<Content, Errno> {
     let open = current_thread().files().ok_or(EBADF)?.file(fd)?;
     match open.inode().map(|inode| &inode.kind) {
-        Some(Kind::Regular(content)) => Ok(mappable(content.lock().bytes()?)),
-        _ => Err(ENODEV),
+        Some(Kind::Regular(content)) => Ok(Content::File(mappable(content.lock().bytes()?), offset)),
+        _ => open.file.mapping(offset, len).and_then(|content| if prot.write() { Err(EACCES) } else { Ok(content) }),
     }
 }
 
@@ -74,14 +74,14 @@ system_call! {
             (map::PRIVATE, true) if flags & map::GROWSDOWN != 0 => Content::Stack,
             (map::PRIVATE, true) => Content::Anonymous,
             (map::SHARED | map::SHARED_VALIDATE, true) => Content::Shared(SharedMemory::new(len).ok_or(ENOMEM)?, 0),
-            (map::PRIVATE, false) => Content::File(file_bytes(fd as i32)?, offset),
+            (map::PRIVATE, false) => file_content(fd as i32, offset, len, prot)?,
             // A shared view of a file can only be one that nobody writes through.
             (map::SHARED | map::SHARED_VALIDATE, false) => {
-                let bytes = file_bytes(fd as i32)?;
+                let content = file_content(fd as i32, offset, len, prot)?;
                 if prot.write() {
                     return Err(EACCES);
                 }
-                Content::File(bytes, offset)
+                content
             }
             _ => return Err(EINVAL),
         };

@@ -96,6 +96,25 @@ pub fn deadline_tsc(task: &Task) -> u64 {
     task.timer.key()
 }
 
+/// Whether any timer of a CPU is armed.
+pub fn any_armed(area: &Percpu) -> bool {
+    !area.time.queue.lock_irq().is_empty()
+}
+
+/// Take the timer of `task` off CPU `cpu` if it is armed there, and wake the task: it finds time left, and sleeps on where it is then.
+#[track_caller]
+pub fn wake_early(task: &Task, cpu: u32) {
+    let mut queue = percpu::of(cpu).time.queue.lock_irq();
+    // In this order: armed, and the CPU is what it was armed on; with the lock held it stays so.
+    let armed = queue.is_armed(&TABLE, task.index);
+    core::sync::atomic::fence(Ordering::Acquire);
+    if armed && task.timer_cpu.load(Ordering::Relaxed) == cpu {
+        queue.cancel(&TABLE, task.index);
+        drop(queue);
+        crate::sched::wake(task);
+    }
+}
+
 /// Take the task's timer out if it is still armed.
 pub fn cancel(task: &Task) {
     let irq_off = IrqOff::new();

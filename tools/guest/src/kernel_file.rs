@@ -67,6 +67,11 @@ impl KernelFile {
         linux::write_all(self.fd, text.as_bytes())
     }
 
+    /// The page of CPU `cpu`'s lease, of the file that has them.
+    pub fn lease_page(&self, cpu: u32) -> std::io::Result<&'static kcore::lease_page::LeasePage> {
+        linux::lease_page(self.fd, cpu)
+    }
+
     /// The path with the root before it, for messages.
     pub fn path(&self) -> &str {
         &self.path

@@ -298,21 +298,31 @@ pub const CPU_LIMIT: usize = 1024;
 
 /// Lets the caller run on `cpus` only.
 pub fn set_affinity(cpus: &[u32]) -> Result<()> {
+    set_affinity_of(0, cpus)
+}
+
+/// Lets task `task` run on `cpus` only; 0 is the caller.
+pub fn set_affinity_of(task: Pid, cpus: &[u32]) -> Result<()> {
     let mut mask = [0u64; CPU_LIMIT / 64];
     for &cpu in cpus {
         let word = mask.get_mut(cpu as usize / 64).ok_or_else(|| Error::from_raw_os_error(libc::EINVAL))?;
         *word |= 1 << (cpu % 64);
     }
     // SAFETY: (1) the mask is valid for its size; the kernel only reads it.
-    check(unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) }).map(|_| ())
+    check(unsafe { libc::sched_setaffinity(task, size_of_val(&mask), mask.as_ptr().cast()) }).map(|_| ())
 }
 
 /// Gives the caller policy SCHED_FIFO at `priority` (1 to 99).
 pub fn set_fifo(priority: c_int) -> Result<()> {
+    set_fifo_of(0, priority)
+}
+
+/// As `set_fifo` for task `task`; 0 is the caller.
+pub fn set_fifo_of(task: Pid, priority: c_int) -> Result<()> {
     let parameter: c_int = priority;
     // SAFETY: (1) the kernel's struct sched_param is one int, which lives during the call. musl's own function refuses with ENOSYS, so the
     // call is made by number.
-    let value = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_FIFO, &parameter) };
+    let value = unsafe { libc::syscall(libc::SYS_sched_setscheduler, task, libc::SCHED_FIFO, &parameter) };
     if value < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -362,6 +372,19 @@ pub fn shared_page() -> Result<&'static SharedPage> {
 
 /// What [`shared_page`] gives.
 pub type SharedPage = [AtomicU64; 512];
+
+/// Maps the page of CPU `cpu`'s lease from `fd`, the kernel's file of leases; never given back.
+pub fn lease_page(fd: c_int, cpu: u32) -> Result<&'static kcore::lease_page::LeasePage> {
+    const PAGE: usize = 4096;
+    let offset = cpu as libc::off_t * PAGE as libc::off_t;
+    // SAFETY: (1) a new mapping at an address of the kernel's choice touches no memory that exists.
+    let page = unsafe { libc::mmap(core::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, fd, offset) };
+    if page == libc::MAP_FAILED {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: (1) the file gives pages that start with this type, (2) nobody unmaps it, (3) it is only read.
+    Ok(unsafe { &*page.cast() })
+}
 
 /// Maps `bytes` of new private memory, hands it to `work` and unmaps it.
 pub fn with_new_memory(bytes: usize, work: impl FnOnce(&mut [u8])) -> Result<()> {

@@ -20,7 +20,7 @@ const GROUPS: &[&[&str]] = &[
 const OPEN_GROUPS: &[usize] = &[2, 4, 5];
 /// Arrows inside the middle group, and those of the parts that stand outside the groups.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("isolation", &["sched", "time", "rcu", "smp", "trace", "console"]),
+    ("isolation", &["sched", "mm", "time", "rcu", "smp", "trace", "console"]),
     ("sched", &["time", "rcu", "trace", "console"]),
     ("mm", &["smp", "trace", "console"]),
     ("time", &["trace", "console"]),
@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "trace",
             "mm",
             "process",
+            "isolation",
             "syscall",
             "context_tracking",
             "static_key",
@@ -79,6 +80,7 @@ const EXCEPTIONS: &[Exception] = &[
         "isolation::housekeeping",
         "the lists of CPUs, which everyone reads and `isolation::live` alone changes",
     ),
+    exception("", "isolation::lease", "whoever would enter a leased CPU asks; whoever enters it says so"),
     exception("percpu.rs", "rcu", FIELD),
     exception("percpu.rs", "sched", FIELD),
     exception("percpu.rs", "smp", FIELD),

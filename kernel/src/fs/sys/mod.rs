@@ -4,6 +4,7 @@ mod cpu;
 mod debug;
 mod ipi;
 mod isolate;
+mod lease;
 mod log;
 mod quiesce;
 mod torture;

@@ -29,6 +29,7 @@ pub static ITEMS: &[Item] = &[
     Item::Control("inject_ipi", inject_ipi),
     Item::File("ipi", super::ipi::read),
     Item::Setting("isolate", super::isolate::read, super::isolate::write),
+    Item::Mapped("lease", super::lease::read, super::lease::write, super::lease::map),
     Item::Dir("debug", super::debug::ITEMS),
     Item::File("console", |_, out| {
         let _ = writeln!(out, "overflows {}", crate::tty::console::overflows());

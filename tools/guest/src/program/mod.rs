@@ -7,6 +7,7 @@ pub mod cpus;
 pub mod fuzz;
 pub mod init;
 pub mod isolate;
+pub mod lease;
 pub mod log;
 pub mod noise;
 pub mod run;

@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("run", env!("CARGO_BIN_EXE_run")),
     ("spin", env!("CARGO_BIN_EXE_spin")),
     ("noise", env!("CARGO_BIN_EXE_noise")),
+    ("lease", env!("CARGO_BIN_EXE_lease")),
     ("log", env!("CARGO_BIN_EXE_log")),
     ("busy", env!("CARGO_BIN_EXE_busy")),
     ("trace", env!("CARGO_BIN_EXE_trace")),
