@@ -7,7 +7,7 @@
 mod record;
 mod text;
 
-pub use record::{By, Data, DecodeError, Flags, Record, RecordTask, WORDS};
+pub use record::{By, Data, DecodeError, FIRST_IDLE_TASK, Flags, Record, RecordTask, WORDS};
 pub use text::{Clock, Line, Names, Site};
 
 /// A group of events: what one static key switches.

@@ -40,9 +40,7 @@ pub enum PushStep {
     Start,
     /// The oldest record in the making is announced.
     Opened,
-    /// The record has its number.
-    Reserved,
-    /// The announcement is exact.
+    /// The record has its number, and the announcement is exact.
     Announced,
     /// The slot is marked as being written.
     Marked,
@@ -96,27 +94,23 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
     #[inline(always)]
     pub fn push_stepped(&self, words: [u64; WORDS], mut at: impl FnMut(PushStep)) -> bool {
         at(PushStep::Start);
-        let outermost = self.open.load(Ordering::Relaxed) == 0;
-        if outermost {
-            self.open.store(self.head.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-        at(PushStep::Opened);
-        // The compare fails only when an NMI pushed in between: at most once for each of those.
-        let mut n = self.head.load(Ordering::Relaxed);
-        loop {
-            if self.laps_open(n, outermost) {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
-            match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => n = now,
-            }
-        }
-        at(PushStep::Reserved);
-        if outermost {
+        // Not 0: this push is nested in another one, which goes on when it has returned, and finds its announcement unchanged.
+        let announced = self.open.load(Ordering::Relaxed);
+        let n = if announced == 0 {
+            let n = self.head.load(Ordering::Relaxed);
             self.open.store(n + 1, Ordering::Relaxed);
-        }
+            at(PushStep::Opened);
+            match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(n) => n,
+                Err(now) => self.reserve_after_nmi(now),
+            }
+        } else {
+            at(PushStep::Opened);
+            match self.reserve_nested() {
+                Some(n) => n,
+                None => return false,
+            }
+        };
         at(PushStep::Announced);
         let slot = &self.slots.0[n as usize & (SLOTS - 1)];
         let (writing, written) =
@@ -132,17 +126,43 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
         }
         slot.seq.store(written, Ordering::Release);
         at(PushStep::Committed);
-        if outermost {
-            self.open.store(0, Ordering::Relaxed);
-        }
+        self.open.store(announced, Ordering::Relaxed);
         at(PushStep::Closed);
         true
     }
 
+    /// Reserves a number for the outermost producer, whose compare failed because an NMI pushed in between, and makes its announcement
+    /// exact. It fails again at most once for each of those.
+    #[cold]
+    fn reserve_after_nmi(&self, now: u64) -> u64 {
+        let mut n = now;
+        while let Err(now) = self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            n = now;
+        }
+        self.open.store(n + 1, Ordering::Relaxed);
+        n
+    }
+
+    /// Reserves a number for a nested producer; none if the record would lap the one in the making.
+    #[cold]
+    fn reserve_nested(&self) -> Option<u64> {
+        let mut n = self.head.load(Ordering::Relaxed);
+        loop {
+            if self.laps_open(n) {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(n) => return Some(n),
+                Err(now) => n = now,
+            }
+        }
+    }
+
     /// Whether record `n` of a nested producer would take the slot of one in the making.
     #[inline]
-    fn laps_open(&self, n: u64, outermost: bool) -> bool {
-        if outermost || cfg!(mutant = "ring_nested_laps") {
+    fn laps_open(&self, n: u64) -> bool {
+        if cfg!(mutant = "ring_nested_laps") {
             return false;
         }
         n + 1 - self.open.load(Ordering::Relaxed) >= SLOTS as u64

@@ -120,7 +120,6 @@ macro_rules! nested {
 nested! {
     nmi_at_start: PushStep::Start;
     nmi_after_open: PushStep::Opened;
-    nmi_after_reserve: PushStep::Reserved;
     nmi_after_announce: PushStep::Announced;
     nmi_after_mark: PushStep::Marked;
     nmi_between_words: PushStep::Words(1);

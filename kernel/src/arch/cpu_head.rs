@@ -124,11 +124,11 @@ impl CpuHead {
     }
 }
 
-/// Read a 64-bit field of the running CPU's head: one instruction, so no pin is needed for the read itself.
+/// Read a 64-bit field of the running CPU's area: one instruction, so no pin is needed for the read itself.
 #[inline(always)]
 pub fn read_u64<const OFFSET: usize>() -> u64 {
     let v: u64;
-    // SAFETY: 1. GS points at this CPU's area from the first instructions of boot on; 2. OFFSET is one of `offset::*`;
+    // SAFETY: 1. GS points at this CPU's area from the first instructions of boot on; 2. OFFSET is that of a field;
     // 3. the read has no side effect.
     unsafe {
         core::arch::asm!("mov {}, gs:[{}]", out(reg) v, const OFFSET, options(nostack, preserves_flags, readonly));
@@ -136,7 +136,7 @@ pub fn read_u64<const OFFSET: usize>() -> u64 {
     v
 }
 
-/// Read a 32-bit field of the running CPU's head by one instruction.
+/// Read a 32-bit field of the running CPU's area by one instruction.
 #[inline(always)]
 pub fn read_u32<const OFFSET: usize>() -> u32 {
     let v: u32;

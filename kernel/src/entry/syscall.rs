@@ -112,11 +112,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "jmp 25b",
         "38: mov rdi, rsp",
         "mov rsi, rax",
-        "push rax",
-        "sub rsp, 8",
         "call {trace_exit}",
-        "add rsp, 8",
-        "pop rax",
         "jmp 27b",
         // A number beyond the table.
         "40: mov rax, {enosys}",
@@ -129,11 +125,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "jmp {full_exit}",
         "39: mov rdi, rsp",
         "mov rsi, rax",
-        "push rax",
-        "sub rsp, 8",
         "call {trace_exit_to_work}",
-        "add rsp, 8",
-        "pop rax",
         "jmp 51b",
         // TF or RF: return by IRET.
         "60: mov qword ptr [rsp + {ss}], {user_ds}",

@@ -19,6 +19,7 @@ use kcore::tick::TickMask;
 pub const PID_MAX: u32 = 32768;
 /// Indices of idle tasks: FIRST_IDLE + CPU.
 pub const FIRST_IDLE: u32 = PID_MAX;
+const _: () = assert!(FIRST_IDLE == kcore::trace_event::FIRST_IDLE_TASK);
 /// In `only_cpu`: bound to no single CPU.
 const MANY: u32 = u32::MAX;
 const SLOTS: usize = PID_MAX as usize + MAX_CPUS;

@@ -2,11 +2,12 @@
 //!
 //! Sites are written as `trace_point!`; what it expands to runs only behind a key.
 
+use super::EventRing;
 use crate::arch::irq_flag::Pinned;
-use crate::arch::tsc;
-use crate::percpu;
-use core::sync::atomic::Ordering;
-use kcore::trace_event::{Data, Flags, Record};
+use crate::arch::{cpu_head, tsc};
+use crate::percpu::Percpu;
+use core::mem::offset_of;
+use kcore::trace_event::{Data, EventMask, Flags, Record};
 
 /// A trace point: `trace_point!(KEY, pin, flags, data)` records `data` on the running CPU if the key of `trace::key` is on
 /// and the CPU's mask has the event. `pin` proves that the task stays on this CPU. Nothing of it is evaluated while the key is off, which
@@ -21,18 +22,27 @@ macro_rules! trace_point {
     };
 }
 
+/// The events that this CPU records.
+#[inline(always)]
+pub fn wanted() -> EventMask {
+    EventMask(cpu_head::read_u32::<{ offset_of!(Percpu, trace.enabled) }>())
+}
+
 /// Record `data` if this CPU's mask has its event.
 #[inline(always)]
 pub fn record<P: Pinned>(pin: &P, flags: Flags, data: Data) {
-    let trace = &percpu::this(pin).trace;
-    // Acquire: who sees the mask sees the ring that was stored before it. A plain load on x86_64.
-    if trace.enabled.load(Ordering::Acquire) & data.event().mask().0 == 0 {
-        return;
+    if wanted().contains(data.event()) {
+        record_wanted(pin, flags, data);
     }
-    // SAFETY: the mask is not empty, so the ring was stored before it, for good.
-    let ring = unsafe { &*trace.events.load(Ordering::Relaxed) };
-    let task = crate::sched::current().tid();
-    ring.push(Record { tsc: tsc::now(), flags, task, data }.encode());
+}
+
+/// Record `data`, whose event is one of `wanted`.
+#[inline(always)]
+pub fn record_wanted<P: Pinned>(_: &P, flags: Flags, data: Data) {
+    let ring = cpu_head::read_u64::<{ offset_of!(Percpu, trace.events) }>() as *const EventRing;
+    // SAFETY: the mask was not empty, so the ring was stored before it, for good; loads are not reordered on x86_64.
+    let ring = unsafe { &*ring };
+    ring.push(Record { tsc: tsc::now(), flags, task: crate::sched::current().index, data }.encode());
 }
 
 /// The flags of an interrupt or exception that came from where `cs` says.

@@ -17,6 +17,9 @@ use crate::tick::{Scope, TickDep};
 /// Number of words of a record.
 pub const WORDS: usize = 7;
 
+/// Tasks from this index on are idle tasks. What records them stores the index, and their readers see id 0.
+pub const FIRST_IDLE_TASK: u32 = 32768;
+
 /// In what situation the event happened: bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flags(pub u8);
@@ -143,7 +146,7 @@ pub struct Record {
     pub tsc: u64,
     /// In what situation.
     pub flags: Flags,
-    /// Id of the task that was running.
+    /// Id of the task that was running; 0 is an idle task. Who encodes may give an idle task's index.
     pub task: u32,
     /// What.
     pub data: Data,
@@ -392,13 +395,23 @@ impl Record {
         if let Some(i) = (0..5).find(|&i| same[i] != w[i]) {
             return Err(DecodeError::BadWord(event, i + 2));
         }
-        Ok(Record { tsc: *tsc, flags: Flags(flags), task: (*head >> 32) as u32, data })
+        // Idle tasks have indices, and no id of their own.
+        let task = Some((*head >> 32) as u32).filter(|&index| index < FIRST_IDLE_TASK).unwrap_or(0);
+        Ok(Record { tsc: *tsc, flags: Flags(flags), task, data })
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_task_has_no_id() {
+        let of_task = |task| Record { tsc: 1, flags: Flags::NONE, task, data: Data::ExceptionExit { vector: 3 } };
+        let task = |record: Record| Record::decode(&record.encode()).map(|r| r.task);
+        assert_eq!(task(of_task(FIRST_IDLE_TASK + 3)), Ok(0));
+        assert_eq!(task(of_task(FIRST_IDLE_TASK - 1)), Ok(FIRST_IDLE_TASK - 1));
+    }
 
     #[test]
     fn what_a_line_names_is_known_beforehand() {
