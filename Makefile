@@ -19,7 +19,7 @@ MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README SCALE HOURS
+OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README SCALE HOURS LIMINE_DOWNLOAD LIMINE_URL
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -27,7 +27,7 @@ $(error unknown variable $(strip $(unknown)): `make help` lists the variables)
 endif
 
 only_one = $(if $(filter-out 1,$($1)),$(error $1=$($1): 1 or nothing))
-$(call only_one,README)$(call only_one,SCALE)$(call only_one,V)
+$(call only_one,README)$(call only_one,SCALE)$(call only_one,V)$(call only_one,LIMINE_DOWNLOAD)
 ifneq ($(shell echo '$(HOURS)' | tr -d 0-9),)
 $(error HOURS=$(HOURS): not a whole number)
 endif

@@ -1,6 +1,10 @@
-//! What the scenarios in `tests/` use: a guest under test (`vm`) and the runner as a program (`run_smp`).
+//! What the scenarios in `tests/` use: a guest under test (`vm`), a host program under test (`program`, `run_smp`) and a place of its own
+//! for one (`sandbox`).
 
+pub mod heard;
+pub mod program;
 pub mod run_smp;
+pub mod sandbox;
 pub mod vm;
 
 pub use vm::{Failed, Finished, Vm};

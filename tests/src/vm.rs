@@ -4,6 +4,7 @@
 //! Waiting is for text or for the end. The one use of wall-clock time is a limit on the whole guest, after which the
 //! scenario fails as timed out. A guest must stay with the thread that spawned it: QEMU is killed when that ends.
 
+use crate::heard::{Heard, Unheard};
 use host::accelerator::Chosen;
 use host::failure::Failure;
 use host::limine::Limine;
@@ -13,11 +14,11 @@ use host::settings::{Accel, Firmware, Loader, Settings};
 use host::tree::{Profile, Tree};
 use host::{image, iso, symbolize};
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Safety net for one guest, in seconds. Loaded hosts are slow; a scenario that needs more says so by `limit`.
@@ -188,47 +189,23 @@ impl Vm {
                 Some(out)
             }
         };
-        let Qemu { child, console, slot } = qemu::start(&tree, &self.settings, Chosen::Tcg, medium, |_| {})?;
-        let heard = Arc::new(Heard::default());
-        let reader = console.try_clone()?;
-        let shared = heard.clone();
-        std::thread::spawn(move || shared.listen(reader));
+        let Qemu { child, console, slot, errors } = qemu::start(&tree, &self.settings, Chosen::Tcg, medium, |_| {})?;
+        let heard = Heard::listen(console.try_clone()?);
         let kernel = tree.kernel(self.settings.profile);
         let deadline = Instant::now() + self.limit;
-        Ok(Running { child, console, _slot: slot, heard, seen: 0, deadline, limit: self.limit, counts, tree, kernel })
-    }
-}
-
-/// The guest's output as it arrives.
-#[derive(Default)]
-struct Heard {
-    state: Mutex<Output>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    closed: bool,
-}
-
-impl Heard {
-    fn lock(&self) -> MutexGuard<'_, Output> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn listen(&self, mut guest: UnixStream) {
-        let mut buffer = [0u8; 16 * 1024];
-        loop {
-            let count = guest.read(&mut buffer).unwrap_or(0);
-            let mut output = self.lock();
-            output.bytes.extend_from_slice(&buffer[..count]);
-            output.closed = count == 0;
-            self.changed.notify_all();
-            if count == 0 {
-                return;
-            }
-        }
+        Ok(Running {
+            child,
+            console,
+            _slot: slot,
+            _errors: errors,
+            heard,
+            seen: 0,
+            deadline,
+            limit: self.limit,
+            counts,
+            tree,
+            kernel,
+        })
     }
 }
 
@@ -237,6 +214,7 @@ pub struct Running {
     child: Child,
     console: UnixStream,
     _slot: host::slot::Slot,
+    _errors: qemu::Errors,
     heard: Arc<Heard>,
     seen: usize,
     deadline: Instant,
@@ -263,26 +241,13 @@ impl Running {
     /// Waits until `text` appears in output not seen before, and returns that output up to and including it, without
     /// carriage returns.
     pub fn expect(&mut self, text: &str) -> Result<String, Failed> {
-        let mut output = self.heard.lock();
-        loop {
-            let fresh = &output.bytes[self.seen..];
-            if let Some(at) = find(fresh, text.as_bytes()) {
-                let end = at + text.len();
-                let found = plain(&fresh[..end]);
-                self.seen += end;
-                return Ok(found);
+        let heard = self.heard.expect(&mut self.seen, text, self.deadline);
+        heard.map_err(|why| match why {
+            Unheard::Closed => self.failed(&format!("the guest ended before it printed {text:?}")),
+            Unheard::TimedOut => {
+                self.failed(&format!("timed out after {} s, waiting for {text:?}", self.limit.as_secs()))
             }
-            if output.closed {
-                drop(output);
-                return Err(self.failed(&format!("the guest ended before it printed {text:?}")));
-            }
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                drop(output);
-                return Err(self.failed(&format!("timed out after {} s, waiting for {text:?}", self.limit.as_secs())));
-            }
-            output = self.heard.changed.wait_timeout(output, left).unwrap_or_else(|p| p.into_inner()).0;
-        }
+        })
     }
 
     /// Waits for the shell's prompt; returns what came before it.
@@ -313,18 +278,11 @@ impl Running {
 
     /// Waits for the guest's end.
     pub fn finish(mut self) -> Result<Finished, Failed> {
-        let mut output = self.heard.lock();
-        while !output.closed {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                drop(output);
-                let text = format!("timed out after {} s, waiting for the guest's end", self.limit.as_secs());
-                return Err(self.failed(&text));
-            }
-            output = self.heard.changed.wait_timeout(output, left).unwrap_or_else(|p| p.into_inner()).0;
+        if self.heard.end(self.deadline).is_err() {
+            let text = format!("timed out after {} s, waiting for the guest's end", self.limit.as_secs());
+            return Err(self.failed(&text));
         }
-        let text = plain(&output.bytes);
-        drop(output);
+        let text = self.heard.text();
         let end = End::of(self.child.wait()?);
         let counts = match self.counts.take() {
             None => Report::default(),
@@ -339,12 +297,11 @@ impl Running {
     }
 
     fn failed(&self, what: &str) -> Failed {
-        let output = self.heard.lock();
-        let text = plain(&output.bytes);
+        let text = self.heard.text();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(60)..].join("\n  | ");
         let mut message = format!("{what}\n  the guest's last lines:\n  | {last}");
-        let addresses = symbolize::epitaph(&output.bytes);
+        let addresses = symbolize::epitaph(text.as_bytes());
         if !addresses.is_empty()
             && let Ok(backtrace) = symbolize::resolve(&self.kernel, &self.tree.root, &addresses)
         {
@@ -367,12 +324,4 @@ impl Finished {
     pub fn assert_clean(&self) {
         assert!(self.clean, "the guest ended by {:?}, not by a power-off:\n{}", self.end, self.output);
     }
-}
-
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
-}
-
-fn plain(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\r', "")
 }

@@ -1,5 +1,8 @@
 //! Scenario: wrong variables are refused with one line that names them and exit code 2; no guest is started.
 
+use host::plugin;
+use scenarios::program::{Program, Run};
+use scenarios::sandbox::Sandbox;
 use scenarios::{Failed, Outcome, run_smp::run_smp};
 use std::process::Command;
 
@@ -55,35 +58,54 @@ fn kvm_that_does_not_run_a_guest() {
     refused(&[("ACCEL", "kvm"), ("LOADER", "direct")], "ACCEL=kvm: /dev/kvm");
 }
 
-/// `tools/run-smp` with only these programs to be found.
-fn with_programs(names: &[&str], variables: &[(&str, &str)]) -> Result<(Option<i32>, String), Failed> {
-    let tree = host::tree::Tree::find(None)?;
-    let folder = std::env::temp_dir().join(format!("quiesce-path-{}-{}", std::process::id(), names.len()));
-    std::fs::create_dir_all(&folder)?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    for name in names {
-        let found = path.split(':').map(|dir| std::path::Path::new(dir).join(name)).find(|p| p.is_file());
-        let found = found.ok_or_else(|| Failed(format!("{name}: not in PATH")))?;
-        std::os::unix::fs::symlink(found, folder.join(name))?;
-    }
-    let output = Command::new(tree.root.join("tools/run-smp"))
-        .envs(variables.iter().copied())
-        .env("PATH", &folder)
-        .stdin(std::process::Stdio::null())
-        .output()?;
-    std::fs::remove_dir_all(&folder)?;
-    assert!(output.stdout.is_empty());
-    Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+/// Runs `command` of `sandbox` with only these programs to be found beside its own.
+fn with_only(sandbox: &Sandbox, mut command: Command, programs: &[&str]) -> Result<Run, Failed> {
+    sandbox.only(&mut command, programs)?;
+    Program::start(command)?.finish()
+}
+
+/// Exit code 2 and one line that ends like this; nothing left.
+#[track_caller]
+fn told(sandbox: &Sandbox, run: &Run, line: &str) -> Outcome {
+    assert_eq!(run.code, Some(2), "{run:#?}");
+    assert!(run.stdout.is_empty() && run.stderr.lines().count() == 1, "{run:#?}");
+    assert!(run.stderr.trim_end().ends_with(line), "{line}: {run:#?}");
+    assert_eq!(sandbox.left()?, Vec::<String>::new());
+    Ok(())
 }
 
 #[test]
 fn a_missing_tool_is_named() -> Outcome {
-    let (code, said) = with_programs(&[], &[])?;
-    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-    assert!(said.contains("run-smp: cargo: not found"), "{said}");
-    let (code, said) = with_programs(&["cargo", "rustc"], &[("LOADER", "direct"), ("ACCEL", "tcg")])?;
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("qemu-system-x86_64: not found; `make setup` installs it"), "{said}");
+    let sandbox = Sandbox::new("tools")?;
+    let limine = sandbox.limine("share")?;
+    let limine = [("LIMINE_DIR", &*limine.to_string_lossy())];
+    let by = |what: &str| format!("{what}: not found; `make setup` installs it");
+    let run = with_only(&sandbox, sandbox.run_smp(&[]), &[])?;
+    told(&sandbox, &run, &by("run-smp: qemu-system-x86_64"))?;
+    let run = with_only(&sandbox, sandbox.host(&["iso"], &limine), &[])?;
+    told(&sandbox, &run, &by("host: make iso: xorriso"))?;
+    let mut by_limine = sandbox.run_smp(&limine);
+    by_limine.env("LOADER", "limine");
+    let run = with_only(&sandbox, by_limine, &[])?;
+    told(&sandbox, &run, &by("run-smp: LOADER=limine: xorriso"))?;
+    let run = with_only(&sandbox, sandbox.host(&["compare"], &[]), &[])?;
+    told(&sandbox, &run, "compare: apt-cache: not found; Debian and `apt-get update` are needed")?;
+    std::fs::remove_file(sandbox.path("bin/cargo"))?;
+    let run = with_only(&sandbox, sandbox.run_smp(&[]), &[])?;
+    told(&sandbox, &run, "run-smp: cargo: not found; it comes with rustup, see README.md")?;
+    let run = with_only(&sandbox, sandbox.host(&["bench"], &[]), &[])?;
+    told(&sandbox, &run, "host: cargo: not found; it comes with rustup, see README.md")?;
+    if plugin::why_not().is_none() {
+        // Where the counting plugin is not built yet.
+        sandbox.tool("cargo", "exit 0")?;
+        let link = sandbox.path("target/plugin");
+        if link.is_symlink() {
+            std::fs::remove_file(&link)?;
+        }
+        let run = with_only(&sandbox, sandbox.host(&["bench"], &[]), &["qemu-system-x86_64"])?;
+        std::fs::remove_dir(link)?;
+        told(&sandbox, &run, &by("host: gcc"))?;
+    }
     Ok(())
 }
 

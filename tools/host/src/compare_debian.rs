@@ -1,14 +1,13 @@
 //! Debian's kernel for `compare`: found, downloaded and unpacked by apt and dpkg-deb, never installed.
 //!
 //! The image is kept in `target/compare/debian` by package and version, so that a second run needs no network. What is
-//! unfinished lies in a directory of its own, which is removed on every way out, signals included.
+//! unfinished lies in a directory of its own, which is removed on every way out (`interrupt::Scratch`).
 
 use crate::failure::{self, Failure};
-use nix::sys::signal::Signal;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::os::unix::process::CommandExt;
+use crate::interrupt::Scratch;
+use crate::tool;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// The package that depends on the current kernel's.
 const CURRENT: &str = "linux-image-amd64";
@@ -24,9 +23,8 @@ pub struct Kernel {
 
 /// Finds the kernel that `linux-image-amd64` stands for, and downloads it unless it is in `cache`.
 pub fn kernel(cache: &Path, say: impl Fn(&str)) -> Result<Kernel, Failure> {
-    let record = output(Command::new("apt-cache").args(["show", "--no-all-versions", CURRENT])).map_err(|why| {
-        Failure::Usage(format!("compare: apt knows no {CURRENT} ({why}); Debian and `apt-get update` are needed"))
-    })?;
+    let record = output(Command::new("apt-cache").args(["show", "--no-all-versions", CURRENT]))
+        .map_err(|why| Failure::Usage(format!("compare: {why}; Debian and `apt-get update` are needed")))?;
     let Some(Package { name, version }) = current(&record) else {
         return Err(Failure::Usage(format!("compare: apt-cache names no kernel that {CURRENT} depends on")));
     };
@@ -36,8 +34,9 @@ pub fn kernel(cache: &Path, say: impl Fn(&str)) -> Result<Kernel, Failure> {
         return Ok(kernel);
     }
     say(&format!("downloading {name} {version}"));
-    let scratch = Scratch::new(cache)?;
-    let dir = &scratch.0;
+    let scratch = Scratch::new(cache.join(format!("unfinished-{}", std::process::id())));
+    let dir = scratch.path();
+    std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
     let failed = |what: &str, why: &str| Failure::Usage(format!("compare: {what}: {why}"));
     let wanted = format!("{name}={version}");
     output(Command::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", &wanted]).current_dir(dir))
@@ -50,6 +49,13 @@ pub fn kernel(cache: &Path, say: impl Fn(&str)) -> Result<Kernel, Failure> {
     failure::read(&boot)?; // named if it is not there
     std::fs::rename(&boot, &kernel.image).map_err(|e| Failure::Usage(format!("{}: {e}", kernel.image.display())))?;
     Ok(kernel)
+}
+
+fn not_run(program: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{program}: not found"),
+        _ => format!("{program}: {error}"),
+    }
 }
 
 struct Package {
@@ -72,58 +78,16 @@ fn only_file(dir: &Path) -> Option<PathBuf> {
     files.find(|path| path.extension().is_some_and(|e| e == "deb"))
 }
 
-/// Runs a command that ends when this process does; gives its output, or one line that says why there is none.
+/// Runs a command; gives its output, or one line that says why there is none.
 fn output(command: &mut Command) -> Result<String, String> {
-    // SAFETY: 1. the closure runs between fork and exec and makes one async-signal-safe system call; 2. it allocates
-    // nothing.
-    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).env("LC_ALL", "C").output().map_err(|e| format!("{program}: {e}"))?;
+    let output = tool::output(command.env("LC_ALL", "C")).map_err(|e| not_run(&program, &e))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let first = errors.lines().find(|l| l.starts_with("E:") || l.contains("error")).or_else(|| errors.lines().next());
     Err(first.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("E: ").to_string()))
-}
-
-/// A directory that goes with this value, and on SIGINT, SIGTERM and SIGHUP.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Scratch, Failure> {
-        let dir = parent.join(format!("unfinished-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|e| Failure::Usage(format!("signal handlers: {e}")))?;
-        let doomed = dir.clone();
-        std::thread::spawn(move || {
-            if let Some(number) = signals.forever().next() {
-                remove(&doomed);
-                eprintln!("host: ended by signal {number}");
-                std::process::exit(1);
-            }
-        });
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-/// Removes a directory that a child may still be filling for a moment.
-fn remove(dir: &Path) {
-    for _ in 0..100 {
-        match std::fs::remove_dir_all(dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                std::thread::sleep(std::time::Duration::from_millis(10))
-            }
-            _ => return,
-        }
-    }
 }
 
 #[cfg(test)]

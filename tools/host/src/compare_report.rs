@@ -3,6 +3,7 @@
 use crate::budgets::{Metric, number};
 use crate::compare::qemu_version;
 use crate::failure::Failure;
+use crate::tool;
 use crate::tree::Tree;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -238,7 +239,7 @@ pub fn into_readme(readme: &str, section: &str) -> Result<String, Failure> {
 /// Our version, with the commit where git knows it.
 pub fn version(tree: &Tree) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let git = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(&tree.root).output();
+    let git = tool::output(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(&tree.root));
     match git {
         Ok(output) if output.status.success() => {
             format!("{version} ({})", String::from_utf8_lossy(&output.stdout).trim())

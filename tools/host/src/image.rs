@@ -2,6 +2,7 @@
 
 use crate::archive::Archive;
 use crate::failure::{self, Failure};
+use crate::tool;
 use crate::tree::{Profile, Tree};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,7 +88,7 @@ pub fn program_alone(tree: &Tree, name: &str) -> Result<Vec<u8>, Failure> {
 /// The names that `box` answers to. It is a static Linux program, so it can say so itself, here.
 fn applets(path: &Path) -> Result<Vec<String>, Failure> {
     let fail = |why: String| Failure::Usage(format!("{} --list: {why}", path.display()));
-    let output = Command::new(path).arg("--list").output().map_err(|e| fail(e.to_string()))?;
+    let output = tool::output(Command::new(path).arg("--list")).map_err(|e| fail(e.to_string()))?;
     if !output.status.success() {
         return Err(fail(output.status.to_string()));
     }

@@ -1,16 +1,26 @@
-//! Ctrl-C and its like at any moment of a host command: one line, exit code 1, and none of its files left. A QEMU that was started dies
-//! with this process (`qemu`). `main` calls `watch` first; `run` takes the signals over while its guest runs.
+//! Ctrl-C and its like at any moment of a host command: one line, exit code 1, none of its files and none of its children left. A QEMU
+//! that was started dies with this process (`qemu`). `main` calls `watch` first; `run` takes the signals over while its guest runs.
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 type Taker = Box<dyn FnMut(i32) + Send>;
 
 /// Who gets the signals instead.
 static TAKER: Mutex<Option<Taker>> = Mutex::new(None);
+/// Process groups that go when this process is ended. Locked before SCRATCH.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// What goes when this process is ended.
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Somebody says how this process ends.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -18,27 +28,95 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// From now on SIGINT, SIGTERM and SIGHUP end this process with a line that begins with `name`. Once, from `main`.
 pub fn watch(name: &'static str) {
+    // Whoever loses its parent is ours to collect, so that nobody writes any more when files are removed.
+    let _ = nix::sys::prctl::set_child_subreaper(true);
     // Without it a signal ends the process all the same.
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
     std::thread::spawn(move || {
         for number in signals.forever() {
             match &mut *lock(&TAKER) {
                 Some(taker) => taker(number),
-                None => {
-                    // Held to the end, so that nobody registers anything meanwhile.
-                    let scratch = lock(&SCRATCH);
-                    scratch.iter().for_each(|path| remove(path));
-                    eprintln!("{name}: ended by signal {number}");
-                    std::process::exit(1);
-                }
+                None => end(name, number),
             }
         }
     });
 }
 
-/// Gives the signals to `taker` from now on.
-pub fn take(taker: impl FnMut(i32) + Send + 'static) {
+fn end(name: &str, number: i32) {
+    claim();
+    // Both are held to the end, so that nobody starts or makes anything meanwhile.
+    let groups = lock(&GROUPS);
+    for &group in groups.iter() {
+        let _ = killpg(group, Signal::SIGKILL); // it may have ended
+        while !matches!(waitpid(Pid::from_raw(-group.as_raw()), None), Err(Errno::ECHILD)) {}
+    }
+    let scratch = lock(&SCRATCH);
+    scratch.iter().for_each(|path| remove(path));
+    eprintln!("{name}: ended by signal {number}");
+    std::process::exit(1);
+}
+
+/// The right to say how this process ends; who comes second waits for its end.
+fn claim() {
+    while ENDING.swap(true, Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
+/// How `main` ends: with `code`, after `line` on standard error, unless a signal ended the process before.
+pub fn conclude(line: Option<String>, code: ExitCode) -> ExitCode {
+    claim();
+    if let Some(line) = line {
+        eprintln!("{line}");
+    }
+    code
+}
+
+/// Gives the signals to `taker` as long as what is returned exists.
+pub fn take(taker: impl FnMut(i32) + Send + 'static) -> Taken {
     *lock(&TAKER) = Some(Box::new(taker));
+    Taken(())
+}
+
+/// The signals are somebody's.
+#[must_use = "dropping it gives the signals back"]
+pub struct Taken(());
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *lock(&TAKER) = None;
+    }
+}
+
+/// A child with a process group of its own, all of which goes when this process is ended, or this value is dropped.
+pub struct Group {
+    child: Child,
+    group: Pid,
+}
+
+impl Group {
+    /// Starts it by `spawn`, which has to give it a group of its own.
+    pub fn start(spawn: impl FnOnce() -> std::io::Result<Child>) -> std::io::Result<Group> {
+        let mut groups = lock(&GROUPS);
+        let child = spawn()?;
+        let group = Pid::from_raw(child.id() as i32);
+        groups.push(group);
+        Ok(Group { child, group })
+    }
+
+    /// The child itself.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let mut groups = lock(&GROUPS);
+        let _ = killpg(self.group, Signal::SIGKILL); // usually nobody is left in it
+        let _ = self.child.wait();
+        groups.retain(|group| *group != self.group);
+    }
 }
 
 /// A file or folder that exists only while this does.

@@ -10,18 +10,18 @@ use crate::image;
 use crate::interrupt::Scratch;
 use crate::limine::{self, Limine};
 use crate::settings::Settings;
+use crate::tool;
 use crate::tree::{Profile, Tree};
 use kcore::limine_cfg;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const XORRISO: &str = "xorriso";
 
-/// Command-line options of `host iso`; PROFILE, CMDLINE, INITRD and LIMINE_DIR come from the environment.
+/// Command-line options of `host iso`; PROFILE, CMDLINE, INITRD and LIMINE_* come from the environment.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// Where the image goes [default: quiesce.iso in the build directory]
@@ -32,8 +32,8 @@ pub struct Options {
 /// Builds everything and writes the image.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let settings = Settings::from_environment()?;
-    let limine = Limine::wanted(settings.limine_dir.as_deref(), "make iso")?;
     find_xorriso("make iso")?;
+    let limine = Limine::wanted(tree, &settings, "make iso", |text| eprintln!("host: {text}"))?;
     let initrd = settings.initrd.as_deref().map(image::initrd_file).transpose()?;
     tree.build(settings.profile)?;
     let initrd = match initrd {
@@ -46,15 +46,14 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
         Some(installer) => (installed(installer, disc)?, "as CD and as disk, under BIOS and UEFI"),
         None => (disc, "as CD under BIOS and UEFI, as disk under UEFI alone (the program `limine` is not there)"),
     };
-    failure::replace(&out, &disc)?;
+    failure::write(&out, &disc)?;
     println!("{}: Limine {}, boots {how}", out.display(), limine.version);
     Ok(())
 }
 
 /// Fails with a line for `what` if xorriso is missing.
 pub fn find_xorriso(what: &str) -> Result<(), Failure> {
-    let status = Command::new(XORRISO).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    match status {
+    match tool::output(Command::new(XORRISO).arg("-version")) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Failure::Usage(format!("{what}: {XORRISO}: not found; `make setup` installs it")))
@@ -78,16 +77,14 @@ pub fn disc(tree: &Tree, limine: &Limine, profile: Profile, initrd: &[u8], cmdli
         let folder = if name.ends_with(".EFI") { "EFI/BOOT" } else { "boot/limine" };
         stage.file(&format!("{folder}/{name}"), &failure::read(&limine.dir.join(name))?)?;
     }
-    let output = Command::new(XORRISO)
+    let mut xorriso = Command::new(XORRISO);
+    xorriso
         .args(["-as", "mkisofs", "-R", "-V", "QUIESCE", "-b", "boot/limine/limine-bios-cd.bin"])
         .args(["-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"])
         .args(["--efi-boot", "boot/limine/limine-uefi-cd.bin", "-efi-boot-part", "--efi-boot-image"])
         .args(["--protective-msdos-label", "-o", "-"])
-        .arg(stage.tree())
-        .stdin(Stdio::null())
-        .process_group(0) // Ctrl-C is for us; it ends when it finds its files, or us, gone
-        .output()
-        .map_err(|e| Failure::Usage(format!("{XORRISO}: {e}")))?;
+        .arg(stage.tree());
+    let output = tool::output(&mut xorriso).map_err(|e| tool::failure(XORRISO, e))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -103,11 +100,9 @@ pub fn installed(installer: &Path, disc: Vec<u8>) -> Result<Vec<u8>, Failure> {
     let mut file = File::from(file.map_err(|e| fail(e.desc()))?);
     file.write_all(&disc).map_err(|e| fail(&e.to_string()))?;
     // The descriptor is inherited, so the path means this file in the child too.
-    let output = Command::new(installer)
-        .args(["bios-install", &format!("/proc/self/fd/{}", file.as_raw_fd())])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| fail(&e.to_string()))?;
+    let image = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let output =
+        tool::output(Command::new(installer).args(["bios-install", &image])).map_err(|e| fail(&e.to_string()))?;
     if !output.status.success() {
         return Err(fail(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("failed")));
     }

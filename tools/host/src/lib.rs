@@ -29,5 +29,6 @@ pub mod settings;
 pub mod slot;
 pub mod symbolize;
 pub mod terminal;
+pub mod tool;
 pub mod trace;
 pub mod tree;

@@ -1,16 +1,25 @@
 //! An installation of the real Limine on this machine: where it is, whether it is whole, which version it is.
-//! Used by `run`, `iso` and the scenarios. Nothing of it is ever copied into the tree.
+//! Used by `run`, `iso` and the scenarios. Nothing of it is ever copied into the tree; a download lies in the build directory.
 
 use crate::failure::{self, Failure};
+use crate::interrupt::Scratch;
 use crate::iso;
 use crate::settings::{Firmware, Loader, Settings};
+use crate::tool;
+use crate::tree::Tree;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The files that a disc needs, by the names that Limine's releases and packages give them.
 pub const FILES: [&str; 4] = [BIOS_STAGE, "limine-bios-cd.bin", "limine-uefi-cd.bin", "BOOTX64.EFI"];
 const BIOS_STAGE: &str = "limine-bios.sys";
 /// Where a distribution's package, or Limine's own `make install`, puts them.
 const SHARES: [&str; 2] = ["/usr/local/share/limine", "/usr/share/limine"];
+
+/// Where Limine's binaries are downloaded from.
+pub const URL: &str = "https://github.com/limine-bootloader/limine";
+/// The branch of them that is taken.
+pub const BRANCH: &str = "v8.x-binary";
 
 /// A whole Limine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,33 +57,70 @@ impl Limine {
         SHARES.iter().find_map(|dir| Limine::open(Path::new(dir)).ok())
     }
 
-    /// The Limine that LIMINE_DIR names, else the distribution's; `what` needs it.
-    pub fn wanted(limine_dir: Option<&Path>, what: &str) -> Result<Limine, Failure> {
-        match limine_dir {
-            Some(dir) => Limine::open(dir),
-            None => Limine::of_distribution().ok_or_else(|| {
-                let shares = SHARES.join(" nor ");
-                Failure::Usage(format!(
-                    "{what}: no Limine in {shares}; name the directory of its binaries: LIMINE_DIR="
-                ))
-            }),
+    /// The Limine that LIMINE_DIR names, else the distribution's, else the one downloaded before, else, with LIMINE_DOWNLOAD=1, one
+    /// that is downloaded now; `what` needs it. `say` gets a line for the download.
+    pub fn wanted(tree: &Tree, settings: &Settings, what: &str, say: impl FnOnce(&str)) -> Result<Limine, Failure> {
+        if let Some(dir) = &settings.limine_dir {
+            return Limine::open(dir);
+        }
+        let place = tree.target.join("limine");
+        let here = Limine::of_distribution().or_else(|| Limine::open(&place).ok());
+        match here {
+            Some(limine) => Ok(limine),
+            None if settings.limine_download => download(&place, &settings.limine_url, what, say),
+            None => Err(Failure::Usage(format!(
+                "{what}: no Limine in {}; name the directory of its binaries (LIMINE_DIR=), or let them be downloaded from {} \
+(LIMINE_DOWNLOAD=1)",
+                SHARES.join(" nor "),
+                settings.limine_url
+            ))),
         }
     }
 }
 
+/// Fetches the binaries of [`BRANCH`] from `url` into `place`. Nothing is there if it fails.
+fn download(place: &Path, url: &str, what: &str, say: impl FnOnce(&str)) -> Result<Limine, Failure> {
+    let fail = |why: &str| Failure::Usage(format!("{what}: {BRANCH} of {url}: {why}"));
+    let part = Scratch::new(place.with_extension("part"));
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent).map_err(|e| Failure::Usage(format!("{}: {e}", parent.display())))?;
+    }
+    say(&format!("downloading branch {BRANCH} of {url} to {}", place.display()));
+    let mut git = Command::new("git");
+    git.args(["clone", "--quiet", "--depth", "1", "--branch", BRANCH, "--", url]).arg(part.path());
+    // Nobody is there to be asked.
+    git.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+    let output = tool::output(&mut git).map_err(|e| tool::failure("git", e))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let told = errors.lines().filter_map(|l| l.strip_prefix("fatal: ")).next_back();
+        return Err(fail(told.or(errors.lines().next_back()).unwrap_or("git failed")));
+    }
+    let lacks = FILES.into_iter().find(|name| !part.path().join(name).is_file());
+    if let Some(name) = lacks {
+        return Err(fail(&format!("it has no {name}")));
+    }
+    let named = |e: std::io::Error| Failure::Usage(format!("{}: {e}", place.display()));
+    if place.exists() {
+        std::fs::remove_dir_all(place).map_err(named)?; // not whole, or it would have been taken
+    }
+    std::fs::rename(part.path(), place).map_err(named)?;
+    Limine::open(place).map_err(|e| fail(&e.to_string()))
+}
+
 /// The loader that `settings` lead to: None for the direct one. `say` gets one line where `auto` was asked for.
-pub fn choose(settings: &Settings, say: impl FnOnce(&str)) -> Result<Option<Limine>, Failure> {
+pub fn choose(tree: &Tree, settings: &Settings, say: impl FnOnce(&str)) -> Result<Option<Limine>, Failure> {
     let given = settings.limine_dir.as_deref();
     match settings.loader {
         Loader::Direct => Ok(None),
-        Loader::Limine => Limine::wanted(given, "LOADER=limine").map(Some),
+        Loader::Limine => Limine::wanted(tree, settings, "LOADER=limine", say).map(Some),
         Loader::Auto => {
             let found = match given {
                 Some(dir) => Some(Limine::open(dir)?),
                 None => Limine::of_distribution().filter(|_| iso::find_xorriso("LOADER=auto").is_ok()),
             };
             if found.is_none() && settings.firmware == Firmware::Uefi {
-                return Limine::wanted(None, "FIRMWARE=uefi").map(Some);
+                return Limine::wanted(tree, settings, "FIRMWARE=uefi", say).map(Some);
             }
             match &found {
                 Some(limine) => {

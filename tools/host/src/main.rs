@@ -7,6 +7,7 @@ use host::{
     bench, budgets, check_arrows, check_elf, check_files, compare, image, interrupt, iso, mutants, run, symbolize,
     trace,
 };
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,12 +58,21 @@ fn main() -> ExitCode {
         _ => "host",
     };
     interrupt::watch(name);
+    std::panic::set_hook(Box::new(move |panic| panicked(name, panic)));
     match command(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{name}: {failure}");
-            ExitCode::from(failure.code())
+        Ok(()) => interrupt::conclude(None, ExitCode::SUCCESS),
+        Err(failure) => interrupt::conclude(Some(format!("{name}: {failure}")), ExitCode::from(failure.code())),
+    }
+}
+
+/// An output that is closed or full ends a command with a line. Any other panic is told as usual.
+fn panicked(name: &str, panic: &PanicHookInfo) {
+    match panic.payload_as_str().and_then(|text| text.strip_prefix("failed printing to stdout: ")) {
+        Some(why) => {
+            interrupt::conclude(Some(format!("{name}: standard output: {why}")), ExitCode::FAILURE);
+            std::process::exit(1);
         }
+        None => eprintln!("{panic}"),
     }
 }
 

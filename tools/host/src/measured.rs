@@ -98,7 +98,7 @@ pub fn typed(
     lines: &[&str],
 ) -> Result<(End, String), Failure> {
     let wait = |text: &str| eprintln!("{name}: {text}");
-    let Qemu { child, mut console, slot } = qemu::start(tree, settings, Chosen::Tcg, medium, wait)?;
+    let Qemu { child, mut console, slot, errors } = qemu::start(tree, settings, Chosen::Tcg, medium, wait)?;
     let mut process = Process(child);
     let deadline = Instant::now() + limit;
     let io = |e: std::io::Error| Failure::Bad(format!("{name}: console: {e}"));
@@ -125,7 +125,7 @@ pub fn typed(
         }
     }
     let end = End::of(process.0.wait().map_err(io)?);
-    drop(slot);
+    drop((slot, errors));
     Ok((end, String::from_utf8_lossy(&log).replace('\r', "")))
 }
 

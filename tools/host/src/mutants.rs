@@ -2,6 +2,7 @@
 //! Called by `make mutants`. The table there is the list; a row that does not compile is an error, not a kill.
 
 use crate::failure::{self, Failure};
+use crate::tool;
 use crate::tree::Tree;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -85,37 +86,23 @@ fn run(tree: &Tree, mutant: &Mutant) -> Result<Option<&'static str>, Failure> {
         command
             .env_remove("RUSTFLAGS")
             .env("LOOM_MAX_PREEMPTIONS", "2")
-            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
-            .stdin(Stdio::null());
+            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"); // builds sooner
         if mutant.loom {
             command.env("RUSTFLAGS", "--cfg loom");
         }
         command
     };
-    let fail = |e: std::io::Error| Failure::Usage(format!("cargo: {e}"));
-    if !cargo(&["--no-run"]).status().map_err(fail)?.success() {
+    let fail = |e| tool::failure("cargo", e);
+    if !tool::status(&mut cargo(&["--no-run"])).map_err(fail)?.success() {
         return Err(Failure::Bad(format!("mutant {}: {} does not build", mutant.name, mutant.test)));
     }
-    // A group of its own, so that cargo's test program ends with it.
-    let mut child = std::os::unix::process::CommandExt::process_group(&mut cargo(&[]), 0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(fail)?;
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match child.try_wait().map_err(fail)? {
-            Some(status) => return Ok((!status.success()).then_some("killed")),
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            None => {
-                let group = nix::unistd::Pid::from_raw(child.id() as i32);
-                let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL); // it may have ended
-                let _ = child.wait();
-                return Ok(Some("hung"));
-            }
-        }
-    }
+    let quiet = &mut cargo(&[]);
+    let ended = tool::status_within(quiet.stdout(Stdio::null()).stderr(Stdio::null()), LIMIT).map_err(fail)?;
+    Ok(match ended {
+        Some(status) => (!status.success()).then_some("killed"),
+        None => Some("hung"),
+    })
 }
 
 /// A compiler wrapper that switches the mutant on in our own crates alone, so that no other crate is built again.

@@ -3,6 +3,7 @@
 use crate::failure::{self, Failure};
 use crate::interrupt::Scratch;
 use crate::qemu;
+use crate::tool;
 use crate::tree::Tree;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -96,12 +97,11 @@ pub fn build(tree: &Tree) -> Result<PathBuf, Failure> {
     // Written under a name of its own first: scenarios in other processes may be building it too.
     let scratch = Scratch::new(tree.target.join(format!("plugin/count.{}.so", std::process::id())));
     failure::write(scratch.path(), &[])?;
-    let status = Command::new("gcc")
-        .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-o"])
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", "-o"])
         .arg(scratch.path())
-        .arg(&source)
-        .status()
-        .map_err(|e| Failure::Usage(format!("gcc: {e}; see `make setup`")))?;
+        .arg(&source);
+    let status = tool::status(&mut gcc).map_err(|e| tool::failure("gcc", e))?;
     if !status.success() {
         return Err(Failure::Usage(format!("gcc: {} does not compile", source.display())));
     }

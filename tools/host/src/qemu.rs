@@ -9,15 +9,17 @@ use crate::failure::Failure;
 use crate::ovmf::{self, Ovmf};
 use crate::settings::{Firmware, Settings, XAPIC_CPUS};
 use crate::slot::{self, Slot};
+use crate::tool;
 use crate::tree::Tree;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -63,6 +65,29 @@ pub struct Qemu {
     pub console: UnixStream,
     /// Held while QEMU runs.
     pub slot: Slot,
+    /// What QEMU itself says goes to our standard error; dropped when QEMU has ended, it waits for the last of it.
+    pub errors: Errors,
+}
+
+/// Passes on what QEMU says, but for the line that a signal of ours ended it.
+pub struct Errors(Option<JoinHandle<()>>);
+
+impl Errors {
+    fn pass_on(child: &mut Child) -> Errors {
+        let lines = child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
+        let ours = format!("terminating on signal {} from pid {} ", Signal::SIGTERM as i32, std::process::id());
+        let pass = move |line: String| match line.contains(&ours) {
+            true => {}
+            false => eprintln!("{line}"),
+        };
+        Errors(lines.map(|lines| std::thread::spawn(move || lines.map_while(Result::ok).for_each(pass))))
+    }
+}
+
+impl Drop for Errors {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(JoinHandle::join); // it cannot have panicked
+    }
 }
 
 /// What the guest boots from.
@@ -112,17 +137,19 @@ pub fn start(
     arguments.extend(boot_arguments(tree, settings, medium, uefi.as_ref(), file.as_raw_fd()));
     arguments.extend(settings.qemu_args.iter().cloned());
     let mut command = Command::new(QEMU);
-    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
-    let child = spawn(&mut command, [file.as_raw_fd(), guest_side.as_raw_fd()]).map_err(|e| match e.kind() {
+    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = spawn(&mut command, [file.as_raw_fd(), guest_side.as_raw_fd()]).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::Usage(format!("{QEMU}: not found; `make setup` installs it")),
         _ => Failure::Usage(format!("{QEMU}: {e}")),
     })?;
-    Ok(Qemu { child, console, slot })
+    let errors = Errors::pass_on(&mut child);
+    Ok(Qemu { child, console, slot, errors })
 }
 
-/// Starts `command` as a process that dies with this thread and has the descriptors `passed`, which are open here.
+/// Starts `command` as a process that dies with this thread, is not reached by Ctrl-C, and has the descriptors `passed`, which are open here.
 pub fn spawn<const N: usize>(command: &mut Command, passed: [RawFd; N]) -> std::io::Result<Child> {
     let parent = nix::unistd::getpid();
+    command.process_group(0);
     // SAFETY: 1. the closure runs in the child between fork and exec and makes async-signal-safe system calls only
     // (fcntl, prctl, getppid); 2. it allocates nothing; 3. the descriptors stay open until `spawn` has returned.
     unsafe {
@@ -225,7 +252,7 @@ fn boot_arguments(
 
 /// QEMU's version as (major, minor), or None if it is missing or says nothing that can be read.
 pub fn version() -> Option<(u32, u32)> {
-    let output = Command::new(QEMU).arg("--version").output().ok()?;
+    let output = tool::output(Command::new(QEMU).arg("--version")).ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 

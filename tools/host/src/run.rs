@@ -2,7 +2,7 @@
 //! this process: guest output alone goes to stdout, our own lines go to stderr.
 
 use crate::accelerator;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::image;
 use crate::interrupt;
 use crate::iso;
@@ -43,7 +43,7 @@ enum Event {
 pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
     let settings = Settings::from_environment()?;
     let say = |text: &str| eprintln!("run-smp: {text}");
-    let limine = limine::choose(&settings, say)?;
+    let limine = limine::choose(tree, &settings, say)?;
     if limine.is_some() {
         iso::find_xorriso("LOADER=limine")?;
     }
@@ -64,6 +64,9 @@ pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
     };
     let medium = if limine.is_some() { Medium::Disc(&bytes) } else { Medium::Archive(&bytes) };
     let (tail, end) = boot(tree, &settings, accel, medium, (events, inbox), say)?;
+    if let Some(path) = &settings.trace {
+        failure::room_left(path).map_err(|e| Failure::Bad(format!("TRACE={e}; the trace may be cut short")))?;
+    }
     match end {
         End::Clean => Ok(()),
         bad => {
@@ -99,9 +102,9 @@ fn boot(
     (events, inbox): (Sender<Event>, Receiver<Event>),
     say: impl Fn(&str) + Copy,
 ) -> Result<(Vec<u8>, End), Failure> {
-    let qemu::Qemu { mut child, console, slot } = qemu::start(tree, settings, accel, medium, say)?;
+    let qemu::Qemu { mut child, console, slot, errors } = qemu::start(tree, settings, accel, medium, say)?;
     let signals = events.clone();
-    interrupt::take(move |number| {
+    let taken = interrupt::take(move |number| {
         let _ = signals.send(Event::Signal(number)); // nobody listens any more when the guest has ended
     });
     let deadline = settings.timeout.map(|limit| Instant::now() + limit);
@@ -156,7 +159,7 @@ fn boot(
             kill_at = Some(Instant::now() + GRACE);
         }
     };
-    drop(slot);
+    drop((slot, taken, errors));
     // All output is in the socket now; only a reader of ours that does not read can delay this.
     let tail = tail.recv_timeout(GRACE).unwrap_or_default();
     drop(terminal);

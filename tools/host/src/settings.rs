@@ -2,6 +2,7 @@
 //! struct by hand. Each wrong value gives one line that names the variable and the value.
 
 use crate::failure::Failure;
+use crate::limine;
 use crate::tree::Profile;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +68,10 @@ pub struct Settings {
     pub firmware: Firmware,
     /// Where the real Limine is.
     pub limine_dir: Option<PathBuf>,
+    /// A Limine that is not here may be downloaded.
+    pub limine_download: bool,
+    /// From where.
+    pub limine_url: String,
     /// File for the second serial port.
     pub trace: Option<PathBuf>,
     /// Limit on the whole run.
@@ -89,6 +94,8 @@ impl Default for Settings {
             loader: Loader::Auto,
             firmware: Firmware::Bios,
             limine_dir: None,
+            limine_download: false,
+            limine_url: limine::URL.into(),
             trace: None,
             timeout: None,
             qemu_args: Vec::new(),
@@ -164,14 +171,26 @@ impl Settings {
         }
         settings.limine_dir = given("LIMINE_DIR").map(PathBuf::from);
         if let Some(dir) = &settings.limine_dir {
-            crate::limine::Limine::open(dir)?;
+            limine::Limine::open(dir)?;
+        }
+        if let Some(value) = given("LIMINE_DOWNLOAD") {
+            settings.limine_download = match value.as_str() {
+                "0" => false,
+                "1" => true,
+                _ => return Err(wrong("LIMINE_DOWNLOAD", &value, "0 or 1")),
+            };
+        }
+        if let Some(url) = given("LIMINE_URL") {
+            settings.limine_url = url;
         }
         settings.trace = given("TRACE").map(PathBuf::from);
         if let Some(path) = &settings.trace {
+            let new = !path.exists();
             std::fs::OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(path)
+                .and_then(|_| if new { std::fs::remove_file(path) } else { Ok(()) })
                 .map_err(|e| Failure::Usage(format!("TRACE={}: {e}", path.display())))?;
         }
         if let Some(value) = given("TIMEOUT") {
@@ -290,6 +309,7 @@ mod tests {
             ("FIRMWARE", "coreboot"),
             ("LIMINE_DIR", "/no/such/dir"),
             ("LIMINE_DIR", "/proc"),
+            ("LIMINE_DOWNLOAD", "yes"),
             ("TRACE", "/no/such/dir/file"),
             ("TIMEOUT", "0"),
             ("TIMEOUT", "soon"),

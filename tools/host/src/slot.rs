@@ -1,8 +1,10 @@
-//! At most two QEMUs at once on one machine for one user: two lock files in the system's directory for temporary files.
-//! Taken by `qemu`; a slot is free again when its holder ends, however it ends.
+//! At most two QEMUs at once on one machine for one user: two names of sockets, which are no files. Taken by `qemu`; a slot is free
+//! again when its holder ends, however it ends.
 
 use crate::failure::Failure;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 const SLOTS: usize = 2;
@@ -10,7 +12,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// A held slot; dropping it frees it.
 #[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Slot(#[expect(dead_code, reason = "held for its name")] UnixListener);
 
 /// Waits for a free slot. `on_wait` is called once if there is none at first.
 pub fn take(on_wait: impl FnOnce()) -> Result<Slot, Failure> {
@@ -18,13 +20,12 @@ pub fn take(on_wait: impl FnOnce()) -> Result<Slot, Failure> {
     let mut on_wait = Some(on_wait);
     loop {
         for number in 0..SLOTS {
-            let path = std::env::temp_dir().join(format!("quiesce-qemu-{user}-{number}.lock"));
-            let fail = |e: std::io::Error| Failure::Usage(format!("{}: {e}", path.display()));
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-            match file.try_lock() {
-                Ok(()) => return Ok(Slot(file)),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(e)) => return Err(fail(e)),
+            let name = format!("quiesce-qemu-{user}-{number}");
+            let bound = SocketAddr::from_abstract_name(&name).and_then(|address| UnixListener::bind_addr(&address));
+            match bound {
+                Ok(socket) => return Ok(Slot(socket)),
+                Err(e) if e.kind() == ErrorKind::AddrInUse => {}
+                Err(e) => return Err(Failure::Usage(format!("socket @{name}: {e}"))),
             }
         }
         if let Some(say) = on_wait.take() {

@@ -2,6 +2,7 @@
 //! Used by the commands and by the scenarios.
 
 use crate::failure::Failure;
+use crate::tool;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -100,17 +101,16 @@ impl Tree {
 
     fn cargo(&self, words: &[&str], more: &[&str]) -> Result<(), Failure> {
         // A user's RUSTFLAGS would replace the ones in .cargo/config.toml. Output goes to stderr: stdout is the guest's.
-        let status = Command::new("cargo")
+        let mut command = Command::new("cargo");
+        command
             .args(words)
             .args(more)
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", &self.target)
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .stdin(std::process::Stdio::null())
-            .stdout(std::io::stderr())
-            .status()
-            .map_err(|e| Failure::Usage(format!("cargo: {e}; see `make setup`")))?;
+            .stdout(std::io::stderr());
+        let status = tool::status(&mut command).map_err(|e| tool::failure("cargo", e))?;
         if status.success() {
             return Ok(());
         }
