@@ -43,6 +43,14 @@ fn cpus_in_tracked_user_mode_get_no_ipi() -> Outcome {
     assert_eq!(sent_by_rcu(&mut guest)?, 0, "{after}");
     assert!(rcu(&mut guest, "normal", "grace_periods")? >= periods + 60);
     assert_eq!(rcu(&mut guest, "expedited", "grace_periods")?, 20);
+    let table = guest.command("cat /sys/kernel/quiesce/debug/rcu_fanout")?;
+    println!("a grace period's bookkeeping by fan-out, ticks:\n{table}");
+    for line in table.lines() {
+        let ticks = |n: u32| number(&format!("kind=x {line}"), "x", &format!("fanout_{n}"));
+        let least = ticks(8)?.min(ticks(16)?).min(ticks(32)?);
+        assert!(ticks(64)? <= least + least / 50, "64 is not the best fan-out: {line}");
+    }
+    assert_eq!(table.lines().count(), 8, "{table}");
     let shown = guest.command("rcu")?;
     assert!(shown.contains("expedited: 20 grace periods") && shown.contains('#'), "{shown}");
     guest.power_off()?.assert_clean();

@@ -104,7 +104,7 @@ pub struct ScanResult {
     pub kick: CpuSet,
 }
 
-/// Bits of a node: measured by the driver's instructions a grace period (ARCHITECTURE.md, "RCU's tree").
+/// Bits of a node: measured (ARCHITECTURE.md, "Grace periods").
 pub const FANOUT: usize = 64;
 const NODES: usize = MAX_CPUS / 8 + MAX_CPUS / 64 + 1;
 

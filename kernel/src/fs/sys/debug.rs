@@ -3,7 +3,8 @@
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
 //! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
-//! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds.
+//! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds;
+//! `rcu_fanout` measures their tree.
 //! A CPU's number written to `nmi` sends it one; `torture…` is in torture.rs.
 
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
@@ -33,6 +34,7 @@ pub static ITEMS: &[Item] = &[
         hold_grace_periods(number(text)?);
         Ok(())
     }),
+    Item::File("rcu_fanout", super::rcu_fanout::read),
     Item::File("torture", super::torture::read),
     Item::Control("torture_read", super::torture::look),
     Item::Control("torture_update", super::torture::update),

@@ -7,6 +7,7 @@ mod isolate;
 mod lease;
 mod log;
 mod quiesce;
+mod rcu_fanout;
 mod torture;
 mod trace_file;
 mod tracing;
