@@ -13,8 +13,11 @@ use kcore::context_tracking::WATCH;
 use kcore::cpu_set::CpuSet;
 use kcore::rcu::{CpuSnapshot, GracePeriod};
 
-/// Who holds the grace period: a name, and whether it is CPU `cpu`.
-const HOLDERS: [(&str, fn(u32) -> bool); 4] =
+/// Whether a CPU holds the grace period.
+type Holds = fn(u32) -> bool;
+
+/// Who holds it, by name.
+const HOLDERS: [(&str, Holds); 4] =
     [("none", |_| false), ("one", |cpu| cpu == 40), ("eighth", |cpu| cpu % 8 == 0), ("all", |_| true)];
 
 /// `cpus=N holders=WHO`, then ticks by fan-out.
@@ -40,7 +43,7 @@ pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
-fn ticks<const N: usize>(period: &mut GracePeriod<N>, cpus: u32, holds: fn(u32) -> bool) -> u64 {
+fn ticks<const N: usize>(period: &mut GracePeriod<N>, cpus: u32, holds: Holds) -> u64 {
     let online = CpuSet::full(cpus);
     let at = |qs| move |cpu| CpuSnapshot { word: if holds(cpu) { WATCH } else { 0 }, qs };
     let irq_off = IrqOff::new();
