@@ -1,4 +1,4 @@
-//! Scenario: torture of RCU, of the context word and of live keys, with a seed: under the instruction clock, where a run repeats
+//! Scenario: torture of RCU, of the context word, of live keys and of isolation, with a seed: under the instruction clock, where a run repeats
 //! exactly, and with a thread for each CPU. `make soak` runs it for hours.
 
 use scenarios::{Failed, Outcome, Vm};
@@ -25,8 +25,13 @@ fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What is isolated at boot. Torture of isolation starts with nothing, so that its first flip parks all CPUs while they are busy.
+fn isolated(kind: &str) -> &'static str {
+    if kind == "isolate" { "" } else { "nohz_full=1" }
+}
+
 fn with_clock(kind: &str, seed: u64) -> Outcome {
-    torture(Vm::new().cmdline("nohz_full=1").icount().limit(1200), kind, &seconds(), seed)
+    torture(Vm::new().cmdline(isolated(kind)).icount().limit(1200), kind, &seconds(), seed)
 }
 
 /// The seed differs from run to run and is printed.
@@ -34,7 +39,7 @@ fn with_threads(kind: &str) -> Outcome {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_secs());
     let seconds = std::env::var("SOAK_SECONDS").unwrap_or_else(|_| "3".into());
     let limit = 300 + 2 * seconds.parse::<u64>().unwrap_or(0);
-    torture(Vm::new().cmdline("nohz_full=1").limit(limit), kind, &seconds, now)
+    torture(Vm::new().cmdline(isolated(kind)).limit(limit), kind, &seconds, now)
 }
 
 #[test]
@@ -50,6 +55,16 @@ fn context_by_the_clock() -> Outcome {
 #[test]
 fn keys_by_the_clock() -> Outcome {
     with_clock("keys", 3)
+}
+
+#[test]
+fn isolation_by_the_clock() -> Outcome {
+    with_clock("isolate", 4)
+}
+
+#[test]
+fn isolation_with_threads() -> Outcome {
+    with_threads("isolate")
 }
 
 #[test]

@@ -13,8 +13,8 @@ use kcore::tick::{Scope, TickDep, held};
 
 /// One thing that is left.
 pub enum Leftover {
-    /// A task that asked for this CPU, alone or among others, and how it is: `R` if it runs or waits to, else its state's letter.
-    Task(TaskRef, char),
+    /// A task that asked for this CPU, alone or among others, or that is there unasked.
+    Task(TaskRef),
     /// The timer of a task, due at this TSC.
     Timer(TaskRef, u64),
     /// A reason for a tick.
@@ -35,9 +35,8 @@ pub fn of(cpu: u32) -> Vec<Leftover> {
         if timer::is_armed_on(&t, cpu) {
             timers.push(Leftover::Timer(t.clone(), timer::deadline_tsc(&t)));
         }
-        if asked(&t) {
-            let letter = t.state.letter();
-            left.push(Leftover::Task(t, letter));
+        if asked(&t) || is_there(&t, cpu) {
+            left.push(Leftover::Task(t));
         }
     }
     left.append(&mut timers);

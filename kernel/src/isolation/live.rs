@@ -44,7 +44,7 @@ pub enum Moved {
 }
 
 /// How long a flip waits for what it moves, ns. What is still there then is among what is left.
-const PATIENCE_NS: u64 = 1_000_000_000;
+const PATIENCE_NS: u64 = 5_000_000_000;
 /// Between two looks, ns.
 const LOOK_NS: u64 = 50_000;
 

@@ -146,7 +146,11 @@ impl WaitQueue {
         // The caller's stores before the look; against `join` and the waiter's look that follows it.
         core::sync::atomic::fence(Ordering::SeqCst);
         let mut woken = 0;
-        while woken < most && self.len.load(Ordering::Relaxed) != 0 {
+        // Each that waits now, once: who finds that it has to wait on comes back, and may run between two rounds of this loop.
+        for _ in 0..self.len.load(Ordering::Relaxed) {
+            if woken == most {
+                break;
+            }
             let mut waiters = self.waiters.lock_irq();
             let Some(index) = waiters.pop() else { break };
             self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);

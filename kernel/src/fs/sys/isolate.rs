@@ -52,8 +52,9 @@ fn moved_line(cpu: u32, moved: &Moved, out: &mut String) {
 fn left_line(cpu: u32, left: &Leftover, out: &mut String) {
     let name = |task: &task::Task| task::comm_field(&task.comm());
     let _ = match left {
-        Leftover::Task(t, state) => {
-            writeln!(out, "left on={cpu} what=task task={} comm={} state={state}", t.tid(), name(t))
+        Leftover::Task(t) => {
+            let (state, asked) = (t.state.letter(), t.asked_for().is_some() as u32);
+            writeln!(out, "left on={cpu} what=task task={} comm={} state={state} asked={asked}", t.tid(), name(t))
         }
         Leftover::Timer(t, deadline) => {
             let in_ns = tsc::ticks_to_ns(deadline.saturating_sub(tsc::now()));

@@ -5,6 +5,7 @@
 
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
+use crate::percpu;
 use crate::rcu::{self, RcuHead};
 use crate::time::timer;
 use alloc::string::String;
@@ -45,10 +46,12 @@ static READS: AtomicU64 = AtomicU64::new(0);
 static UPDATES: AtomicU64 = AtomicU64::new(0);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
-/// The file: what was done so far.
+/// The file: what was done so far, and how often a context word was found where it may not be.
 pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
     let [reads, updates, failures] = [&READS, &UPDATES, &FAILURES].map(|n| n.load(Ordering::Relaxed));
-    let _ = writeln!(out, "reads={reads} updates={updates} failures={failures}");
+    let illegal = |cpu| percpu::of(cpu).head.illegal_transitions.load(Ordering::Relaxed);
+    let illegal: u64 = percpu::online().iter().map(illegal).sum();
+    let _ = writeln!(out, "reads={reads} updates={updates} failures={failures} illegal={illegal}");
     Ok(())
 }
 

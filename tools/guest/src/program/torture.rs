@@ -2,17 +2,19 @@
 //!
 //! `rcu`: readers on every CPU look at objects that updaters replace and poison after a grace period of any kind.
 //! `ctx`: every CPU goes to and fro between user mode, idle and kernel, and reads kernel memory that moves meanwhile.
-//! `keys`: trace points are switched while every CPU runs through them. NMIs, short timers and forks disturb each.
+//! `keys`: trace points are switched while every CPU runs through them.
+//! `isolate`: CPUs are isolated and come back, at random, under all of the above. NMIs, short timers and forks disturb each.
 //! The same seed does the same under the instruction clock.
 
 use super::busy;
 use crate::entry::{Args, Failure, Outcome};
+use crate::isolation_state::{self, IsolationState};
 use crate::linux::{self, Fork, SharedPage};
 use crate::output::write_out;
 use crate::{cpu_list, duration, kernel_file};
 use std::sync::atomic::Ordering;
 
-const USAGE: &str = "usage: torture rcu|ctx|keys SECONDS SEED";
+const USAGE: &str = "usage: torture rcu|ctx|keys|isolate SECONDS SEED";
 const DEBUG: &str = "/sys/kernel/quiesce/debug";
 /// Places in the page that the workers share.
 const OPERATIONS: usize = 0;
@@ -24,13 +26,17 @@ struct Worker {
     random: u64,
     end_ns: u64,
     cpus: u32,
+    /// The CPU that it asks for, if it does.
+    cpu: Option<u32>,
     /// The highest number seen in the kernel's page.
     seen: u64,
+    /// CPUs that it has isolated.
+    isolated: Vec<u32>,
 }
 
 type Round = fn(&mut Worker) -> Result<(), String>;
 
-/// `torture rcu|ctx|keys SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
+/// `torture rcu|ctx|keys|isolate SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
 pub fn main(args: &Args) -> Outcome {
     let [kind, seconds, seed] = args.rest() else { return Err(Failure::usage(USAGE)) };
     let ns = duration::parse_seconds(seconds).map_err(Failure::usage)?;
@@ -39,6 +45,7 @@ pub fn main(args: &Args) -> Outcome {
         "rcu" => (read_objects, &[read_objects, update_objects, update_objects, disturb]),
         "ctx" => (come_and_go, &[move_memory, disturb, disturb]),
         "keys" => (run_through, &[flip, disturb]),
+        "isolate" => (do_anything, &[isolate, update_objects, move_memory, flip, disturb, come_and_go, spin_on]),
         _ => return Err(Failure::usage(USAGE)),
     };
     let online = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
@@ -51,9 +58,10 @@ pub fn main(args: &Args) -> Outcome {
         // Neither seed nor number may be 0 for the generator.
         let random =
             (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let worker = Worker { page, random: random | 1, end_ns, cpus: online.len() as u32, seen: 0 };
+        let cpus = online.len() as u32;
+        let worker = Worker { page, random: random | 1, end_ns, cpus, cpu, seen: 0, isolated: Vec::new() };
         match linux::fork().map_err(|e| Failure::new(format!("fork: {e}")))? {
-            Fork::Child => linux::exit_now(work(worker, cpu, round)),
+            Fork::Child => linux::exit_now(work(worker, round)),
             Fork::Parent(pid) => children.push(pid),
         }
     }
@@ -63,30 +71,34 @@ pub fn main(args: &Args) -> Outcome {
             page[FAILURES].fetch_add(1, Ordering::Relaxed);
         }
     }
+    if kind == "isolate" {
+        online.iter().try_for_each(|cpu| write(ISOLATE, &format!("{cpu} off"))).map_err(Failure::new)?;
+    }
     let after = objects()?;
-    let [reads, updates, used_freed] = std::array::from_fn(|i| after[i].wrapping_sub(before[i]));
+    let [reads, updates, used_freed, illegal] = std::array::from_fn(|i| after[i].wrapping_sub(before[i]));
     let operations = page[OPERATIONS].load(Ordering::Relaxed);
-    let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed;
-    let objects = if kind == "rcu" { format!(", {reads} reads, {updates} updates") } else { String::new() };
+    let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed + illegal;
+    let has_objects = matches!(kind.as_str(), "rcu" | "isolate");
+    let objects = if has_objects { format!(", {reads} reads, {updates} updates") } else { String::new() };
     write_out(
         format!("torture {kind}: seed {seed}: {operations} operations{objects}, {failures} failures\n").as_bytes(),
     );
-    let idle = operations == 0 || kind == "rcu" && (reads == 0 || updates == 0);
+    let idle = operations == 0 || has_objects && (reads == 0 || updates == 0);
     if failures != 0 || idle { Err(Failure::new("torture failed")) } else { Ok(0) }
 }
 
-/// Reads, updates and uses of freed objects so far.
-fn objects() -> Result<[u64; 3], Failure> {
+/// Reads, updates and uses of freed objects so far, and illegal transitions of a context word.
+fn objects() -> Result<[u64; 4], Failure> {
     let text = kernel_file::read(&format!("{DEBUG}/torture"))?;
     let number = |key: &str| {
         let word = text.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
         word.and_then(|w| w.parse().ok()).ok_or_else(|| Failure::new(format!("debug/torture has no {key}: {text:?}")))
     };
-    Ok([number("reads")?, number("updates")?, number("failures")?])
+    Ok([number("reads")?, number("updates")?, number("failures")?, number("illegal")?])
 }
 
-fn work(mut worker: Worker, cpu: Option<u32>, round: Round) -> u8 {
-    if let Some(cpu) = cpu
+fn work(mut worker: Worker, round: Round) -> u8 {
+    if let Some(cpu) = worker.cpu
         && linux::set_affinity(&[cpu]).is_err()
     {
         return 1;
@@ -195,6 +207,64 @@ fn run_through(worker: &mut Worker) -> Result<(), String> {
             linux::process_group();
         }),
     }
+    Ok(())
+}
+
+/// On a CPU that comes and goes: it is moved away when its CPU is isolated, and asks for it again.
+fn do_anything(worker: &mut Worker) -> Result<(), String> {
+    if let Some(cpu) = worker.cpu.filter(|_| worker.below(4) == 0) {
+        linux::set_affinity(&[cpu]).map_err(|error| format!("affinity to CPU {cpu}: {error}"))?;
+    }
+    match worker.below(8) {
+        0 => read_objects(worker),
+        1 => busy::fork_exit(),
+        2 | 3 => run_through(worker),
+        _ => come_and_go(worker),
+    }
+}
+
+/// Bound to no CPU, and never in the kernel by itself.
+fn spin_on(worker: &mut Worker) -> Result<(), String> {
+    (0..16).for_each(|_| worker.spin());
+    Ok(())
+}
+
+const ISOLATE: &str = "/sys/kernel/quiesce/isolate";
+
+/// One CPU becomes another one. What the kernel says of it afterwards must be what was asked for, and who did not ask for an isolated CPU
+/// must be gone from there.
+fn isolate(worker: &mut Worker) -> Result<(), String> {
+    let cpu = worker.below(worker.cpus as u64) as u32;
+    let wish = ["off", "on", "on keep"][worker.below(3) as usize];
+    let on = wish != "off";
+    let others = (0..worker.cpus).filter(|other| *other != cpu && !worker.isolated.contains(other)).count();
+    let told = write(ISOLATE, &format!("{cpu} {wish}"));
+    if told.is_err() != (on && others == 0) {
+        return Err(format!("CPU {cpu} {wish} with {others} other CPUs for housekeeping: {told:?}"));
+    }
+    if told.is_ok() {
+        worker.isolated.retain(|isolated| *isolated != cpu);
+        worker.isolated.extend(on.then_some(cpu));
+        worker.isolated.sort_unstable();
+    }
+    let text = kernel_file::read(ISOLATE).map_err(|failure| failure.text)?;
+    let unasked = |line: &str| line.starts_with("left ") && line.contains(" asked=0");
+    if let Some(line) = text.lines().find(|line| unasked(line)) {
+        return Err(format!("after CPU {cpu} {wish}: {line}"));
+    }
+    let states = isolation_state::parse(&text)?;
+    let wrong = |state: &&IsolationState| {
+        let wanted = worker.isolated.contains(&state.cpu);
+        (state.isolated, state.tracked) != (wanted, wanted)
+    };
+    if let Some(state) = states.iter().find(wrong) {
+        return Err(format!("after CPU {cpu} {wish}: {state:?}"));
+    }
+    let list = kernel_file::read("/sys/devices/system/cpu/nohz_full").map_err(|failure| failure.text)?;
+    if cpu_list::parse(&list)? != worker.isolated {
+        return Err(format!("after CPU {cpu} {wish}: nohz_full is {list:?}"));
+    }
+    worker.sleep();
     Ok(())
 }
 
