@@ -29,10 +29,9 @@ fn refused_with_all_reasons_and_granted_when_they_are_gone() -> Outcome {
     }
     // One that sleeps there and one that runs there; they need a moment to come, and may not come to a leased CPU.
     guest.command("run -c 1 sleep 1000 & ; run -c 1 spin &")?;
-    let has_come = |ps: &str, what: &str| ps.lines().any(|l| l.ends_with(what) && !l.contains("run -c"));
     loop {
         let ps = guest.command("ps")?;
-        if [" sleep 1000", " spin"].into_iter().all(|what| has_come(&ps, what)) {
+        if [" sleep 1000", " spin"].into_iter().all(|what| cpu_of(&ps, what).is_some()) {
             break;
         }
     }
@@ -59,6 +58,41 @@ fn refused_with_all_reasons_and_granted_when_they_are_gone() -> Outcome {
         let answer = guest.command(&format!("echo {text} > {FILE}"))?;
         assert!(answer.contains(error), "{text}: {answer}");
     }
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// The CPU of the process whose command is `what`, by ps.
+fn cpu_of(ps: &str, what: &str) -> Option<u32> {
+    let line = ps.lines().find(|l| l.ends_with(what) && !l.contains("run -c"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+#[test]
+fn tasks_and_timers_that_may_be_elsewhere_go_there() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=1-3").spawn()?;
+    guest.prompt()?;
+    guest.command("run -c 1-2 sleep 1000 & ; run -c 1-2 spin &")?;
+    let on = |ps: &str, cpu| [" sleep 1000", " spin"].iter().all(|what| cpu_of(ps, what) == Some(cpu));
+    loop {
+        if on(&guest.command("ps")?, 1) {
+            break;
+        }
+    }
+    let granted = guest.command("lease -c 1 -s 0 --pester")?;
+    assert!(granted.contains("CPU 1 is leased to task") && granted.contains("breaches: 0\n"), "{granted}");
+    // The sleeper was woken early, and sleeps on where it is now.
+    loop {
+        if on(&guest.command("ps")?, 2) {
+            break;
+        }
+    }
+    guest.send("lease -c 1 --breaches 1 &\n")?;
+    guest.expect("CPU 1 is leased to task")?;
+    guest.send("isolate 1 off\n")?;
+    guest.expect("a lease is held on it")?;
+    guest.send("echo 1 > /sys/kernel/quiesce/inject_ipi\n")?;
+    guest.expect("lease 2 of CPU 1 ended after")?;
     guest.power_off()?.assert_clean();
     Ok(())
 }
