@@ -19,7 +19,7 @@ MUSL := --target x86_64-unknown-linux-musl
 
 # Variables that a user may give on the command line. A misspelt one is named, never ignored.
 RUN_VARIABLES := SMP MEM PROFILE CMDLINE INITRD ACCEL ICOUNT CPU LOADER FIRMWARE LIMINE_DIR TRACE TIMEOUT QEMU_ARGS
-OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README SCALE HOURS LIMINE_DOWNLOAD LIMINE_URL
+OTHER_VARIABLES := V CARGO_TARGET_DIR PROPTEST_CASES LOOM_MAX_PREEMPTIONS TESTS README SCALE HOURS LIMINE_DOWNLOAD LIMINE_URL LAYERS
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 unknown := $(filter-out $(RUN_VARIABLES) $(OTHER_VARIABLES) MAKEFLAGS SHELL,$(given))
 ifneq ($(strip $(unknown)),)
@@ -107,7 +107,7 @@ trace:
 
 .PHONY: mutants
 mutants:
-	@$(HOST) mutants
+	@$(HOST) mutants $(if $(LAYERS),--layers $(LAYERS))
 
 # The long forms: more seconds of silence, storm and torture, grace periods at more sizes, more random system calls.
 .PHONY: test-long

@@ -4,6 +4,9 @@
 
 extern crate alloc;
 
+#[macro_use]
+mod mutant;
+
 mod arch;
 mod console;
 mod context_tracking;

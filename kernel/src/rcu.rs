@@ -140,6 +140,8 @@ impl Flavor {
         let mut driver_ticks = tsc::now().wrapping_sub(start);
         let mut watch = StallWatch::new(STALL_TIMEOUT_NS.load(Ordering::Relaxed));
         let mut asked = false;
+        #[cfg(mutant = "rcu_asks_user_mode")]
+        call_function::call_many(&percpu::online(), IpiCause::RcuExpedited, |_| (), 0);
         loop {
             let look = tsc::now();
             percpu::this(&PreemptOff::new()).rcu.note_quiescent();

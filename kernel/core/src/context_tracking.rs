@@ -420,7 +420,8 @@ impl<const BITS: u32> ContextWord<BITS> {
         if is_watching(word) || cfg!(mutant = "nmi_not_counted") {
             return NmiToken { entered: false, deferred: deferred(word) };
         }
-        NmiToken { entered: true, deferred: deferred(rmw_full_add(&self.0, NMI_DELTA)) }
+        let word = rmw_full_add(&self.0, NMI_DELTA);
+        NmiToken { entered: true, deferred: if cfg!(mutant = "nmi_skips_posted") { 0 } else { deferred(word) } }
     }
 
     /// End of what [`nmi_enter`](Self::nmi_enter) began. Own CPU.

@@ -122,6 +122,9 @@ pub enum Decision {
 /// Whether the tick may stop.
 #[inline]
 pub fn decide(global: u32, cpu: u32, task: u32, process: u32) -> Decision {
+    if cfg!(mutant = "tick_forgets_rcu_exp") && (global | cpu | task | process) & !TickDep::RcuExp.bit() == 0 {
+        return Decision::Stop;
+    }
     if global | cpu | task | process == 0 {
         return Decision::Stop;
     }
@@ -180,6 +183,11 @@ impl TickMask {
     /// Sets `dep`; true: kick the CPUs that this mask is about.
     #[inline]
     pub fn set(&self, dep: TickDep) -> bool {
+        if cfg!(mutant = "tick_mask_by_store") {
+            let old = self.load();
+            self.0.store(old | dep.bit(), Ordering::Release);
+            return set(old, dep).1;
+        }
         set(self.0.fetch_or(dep.bit(), Ordering::AcqRel), dep).1
     }
 

@@ -224,7 +224,8 @@ fn send(apic_id: u32, low: u32, _: &IrqOff) {
         // State Transitions": WRMSR to x2APIC registers is not serialising).
         unsafe {
             asm!(
-                "mfence", "lfence", "wrmsr",
+                or_mutant!("mfence\nlfence", "icr_fence_dropped", ""),
+                "wrmsr",
                 in("ecx") X2APIC_MSR + REG_ICR, in("eax") low, in("edx") apic_id,
                 options(nostack, preserves_flags)
             );

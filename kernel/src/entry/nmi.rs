@@ -179,6 +179,8 @@ const _: () = assert!(offset_of!(Frame, entered_by) == 0);
 
 /// The NMI itself: saves CR2 and DR7, counts, takes part in a panic's stop.
 extern "C" fn handle(frame: &mut Frame) {
+    #[cfg(mutant = "nmi_site_before_enter")]
+    let _ = crate::static_branch!(crate::trace::key::NMI);
     let guard = super::debug::suspend();
     let cr2 = x86_64::registers::control::Cr2::read_raw();
     crate::context_tracking::in_nmi(|| crate::smp::interrupt::handle_nmi(frame));

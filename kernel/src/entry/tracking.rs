@@ -53,7 +53,8 @@ macro_rules! tracking_user_exit {
             $back,
             "\n",
             "mov ecx, {exit_delta}\n",
-            "lock xadd qword ptr gs:[{context}], rcx\n", // the one transition: context tracking and RCU
+            or_mutant!("lock xadd", "exit_by_xchg", "xchg"), // the one transition: context tracking and RCU
+            " qword ptr gs:[{context}], rcx\n",
             "and ecx, {low_mask}\n",
             "cmp ecx, {user_expected}\n",
             "jne ",
@@ -94,7 +95,8 @@ macro_rules! tracking_user_enter {
             "add qword ptr gs:[{kernel_ticks}], rcx\n",
             "mov qword ptr gs:[{since}], rax\n",
             "mov ecx, {enter_delta}\n",
-            "lock xadd qword ptr gs:[{context}], rcx\n", // the one transition: context tracking and RCU
+            or_mutant!("lock xadd", "enter_not_locked", "xadd"), // the one transition: context tracking and RCU
+            " qword ptr gs:[{context}], rcx\n",
             "and ecx, {low_mask}\n",
             "cmp ecx, {kernel_expected}\n",
             "jne ",

@@ -87,6 +87,7 @@ fn stop(leads: usize) {
 }
 
 /// Interrupts off until the function has been run. Nothing on the way from the last look at the stage to the CPUID has a site of a key.
+#[inline(never)] // the ELF check finds it by name
 fn park(leads: bool) {
     let irq_off = IrqOff::new();
     QUIET.fetch_add(1, Ordering::AcqRel);
@@ -102,6 +103,7 @@ fn park(leads: bool) {
         core::hint::spin_loop();
     }
     // CPUID serialises: what was fetched or decoded of the old text is thrown away before any of it runs.
+    #[cfg(not(mutant = "park_left_unserialised"))]
     core::arch::x86_64::__cpuid(0);
     drop(irq_off);
 }

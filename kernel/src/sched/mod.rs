@@ -299,7 +299,9 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     } else if kick_for_tick {
         if local {
             crate::time::tick::recheck(&irq_off);
-        } else {
+        } else if cfg!(mutant = "tick_set_deferred") {
+            let _ = crate::smp::deferred_work::leave(target, kcore::context_tracking::Deferred::TickRecheck, site);
+        } else if !cfg!(mutant = "tick_set_not_kicked") {
             crate::smp::ipi::reschedule(target, IpiCause::TickSet, site, &irq_off);
         }
     }

@@ -115,7 +115,7 @@ fn wait(entry: &Call) {
 pub fn sender(irq_off: &IrqOff) -> Option<Sender> {
     let newest = percpu::this(irq_off).smp.calls.load(Ordering::Acquire);
     // SAFETY: an entry lives until its `done` is set, which only this CPU does.
-    unsafe { newest.as_ref() }.map(|call| call.sender)
+    unsafe { newest.as_ref() }.map(|call| call.sender).filter(|_| !cfg!(mutant = "sender_not_named"))
 }
 
 /// The interrupt on the target: run what is queued.

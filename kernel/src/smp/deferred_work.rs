@@ -60,7 +60,7 @@ pub fn leave(cpu: u32, work: Deferred, site: &'static Location<'static>) -> bool
 /// As `leave`, and nobody is waited for.
 #[must_use = "the CPU may have to be interrupted"]
 pub fn leave_now(cpu: u32, work: Deferred, site: &'static Location<'static>) -> bool {
-    if !DEFER.load(Ordering::Relaxed) {
+    if !DEFER.load(Ordering::Relaxed) || cfg!(mutant = "deferrable_sent") {
         return false;
     }
     let irq_off = IrqOff::new();

@@ -55,7 +55,8 @@ fn decision(me: &Percpu, task: &Task) -> Decision {
     if task.index >= crate::sched::task::FIRST_IDLE {
         return Decision::Stop;
     }
-    decide(GLOBAL.load(), me.time.deps.load(), task.tick_deps.load(), 0)
+    let global = if cfg!(mutant = "tick_never_stops") { TickDep::ClockUnstable.bit() } else { GLOBAL.load() };
+    decide(global, me.time.deps.load(), task.tick_deps.load(), 0)
 }
 
 fn holder(task: Option<&Task>, site: Site) -> Held<Site> {

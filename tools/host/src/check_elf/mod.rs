@@ -9,7 +9,7 @@ mod text;
 use crate::failure::{self, Failure};
 use crate::tree::{Profile, Tree};
 use image::Image;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Command-line options of `host check-elf`.
 #[derive(clap::Args, Debug)]
@@ -30,6 +30,10 @@ const CHECKS: &[Check] = &[
     Check { name: "no segment is both writable and executable", run: text::write_or_execute },
     Check { name: "no SIMD or x87 register is used in kernel text", run: text::no_simd },
     Check { name: "mfence; lfence stand before the WRMSR to the x2APIC ICR", run: text::fence_before_icr },
+    Check {
+        name: "who has been parked serialises before it returns, and meets no key site",
+        run: text::park_serialises,
+    },
     Check {
         name: "entry text is patchable at the tracking key's sites only, and at trace points behind user_exit",
         run: entry_text::boot_key_sites_only,
@@ -53,15 +57,19 @@ const CHECKS: &[Check] = &[
     Check { name: "entry text calls nothing but what is listed, and nothing before user_exit", run: entry_text::calls },
 ];
 
+/// Runs all checks on the ELF file: name and violations of each.
+pub fn violations(kernel: &Path) -> Result<Vec<(&'static str, Vec<String>)>, Failure> {
+    let bytes = failure::read(kernel)?;
+    let image = Image::parse(&bytes).map_err(|e| Failure::Bad(format!("{}: {e}", kernel.display())))?;
+    Ok(CHECKS.iter().map(|check| (check.name, (check.run)(&image))).collect())
+}
+
 /// Runs all checks and prints a line for each.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     let path = options.kernel.clone().unwrap_or_else(|| tree.kernel(Profile::Release));
-    let bytes = failure::read(&path)?;
-    let image = Image::parse(&bytes).map_err(|e| Failure::Bad(format!("{}: {e}", path.display())))?;
     let mut failed = 0;
-    for check in CHECKS {
-        let violations = (check.run)(&image);
-        println!("{} {}", if violations.is_empty() { "ok    " } else { "FAILED" }, check.name);
+    for (name, violations) in violations(&path)? {
+        println!("{} {name}", if violations.is_empty() { "ok    " } else { "FAILED" });
         for line in &violations {
             println!("       {line}");
         }

@@ -1,7 +1,7 @@
 //! Checks of the whole kernel text.
 
 use super::image::Image;
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use object::{ObjectSection, ObjectSegment, SectionKind, SegmentFlags, elf};
 
 /// W^X by the program headers.
@@ -72,6 +72,39 @@ pub fn fence_before_icr(image: &Image) -> Vec<String> {
     }
     if sites == 0 {
         bad.push("no write to the x2APIC ICR was found: this check would see nothing".into());
+    }
+    bad
+}
+
+/// Text changes while a CPU waits in `park`: on every way from a PAUSE there to its end stands CPUID.
+pub fn park_serialises(image: &Image) -> Vec<String> {
+    const PARK: &str = "kernel::isolation::parking::park";
+    let Some(park) = image.function(PARK) else { return vec![format!("function {PARK} is missing")] };
+    let code = image.instructions(park.start..park.end);
+    let sites = image.jump_table().into_iter().filter(|e| (park.start..park.end).contains(&e.code));
+    let mut bad: Vec<String> = sites.map(|e| format!("site {:#x} in {PARK}", e.code)).collect();
+    let waits = code.iter().filter(|i| i.mnemonic() == Mnemonic::Pause);
+    let mut open: Vec<u64> = waits.map(|i| i.next_ip()).collect();
+    if open.is_empty() {
+        bad.push(format!("{PARK} waits nowhere: this check would see nothing"));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(at) = open.pop() {
+        let Some(i) = code.iter().find(|i| i.ip() == at).filter(|_| seen.insert(at)) else { continue };
+        if i.mnemonic() == Mnemonic::Cpuid {
+            continue;
+        }
+        match i.flow_control() {
+            FlowControl::UnconditionalBranch if (park.start..park.end).contains(&i.near_branch_target()) => {
+                open.push(i.near_branch_target());
+            }
+            FlowControl::ConditionalBranch => open.extend([i.near_branch_target(), i.next_ip()]),
+            FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch => {
+                bad.push(format!("{at:#x}: {PARK} is left without CPUID"));
+            }
+            FlowControl::Exception => {}
+            _ => open.push(i.next_ip()),
+        }
     }
     bad
 }
