@@ -95,15 +95,20 @@ impl AddressSpaceMap {
 
     /// True if every page of `range` is mapped with these rights; also for the empty range.
     pub fn covers(&self, range: Range<u64>, prot: Prot) -> bool {
+        self.covered_to(range.clone(), prot) >= range.end
+    }
+
+    /// Where the first page of `range` lies that is not mapped with these rights; its end, or more, if there is none.
+    pub fn covered_to(&self, range: Range<u64>, prot: Prot) -> u64 {
         let mut at = range.start;
         let mut regions = self.regions[self.index_at_or_after(at)..].iter();
         while at < range.end {
             match regions.next() {
                 Some(region) if region.start <= at && region.prot.with(prot) == region.prot => at = region.end,
-                _ => return false,
+                _ => break,
             }
         }
-        true
+        at
     }
 
     /// Forgets everything: what a process that ends or calls exec leaves behind. The caller frees the pages first.
@@ -191,8 +196,8 @@ impl AddressSpaceMap {
 
     /// Sets the rights of `range`, its end rounded up. Returns the pieces whose rights changed, as they were.
     ///
-    /// Errors: `Inval` unaligned start; `NoMem` beyond user space or if a page of the range is not mapped. Unlike
-    /// Linux, which stops at the first hole, nothing changes then. An empty range is done at once.
+    /// Errors: `Inval` unaligned start; `NoMem` beyond user space or if a page of the range is not mapped. Nothing
+    /// changes then: who wants what Linux does asks for the part before the first hole ([`Self::covered_to`]). An empty range is done at once.
     pub fn protect(&mut self, range: Range<u64>, prot: Prot) -> Result<Pieces, MapError> {
         if aligned(range.start) && range.start == range.end {
             return Ok(Pieces::new());

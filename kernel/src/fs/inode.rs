@@ -85,6 +85,9 @@ pub struct Inode {
     pub mtime_ns: AtomicU64,
     /// Something is mounted on it.
     pub covered: AtomicBool,
+    /// How often it is open for writing, and how many processes run it: ETXTBSY keeps one of them 0.
+    pub(super) writers: AtomicU32,
+    pub(super) runners: AtomicU32,
     /// What it is.
     pub kind: Kind,
 }
@@ -162,6 +165,8 @@ impl Inode {
             gid: AtomicU32::new(0),
             mtime_ns: AtomicU64::new(0),
             covered: AtomicBool::new(false),
+            writers: AtomicU32::new(0),
+            runners: AtomicU32::new(0),
             kind,
         })
     }
@@ -177,6 +182,11 @@ impl Inode {
     pub fn new_directory(permissions: u32) -> Arc<Inode> {
         let directory = Directory { entries: BTreeMap::new(), next: 3, dead: false };
         Self::new(mode::DIR | permissions & 0o7777, Kind::Directory(SpinLock::new(directory)))
+    }
+
+    /// ETXTBSY for a program that runs and is to be written.
+    pub fn may_be_written(&self) -> Result<(), Errno> {
+        if self.runners.load(Ordering::SeqCst) > 0 { Err(errno::ETXTBSY) } else { Ok(()) }
     }
 
     /// Type bits.
@@ -220,6 +230,11 @@ impl Inode {
             Kind::Virtual(v) => Ok(v.list(self)),
             _ => Err(errno::ENOTDIR),
         }
+    }
+
+    /// Whether it is a directory that has been removed.
+    pub fn is_removed_directory(&self) -> bool {
+        matches!(&self.kind, Kind::Directory(d) if d.lock().dead)
     }
 
     /// Whether it is a symbolic link.

@@ -30,6 +30,7 @@ pub use work_dir::WorkDir;
 
 use crate::errno::{self, Errno};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use inode::{Inode, Kind};
 use open_file::flag;
@@ -70,14 +71,36 @@ pub fn open_console() -> Arc<OpenFile> {
     OpenFile::new(crate::tty::console::open(), flag::RDWR, place)
 }
 
-/// The program at `path`: its bytes and the absolute path. EACCES if it is no file or not executable.
-pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Bytes, Arc<Place>), Errno> {
+/// A program that runs: while it is there, its file is not opened for writing.
+pub struct Running(Arc<Place>);
+
+impl Running {
+    /// Absolute path of its file.
+    pub fn path(&self) -> Vec<u8> {
+        self.0.path()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inode.runners.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The program at `path`: its bytes, and that it runs. EACCES if it is no file or not executable, ETXTBSY while it is open for writing.
+pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Bytes, Running), Errno> {
     let place = place::resolve(&cwd.place(), path, true)?;
     let executable = place.inode.mode.load(Ordering::Relaxed) & 0o111 != 0;
     match &place.inode.kind {
         Kind::Regular(content) if executable => {
+            // Who opens it for writing at the same moment may not see this: the program then runs as it is in memory.
+            place.inode.runners.fetch_add(1, Ordering::SeqCst);
+            let running = Running(place.clone());
+            if place.inode.writers.load(Ordering::SeqCst) > 0 {
+                return Err(errno::ETXTBSY);
+            }
             let bytes = content.lock().bytes()?;
-            Ok((bytes, place))
+            Ok((bytes, running))
         }
         _ => Err(errno::EACCES),
     }

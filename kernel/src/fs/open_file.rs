@@ -2,7 +2,7 @@
 //!
 //! Process context. Nothing here sleeps with a lock held; closing is dropping the last reference.
 
-use super::inode::{Inode, Stat};
+use super::inode::{Inode, Stat, mode};
 use super::place::Place;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
@@ -119,10 +119,25 @@ pub struct OpenFile {
     pub place: Option<Arc<Place>>,
 }
 
+#[inline]
+fn readable(flags: u32) -> bool {
+    flags & flag::ACCMODE != flag::WRONLY && flags & flag::PATH == 0
+}
+
+#[inline]
+fn writable(flags: u32) -> bool {
+    flags & flag::ACCMODE != flag::RDONLY && flags & flag::PATH == 0
+}
+
 impl OpenFile {
     /// Open `file` with open(2)'s `flags`.
     pub fn new(file: Arc<dyn File>, flags: u32, place: Option<Arc<Place>>) -> Arc<OpenFile> {
         let seekable = file.is_seekable();
+        if let Some(place) = &place
+            && flags & flag::ACCMODE != flag::RDONLY
+        {
+            place.inode.writers.fetch_add(1, Ordering::SeqCst);
+        }
         let (offset, flags) = (AtomicU64::new(0), AtomicU32::new(flags & !flag::NOT_KEPT));
         Arc::new(OpenFile { file, offset, flags, seekable, place })
     }
@@ -145,6 +160,21 @@ impl OpenFile {
         self.flags.store(if on { rest | flag::NONBLOCK } else { rest }, Ordering::Relaxed);
     }
 
+    /// Whether it is a pipe, with or without a name.
+    pub fn is_pipe(&self) -> bool {
+        self.stat().mode & mode::FMT == mode::FIFO
+    }
+
+    /// Whether it was opened for reading.
+    pub fn is_readable(&self) -> bool {
+        readable(self.flags())
+    }
+
+    /// Whether it was opened for writing.
+    pub fn is_writable(&self) -> bool {
+        writable(self.flags())
+    }
+
     /// The inode, of a file that is in a directory.
     pub fn inode(&self) -> Option<&Arc<Inode>> {
         self.place.as_ref().map(|p| &p.inode)
@@ -164,7 +194,7 @@ impl OpenFile {
     #[inline]
     pub fn read(&self, to: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
         let flags = self.flags();
-        if flags & flag::ACCMODE == flag::WRONLY || flags & flag::PATH != 0 {
+        if !readable(flags) {
             return Err(errno::EBADF);
         }
         match at {
@@ -183,7 +213,7 @@ impl OpenFile {
     #[inline]
     pub fn write(&self, from: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
         let flags = self.flags();
-        if flags & flag::ACCMODE == flag::RDONLY || flags & flag::PATH != 0 {
+        if !writable(flags) {
             return Err(errno::EBADF);
         }
         match at {
@@ -202,6 +232,12 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        self.file.release(self.flags() & flag::ACCMODE);
+        let access = self.flags() & flag::ACCMODE;
+        self.file.release(access);
+        if let Some(inode) = self.inode()
+            && access != flag::RDONLY
+        {
+            inode.writers.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }

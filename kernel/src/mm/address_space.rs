@@ -32,6 +32,8 @@ pub enum Content {
     Stack,
     /// A private view of `bytes` from `offset` on (page-aligned); what is beyond the end of the last page is zero.
     File(FileBytes, u64),
+    /// As `File`, of a file that the program may read only: no right to write comes later.
+    FileView(FileBytes, u64),
     /// Shared memory from `offset` on.
     Shared(Arc<SharedMemory>, u64),
     /// Pages of the kernel's from `offset` on (`special`).
@@ -58,7 +60,8 @@ pub fn affordable(bytes: u64) -> Result<(), Errno> {
 pub(super) struct Inner {
     pub(super) map: AddressSpaceMap,
     pub(super) table: UserPageTable,
-    pub(super) files: Vec<Option<FileBytes>>,
+    /// With whether it is a view (`Content::FileView`).
+    pub(super) files: Vec<Option<(FileBytes, bool)>>,
     pub(super) shared: Vec<Option<Arc<SharedMemory>>>,
     /// Pages mapped, foreign ones too.
     pub(super) resident: u64,
@@ -129,9 +132,22 @@ impl Inner {
     fn forget_unused_files(&mut self) {
         for (i, slot) in self.files.iter_mut().enumerate() {
             let used = |r: &Region| matches!(r.kind, Kind::FileBacked { file, .. } if file as usize == i);
-            if matches!(slot, Some(FileBytes::Owned(..))) && !self.map.iter().any(used) {
+            if matches!(slot, Some((FileBytes::Owned(..), _))) && !self.map.iter().any(used) {
                 *slot = None;
             }
+        }
+    }
+
+    /// Whether `region`, up to `end`, can never have these rights: the page of the time, and what may be read only.
+    fn refuses(&self, region: &Region, end: u64, prot: Prot) -> bool {
+        match region.kind {
+            Kind::Special { offset } => {
+                (prot.write() || prot.exec()) && vdso::is_data(offset + (end - region.start - 1))
+            }
+            Kind::FileBacked { file, .. } => {
+                prot.write() && matches!(self.files.get(file as usize), Some(Some((_, true))))
+            }
+            _ => false,
         }
     }
 
@@ -140,18 +156,24 @@ impl Inner {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
             Content::Special(offset) => Kind::Special { offset },
-            Content::File(bytes, offset) => {
-                let same = |f: &Option<FileBytes>| f.as_ref().is_some_and(|f| core::ptr::eq(f.bytes(), bytes.bytes()));
+            Content::File(..) | Content::FileView(..) => {
+                let view = matches!(content, Content::FileView(..));
+                let (Content::File(bytes, offset) | Content::FileView(bytes, offset)) = content else {
+                    return Err(EINVAL);
+                };
+                let same = |f: &Option<(FileBytes, bool)>| {
+                    f.as_ref().is_some_and(|(f, v)| *v == view && core::ptr::eq(f.bytes(), bytes.bytes()))
+                };
                 let file = match self.files.iter().position(same) {
                     Some(i) => i,
                     None => match self.files.iter().position(Option::is_none) {
                         Some(i) => {
-                            self.files[i] = Some(bytes);
+                            self.files[i] = Some((bytes, view));
                             i
                         }
                         None => {
                             self.files.try_reserve(1).map_err(|_| ENOMEM)?;
-                            self.files.push(Some(bytes));
+                            self.files.push(Some((bytes, view)));
                             self.files.len() - 1
                         }
                     },
@@ -244,23 +266,25 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// mprotect(2).
-    pub fn protect(&self, start: u64, len: u64, prot: Prot) -> Result<(), Errno> {
-        let end = start.checked_add(len).ok_or(ENOMEM)?;
-        let mut inner = self.inner.lock();
-        // The page of the time is for reading.
-        if prot.write() || prot.exec() {
-            let data = |r: &Region| match r.kind {
-                Kind::Special { offset } => {
-                    r.start < end && start < r.end && vdso::is_data(offset + (r.end.min(end) - r.start - 1))
-                }
-                _ => false,
-            };
-            if inner.map.iter().any(data) {
-                return Err(EACCES);
-            }
+    /// mprotect(2): up to the first page that is not mapped, which is ENOMEM. `grows_down`: PROT_GROWSDOWN, from the start of the
+    /// stack that `start` lies in.
+    pub fn protect(&self, start: u64, len: u64, prot: Prot, grows_down: bool) -> Result<(), Errno> {
+        let end = start.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE)).ok_or(ENOMEM)?;
+        if !start.is_multiple_of(PAGE_SIZE) || len == 0 {
+            return if len == 0 && start.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(EINVAL) };
         }
-        let pieces = inner.map.protect(start..end, prot)?;
+        let mut inner = self.inner.lock();
+        let start = match inner.map.find(start) {
+            Some(region) if grows_down && region.kind == Kind::Stack => region.start,
+            Some(_) if grows_down => return Err(EINVAL),
+            Some(_) => start,
+            None => return Err(ENOMEM),
+        };
+        let reached = inner.map.covered_to(start..end, Prot::NONE).min(end);
+        if inner.map.iter().any(|r| r.start < reached && start < r.end && inner.refuses(r, r.end.min(reached), prot)) {
+            return Err(EACCES);
+        }
+        let pieces = inner.map.protect(start..reached, prot)?;
         let flags = entry_flags(prot);
         let keep = bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE;
         let mut gather = Gather::new();
@@ -277,7 +301,7 @@ impl AddressSpace {
             });
         }
         gather.finish(self.root);
-        Ok(())
+        if reached < end { Err(ENOMEM) } else { Ok(()) }
     }
 
     /// brk(2): the new break, or the old one.
@@ -317,6 +341,10 @@ impl AddressSpace {
         let old_end = old.checked_add(old_len).filter(|&e| e <= pt::USER_END).ok_or(EINVAL)?;
         let mut inner = self.inner.lock();
         let region = *inner.map.find(old).filter(|r| r.end >= old_end).ok_or(EFAULT)?;
+        // A second view, which only shared memory can have.
+        if old_len == 0 && !matches!(region.kind, Kind::Shared { .. }) {
+            return Err(EINVAL);
+        }
         if to.is_none() && new_len <= old_len {
             if new_len < old_len {
                 let pieces = inner.map.unmap(old + new_len..old_end)?;

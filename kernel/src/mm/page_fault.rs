@@ -139,7 +139,8 @@ impl Inner {
         match decision {
             FaultDecision::ReadZero | FaultDecision::ZeroFill => Ok(()), // done by the caller
             FaultDecision::FileRead { file, offset } => {
-                let entry = match self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)? {
+                let (bytes, _) = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
+                let entry = match bytes {
                     FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
                         page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
                         page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
@@ -149,8 +150,8 @@ impl Inner {
                 self.set(leaf, page, entry).map(drop)
             }
             FaultDecision::FileCopy { file, offset } => {
-                let bytes = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?.bytes();
-                let phys = page_cache::copy_of(page_at(bytes, offset)?)?;
+                let (bytes, _) = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
+                let phys = page_cache::copy_of(page_at(bytes.bytes(), offset)?)?;
                 self.replace(leaf, page, phys | flags)
             }
             FaultDecision::SharedPage { object, offset } => {

@@ -1,6 +1,7 @@
 //! Pages of the kernel's that programs map: the vDSO's, and behind them the pages of leases, one a CPU.
 //!
-//! `page_fault` asks for the frame of `Content::Special`. Programs see them read-only; a write (after mprotect) makes a copy.
+//! `page_fault` asks for the frame of `Content::Special`. Programs see them read-only, and mprotect leaves it so but for the vDSO's code, where
+//! a write makes a copy.
 
 use super::vdso;
 use crate::arch::page_table::PAGE_SIZE;

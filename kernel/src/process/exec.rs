@@ -8,7 +8,7 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
-use crate::fs::{self, Bytes, WorkDir};
+use crate::fs::{self, Bytes, Running, WorkDir};
 use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT, affordable};
 use crate::mm::vdso;
 use crate::percpu;
@@ -37,25 +37,25 @@ pub struct Loaded {
     pub stack: u64,
     /// Its arguments, with what scripts put before them.
     pub args: Strings,
-    /// Absolute path of its file.
-    pub exe: Vec<u8>,
+    /// Its file.
+    pub program: Arc<Running>,
 }
 
 /// Make a program from the file at `path`.
 pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -> Result<Loaded, Errno> {
-    let (mut file, mut exe) = file_at(work_dir, path)?;
+    let (mut file, mut program) = file_at(work_dir, path)?;
     let mut interpreter: Vec<u8> = path.to_vec();
     for _ in 0..SCRIPT_DEPTH {
-        let Some((program, argument)) = script_line(bytes_of(&file)) else { break };
-        let (program, argument) = (program.to_vec(), argument.map(<[u8]>::to_vec));
+        let Some((runner, argument)) = script_line(bytes_of(&file)) else { break };
+        let (runner, argument) = (runner.to_vec(), argument.map(<[u8]>::to_vec));
         args.remove_first();
         args.push_front(&interpreter)?;
         if let Some(argument) = argument {
             args.push_front(&argument)?;
         }
-        args.push_front(&program)?;
-        (file, exe) = file_at(work_dir, &program)?;
-        interpreter = program;
+        args.push_front(&runner)?;
+        (file, program) = file_at(work_dir, &runner)?;
+        interpreter = runner;
     }
     let plan = elf::plan_user(bytes_of(&file)).map_err(|e| {
         crate::info!("{}: {e}", core::str::from_utf8(path).unwrap_or("?"));
@@ -83,7 +83,7 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     let needed = args.bytes().len() + env.bytes().len() + (args.len() + env.len()) * 8 + 4096;
     let size = (needed as u64 + 32 * PAGE_SIZE).next_multiple_of(PAGE_SIZE).min(STACK_LIMIT);
     space.map(Place::FixedNoReplace(top - size), size, stack_prot, Content::Stack)?;
-    let program = Program {
+    let start = Program {
         phdr: plan.phdr_vaddr.map_or(0, |p| p + base),
         phent: plan.phentsize as u64,
         phnum: plan.phnum as u64,
@@ -91,13 +91,13 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         vdso: vdso_at,
     };
     // A few bytes down from the top, so that caches see stacks at different places.
-    let stack = user_stack::build(&space, top - (random::next() & 0x1f0), path, &args, env, &program)?;
-    Ok(Loaded { space: Arc::new(space), entry: program.entry, stack, args, exe })
+    let stack = user_stack::build(&space, top - (random::next() & 0x1f0), path, &args, env, &start)?;
+    Ok(Loaded { space: Arc::new(space), entry: start.entry, stack, args, program: Arc::new(program) })
 }
 
-fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(FileBytes, Vec<u8>), Errno> {
-    let (bytes, place) = fs::lookup_exec(work_dir, path)?;
-    Ok((mappable(bytes), place.path()))
+fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(FileBytes, Running), Errno> {
+    let (bytes, program) = fs::lookup_exec(work_dir, path)?;
+    Ok((mappable(bytes), program))
 }
 
 /// A file's content as address spaces map it.
@@ -238,8 +238,10 @@ pub fn describe(thread: &Thread, path: &[u8], loaded: &Loaded) {
     let process = &thread.process;
     let cmdline = core::mem::replace(&mut *process.cmdline.lock(), loaded.args.bytes().to_vec());
     drop(cmdline);
-    let exe = core::mem::replace(&mut *process.exe.lock(), loaded.exe.clone());
+    let exe = core::mem::replace(&mut *process.exe.lock(), loaded.program.path());
     drop(exe);
+    let program = process.program.lock().replace(loaded.program.clone());
+    drop(program);
 }
 
 /// All threads but the running one end; it becomes the process's first. Of two threads that want it the later one fails, and ends.

@@ -54,6 +54,8 @@ pub fn exit_thread(status: u32) -> ! {
         let shared_files = process.files.lock().take();
         drop(shared_files);
         shared_space = process.address_space.lock().take();
+        let program = process.program.lock().take();
+        drop(program);
     }
     {
         let irq_off = IrqOff::new();

@@ -5,7 +5,7 @@ use super::signal_frame::AlternateStack;
 use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::frame::Frame;
-use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, ERESTARTNOINTR, Errno, SysResult};
+use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, Errno, SysResult};
 use crate::fs::{FileTable, WorkDir};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user_copy;
@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use kcore::run_queue::Class;
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::{FS, Segment64};
 
@@ -83,6 +84,7 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         restart: SpinLock::new(Restart::Nothing),
         parent_death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),
+        policy: AtomicU32::new(0),
     });
     task.set_owner(thread.clone());
     thread
@@ -141,6 +143,7 @@ pub(super) fn new_process(
         files: SpinLock::new(Some(files)),
         work_dir,
         exe: bytes(|p| p.exe.lock().clone()),
+        program: SpinLock::new(parent.and_then(|p| p.program.lock().clone())),
         cmdline: bytes(|p| p.cmdline.lock().clone()),
         threads: SpinLock::new(Vec::new()),
         actions: SpinLock::new(actions),
@@ -176,6 +179,16 @@ fn copy_task_state(from: &Task, to: &Task) {
     }
 }
 
+/// The scheduling policy of `me`, or the usual one where it asked for that (SCHED_RESET_ON_FORK).
+fn inherit_policy(me: &Thread, thread: &Thread, task: &Task) {
+    let policy = me.policy.load(Ordering::Relaxed);
+    if policy & super::RESET_ON_FORK == 0 {
+        thread.policy.store(policy, Ordering::Relaxed);
+    } else {
+        task.run.set_class(Class::Fair);
+    }
+}
+
 /// clone(2): the child's thread id. `frame` is the caller's.
 pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     let Clone { flags, .. } = *args;
@@ -183,6 +196,9 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     let bad = has(flag::THREAD) && !has(flag::SIGHAND) || has(flag::SIGHAND) && !has(flag::VM) || has(flag::REFUSED);
     if bad || flags & flag::SIGNAL > sig::MAX as u64 {
         return Err(EINVAL);
+    }
+    if has(flag::SETTLS) && args.tls >= crate::arch::page_table::USER_END {
+        return Err(EPERM);
     }
     // The child would start on the leased CPU.
     if crate::isolation::lease::is_held_by_current() {
@@ -240,6 +256,7 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
         signal::send_set(&process, missed);
         thread
     };
+    inherit_policy(me, &thread, &task);
     if has(flag::SETTLS) {
         task.fs_base.store(args.tls, Ordering::Relaxed);
     }

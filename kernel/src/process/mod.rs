@@ -48,6 +48,8 @@ pub struct Process {
     pub work_dir: Arc<WorkDir>,
     /// Path of the program, for /proc/PID/exe.
     pub exe: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
+    /// The file that it runs; `None` after its last thread.
+    pub program: SpinLock<Option<Arc<crate::fs::Running>>, { rank::PROCESS_PART }>,
     /// Arguments, each with its NUL, for /proc/PID/cmdline.
     pub cmdline: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
     /// Threads that have not ended.
@@ -122,7 +124,12 @@ pub struct Thread {
     pub parent_death_signal: AtomicU32,
     /// Timer slack, kept for prctl.
     pub timer_slack_ns: AtomicU64,
+    /// The policy that sched_setscheduler(2) set, with `RESET_ON_FORK`; the task's class follows from it.
+    pub policy: AtomicU32,
 }
+
+/// SCHED_RESET_ON_FORK: children have the usual policy.
+pub const RESET_ON_FORK: u32 = 0x4000_0000;
 
 /// What restart_syscall(2) goes on with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

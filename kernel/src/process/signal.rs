@@ -121,12 +121,22 @@ impl SignalActions {
         action.handler == IGNORE || action.flags & sa::NOCLDWAIT != 0
     }
 
-    fn ignores(&self, signal: u32) -> bool {
+    /// Whether `signal` does nothing: by SIG_IGN, or by default.
+    pub fn ignores(&self, signal: u32) -> bool {
         match self.of(signal).handler {
             IGNORE => true,
             DEFAULT => IGNORED_BY_DEFAULT & bit(signal) != 0,
             _ => false,
         }
+    }
+}
+
+/// What waits of `signal` for `process` and its threads goes: it is ignored from now on (POSIX, sigaction).
+pub fn forget(process: &Process, signal: u32) {
+    while process.pending.take(bit(signal)).is_some() {}
+    let threads = process.threads.lock().clone();
+    for thread in threads.iter().filter(|t| t.waits_for.load(Ordering::SeqCst) & bit(signal) == 0) {
+        while thread.pending.take(bit(signal)).is_some() {}
     }
 }
 

@@ -6,7 +6,7 @@ use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
 use crate::percpu;
-use crate::process::{current, current_thread, tree};
+use crate::process::{current, current_thread, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
 use crate::sched::{self, futex};
 use crate::system_call;
@@ -44,6 +44,11 @@ fn named(tid: u64) -> Result<TaskRef, Errno> {
     task::by_index(index).filter(|t| t.tid() != 0).ok_or(ESRCH)
 }
 
+/// As `named`, where Linux looks for a negative number as for any other.
+fn named_or_gone(tid: u64) -> Result<TaskRef, Errno> {
+    if (tid as i32) < 0 { Err(ESRCH) } else { named(tid) }
+}
+
 system_call! {
     /// sched_yield(2)
     sched_yield() {
@@ -63,11 +68,11 @@ system_call! {
             *word = u64::from_le_bytes(chunk.try_into().map_err(|_| EINVAL)?);
         }
         let set = CpuSet::from_words(words).intersection(&percpu::online());
-        let task = named(tid)?;
+        let task = named_or_gone(tid)?;
         if set.is_empty() {
             return Err(EINVAL);
         }
-        if crate::process::thread_of(&task).is_none() {
+        if thread_of(&task).is_none() {
             return Err(EPERM); // a kernel thread stays where it belongs
         }
         sched::set_affinity(&task, &set)?;
@@ -81,7 +86,7 @@ system_call! {
         if (len as usize) < (percpu::nr_cpus() as usize).div_ceil(8) || !len.is_multiple_of(8) {
             return Err(EINVAL);
         }
-        let set = named(tid)?.allowed().intersection(&percpu::online());
+        let set = named_or_gone(tid)?.allowed().intersection(&percpu::online());
         let mut bytes = [0u8; MAX_CPUS / 8];
         for (chunk, word) in bytes.chunks_exact_mut(8).zip(set.words()) {
             chunk.copy_from_slice(&word.to_le_bytes());
@@ -109,7 +114,7 @@ const FIFO: u64 = 1;
 const ROUND_ROBIN: u64 = 2;
 const BATCH: u64 = 3;
 const IDLE: u64 = 5;
-const RESET_ON_FORK: u64 = 0x4000_0000;
+const RESET_ON_FORK: u64 = crate::process::RESET_ON_FORK as u64;
 
 /// Round robin runs as FIFO: the next of a priority comes when the running one blocks or yields.
 fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
@@ -120,22 +125,35 @@ fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
     }
 }
 
+/// What sched_setscheduler(2) set; of a kernel thread, what its class amounts to.
+fn policy_of(task: &TaskRef) -> u64 {
+    match thread_of(task) {
+        Some(thread) => thread.policy.load(Ordering::Relaxed) as u64,
+        None if matches!(task.run.class(), Class::Fifo(_)) => FIFO,
+        None => OTHER,
+    }
+}
+
 system_call! {
     /// sched_setscheduler(2)
     sched_setscheduler(tid, policy, at) {
+        if at == 0 || (tid as i32) < 0 {
+            return Err(EINVAL);
+        }
         let priority: u32 = user_copy::read(at)?;
         let task = named(tid)?;
-        sched::set_class(&task, class_of(policy as u32 as u64, priority)?)?;
+        let policy = policy as u32;
+        sched::set_class(&task, class_of(policy as u64, priority)?)?;
+        if let Some(thread) = thread_of(&task) {
+            thread.policy.store(policy, Ordering::Relaxed);
+        }
         Ok(0)
     }
 }
 system_call! {
     /// sched_getscheduler(2)
     sched_getscheduler(tid) {
-        Ok(match named(tid)?.run.class() {
-            Class::Fifo(_) => FIFO,
-            _ => OTHER,
-        })
+        Ok(policy_of(&named(tid)?))
     }
 }
 system_call! {
@@ -143,8 +161,7 @@ system_call! {
     sched_setparam(tid, at) {
         let priority: u32 = user_copy::read(at)?;
         let task = named(tid)?;
-        let policy = if matches!(task.run.class(), Class::Fifo(_)) { FIFO } else { OTHER };
-        sched::set_class(&task, class_of(policy, priority)?)?;
+        sched::set_class(&task, class_of(policy_of(&task), priority)?)?;
         Ok(0)
     }
 }
@@ -231,17 +248,19 @@ system_call! {
         let private = op & PRIVATE != 0;
         let realtime = op & CLOCK_REALTIME != 0;
         let command = op & !(PRIVATE | CLOCK_REALTIME);
+        if realtime && command != 9 {
+            return Err(ENOSYS); // of these only WAIT_BITSET has a clock
+        }
         let (value, value3) = (value as u32, value3 as u32);
         let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
             if timeout == 0 {
                 return Ok(None);
             }
             let ns = super::time::read_duration(timeout)?;
-            let start = match (absolute, realtime) {
-                (false, _) => return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns)))),
-                (true, true) => crate::time::wall_at_boot_s() * 1_000_000_000,
-                (true, false) => 0,
-            };
+            if !absolute {
+                return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns))));
+            }
+            let start = if realtime { crate::time::wall_at_boot_s() * 1_000_000_000 } else { 0 };
             Ok(Some(tsc::boot().saturating_add(tsc::ns_to_ticks(ns.saturating_sub(start)))))
         };
         match command {

@@ -166,11 +166,19 @@ fn buffer(at: u64, len: u64) -> Result<UserBuffer<'static>, Errno> {
 }
 
 fn read(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    file(fd)?.read(&mut buffer(at, len)?, None)
+    let open = file(fd)?;
+    match buffer(at, len) {
+        Ok(mut to) => open.read(&mut to, None),
+        Err(e) => Err(if open.is_readable() { e } else { errno::EBADF }),
+    }
 }
 
 fn write(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    file(fd)?.write(&mut buffer(at, len)?, None)
+    let open = file(fd)?;
+    match buffer(at, len) {
+        Ok(mut from) => open.write(&mut from, None),
+        Err(e) => Err(if open.is_writable() { e } else { errno::EBADF }),
+    }
 }
 
 /// The file of a transfer at an offset.

@@ -67,7 +67,8 @@ pub(super) fn fcntl(fd: u64, command: u64, argument: u64) -> Result<usize, Errno
         5 => user_copy::write(argument, &2u16.to_le_bytes()).map(|()| 0).map_err(Errno::from),
         6 | 7 => Ok(0),
         8 | 9 => Ok(0),
-        1031 | 1032 if open.inode().is_none() => Ok(pipe::CAPACITY),
+        1031 | 1032 if open.is_pipe() => Ok(pipe::CAPACITY),
+        1031 | 1032 => Err(errno::EBADF),
         _ => Err(errno::EINVAL),
     }
 }

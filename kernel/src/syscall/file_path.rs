@@ -104,6 +104,9 @@ fn open_path(dirfd: u64, path: &[u8], flags: u32, mode_bits: u32) -> Result<Arc<
     if inode.is_dir() && (writes || flags & flag::CREAT != 0) {
         return Err(errno::EISDIR);
     }
+    if writes {
+        inode.may_be_written()?;
+    }
     let opened = inode.open(flags)?;
     if flags & flag::TRUNC != 0 && !new && writes {
         inode.truncate(0)?;
@@ -118,14 +121,18 @@ pub(super) fn truncate(path: u64, len: u64) -> Result<usize, Errno> {
     }
     let place = find(CWD, &path, true)?.child.ok_or(errno::ENOENT)?;
     match place.inode.file_type() {
-        mode::REG => place.inode.truncate(len).map(|()| 0),
+        mode::REG => place.inode.may_be_written().and_then(|()| place.inode.truncate(len)).map(|()| 0),
         mode::DIR => Err(errno::EISDIR),
         _ => Err(errno::EINVAL),
     }
 }
 
 pub(super) fn getcwd(at: u64, len: u64) -> Result<usize, Errno> {
-    let mut path = current::work_dir().place().path();
+    let place = current::work_dir().place();
+    if place.inode.is_removed_directory() {
+        return Err(errno::ENOENT);
+    }
+    let mut path = place.path();
     path.push(0);
     if path.len() as u64 > len {
         return Err(errno::ERANGE);

@@ -86,7 +86,11 @@ pub(super) fn newfstatat(dirfd: u64, path: u64, at: u64, flags: u64) -> Result<u
 
 pub(super) fn statx(dirfd: u64, path: u64, flags: u64, mask: u64, at: u64) -> Result<usize, Errno> {
     const BASIC: u32 = 0x7ff;
-    if mask & 0x8000_0000 != 0 || flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | 0x800 | 0x6000) != 0 {
+    const SYNC_TYPE: u64 = 0x6000; // one of the two, or none
+    if mask & 0x8000_0000 != 0
+        || flags & SYNC_TYPE == SYNC_TYPE
+        || flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | 0x800 | SYNC_TYPE) != 0
+    {
         return Err(errno::EINVAL);
     }
     let s = stat_at(dirfd, path, flags)?;
@@ -118,6 +122,9 @@ pub(super) fn getdents64(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
     let open = file(fd)?;
     let place = open.place.as_ref().ok_or(errno::ENOTDIR)?;
     let entries = place.inode.list()?;
+    if place.inode.is_removed_directory() {
+        return Err(errno::ENOENT);
+    }
     let offset = open.offset.load(Ordering::Relaxed);
     let above = place.parent.as_ref().map_or(place.inode.ino, |p| p.inode.ino);
     let dots = [(1, &b"."[..], place.inode.ino, mode::DIR), (2, &b".."[..], above, mode::DIR)];

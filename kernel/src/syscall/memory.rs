@@ -4,6 +4,7 @@ use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::errno::{EACCES, EBADF, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
+use crate::fs::open_file::flag;
 use crate::mm::address_space::{AddressSpace, Content, Place, SharedMemory, affordable};
 use crate::process::current_thread;
 use crate::process::exec::mappable;
@@ -30,8 +31,11 @@ fn space() -> Result<&'static AddressSpace, Errno> {
     current_thread().address_space().map(|a| &**a).ok_or(ENOMEM)
 }
 
+/// PROT_READ, PROT_WRITE, PROT_EXEC.
+const RIGHTS: u64 = 7;
+
 fn prot_of(bits: u64) -> Result<Prot, Errno> {
-    Prot::from_linux(bits & !0x0100_0000_u64).ok_or(EINVAL) // PROT_SEM's successor bits mean nothing
+    Prot::from_linux(bits).ok_or(EINVAL)
 }
 
 mod map {
@@ -47,9 +51,15 @@ mod map {
     pub const FIXED_NOREPLACE: u64 = 0x10_0000;
 }
 
-/// What `len` bytes of an open file from `offset` on show when they are mapped.
+/// What `len` bytes of an open file from `offset` on show when they are mapped. It has to be open for reading.
 fn file_content(fd: i32, offset: u64, len: u64, prot: Prot) -> Result<Content, Errno> {
     let open = current_thread().files().ok_or(EBADF)?.file(fd)?;
+    if open.flags() & flag::PATH != 0 {
+        return Err(EBADF);
+    }
+    if open.flags() & flag::ACCMODE == flag::WRONLY {
+        return Err(EACCES);
+    }
     match open.inode().map(|inode| &inode.kind) {
         Some(Kind::Regular(content)) => Ok(Content::File(mappable(content.lock().bytes()?), offset)),
         _ => open.file.mapping(offset, len).and_then(|content| if prot.write() { Err(EACCES) } else { Ok(content) }),
@@ -59,7 +69,7 @@ fn file_content(fd: i32, offset: u64, len: u64, prot: Prot) -> Result<Content, E
 system_call! {
     /// mmap(2)
     mmap(address, len, prot, flags, fd, offset) {
-        let prot = prot_of(prot)?;
+        let prot = prot_of(prot & RIGHTS)?; // others mean nothing here
         if len == 0 || !offset.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
@@ -81,7 +91,10 @@ system_call! {
                 if prot.write() {
                     return Err(EACCES);
                 }
-                content
+                match content {
+                    Content::File(bytes, offset) => Content::FileView(bytes, offset),
+                    other => other,
+                }
             }
             _ => return Err(EINVAL),
         };
@@ -122,7 +135,9 @@ system_call! {
 system_call! {
     /// mprotect(2)
     mprotect(address, len, prot) {
-        space()?.protect(address, len, prot_of(prot)?)?;
+        const SEM: u64 = 8; // means nothing on this machine
+        const GROWSDOWN: u64 = 0x0100_0000;
+        space()?.protect(address, len, prot_of(prot & !(GROWSDOWN | SEM))?, prot & GROWSDOWN != 0)?;
         Ok(0)
     }
 }

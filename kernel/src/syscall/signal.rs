@@ -52,7 +52,11 @@ system_call! {
         if let Some([handler, flags, restorer, mask]) = wanted {
             actions.set(signal, Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE });
         }
+        let ignored = wanted.is_some() && actions.ignores(signal);
         drop(actions);
+        if ignored {
+            signal::forget(current(), signal);
+        }
         if old != 0 {
             user_copy::write(old, &[before.handler, before.flags, before.restorer, before.mask])?;
         }

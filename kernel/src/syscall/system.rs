@@ -77,7 +77,9 @@ system_call! {
 system_call! {
     /// getrandom(2)
     getrandom(at, len, flags) {
-        if flags & !7 != 0 {
+        const RANDOM: u64 = 2;
+        const INSECURE: u64 = 4;
+        if flags & !7 != 0 || flags & (RANDOM | INSECURE) == RANDOM | INSECURE {
             return Err(EINVAL);
         }
         fill(at, len.min(32 << 20))

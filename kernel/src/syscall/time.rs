@@ -2,7 +2,7 @@
 
 use super::table::Calls;
 use crate::arch::tsc;
-use crate::errno::{EINTR, EINVAL, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Errno, SysResult};
+use crate::errno::{EINTR, EINVAL, EOPNOTSUPP, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Errno, SysResult};
 use crate::mm::user_copy;
 use crate::process::{Restart, current, current_thread, tree};
 use crate::system_call;
@@ -132,8 +132,10 @@ system_call! {
     /// clock_nanosleep(2)
     clock_nanosleep(clock, flags, request, left) {
         const ABSTIME: u64 = 1;
-        if !matches!(clock, REALTIME | MONOTONIC | 7 | 11) {
-            return Err(EINVAL);
+        match clock {
+            REALTIME | MONOTONIC | 7 | 11 => {}
+            3..=6 => return Err(EOPNOTSUPP), // a thread's time, the raw clock, the coarse ones: nobody can sleep on those
+            _ => return Err(EINVAL),
         }
         let ns = read_duration(request)?;
         if flags & ABSTIME == 0 {

@@ -144,6 +144,8 @@ fn protect_needs_all_pages_and_returns_what_changed() {
     map.protect(range(0, 8), Prot::RW).unwrap();
     assert_eq!(pages(&map), [(0, 8, 3)]);
     assert!(map.covers(range(0, 8), Prot::RW) && !map.covers(range(0, 9), Prot::NONE));
+    assert_eq!(map.covered_to(range(0, 9), Prot::RW), range(0, 8).end);
+    assert_eq!(map.covered_to(range(9, 10), Prot::NONE), range(9, 10).start);
     assert!(!map.covers(range(0, 8), Prot::X) && map.covers(range(9, 9), Prot::RW));
 }
 

@@ -157,6 +157,7 @@ fn cmdline(pid: u64, out: &mut String) -> Result<(), Errno> {
 fn letter(v: &View) -> char {
     match (&v.process, &v.task) {
         (Some(p), _) if tree::has_ended(p.pid) => 'Z',
+        (Some(p), None) if p.threads.lock().iter().any(|t| t.task != p.pid) => 'Z', // its first thread, before the others
         (Some(p), _) if p.stopped.load(Ordering::Relaxed) => 'T',
         (Some(_), Some(t)) => t.state.letter(),
         (Some(_), None) => 'X',

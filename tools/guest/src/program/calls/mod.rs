@@ -4,6 +4,13 @@
 //! it and so shows that the checks are right. Prints `ok NAME` or `FAILED NAME: why` a line, `skipped NAME` for what is about Quiesce
 //! alone, then `calls: N of M passed`.
 
+mod each;
+mod each_file;
+mod each_memory;
+mod each_process;
+mod each_signal;
+mod each_time;
+mod each_transfer;
 mod fault;
 mod group_signal;
 mod memory;
@@ -78,7 +85,7 @@ pub fn main(args: &Args) -> Outcome {
     }
     let quiesce = is_quiesce();
     let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
-    let groups: [&[(&str, Check)]; 10] = [
+    let groups: [&[(&str, Check)]; 16] = [
         process::CHECKS,
         signal::CHECKS,
         group_signal::CHECKS,
@@ -89,7 +96,16 @@ pub fn main(args: &Args) -> Outcome {
         pointer::CHECKS,
         fault::CHECKS,
         program_file::CHECKS,
+        each_memory::CHECKS,
+        each_process::CHECKS,
+        each_signal::CHECKS,
+        each_transfer::CHECKS,
+        each_file::CHECKS,
+        each_time::CHECKS,
     ];
+    if let Err(error) = each::begin() {
+        return Err(Failure::new(format!("shared memory: {error}")));
+    }
     let (mut passed, mut all) = (0, 0);
     for (name, check) in groups.into_iter().flatten() {
         if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
@@ -118,6 +134,17 @@ pub fn main(args: &Args) -> Outcome {
             }
             Ok(Ended::Exit(1)) => {}
             other => write_out(format!("FAILED {name}: {other:?}\n").as_bytes()),
+        }
+    }
+    // Whether every listed call had its cases, which only all checks together can say.
+    if wanted.is_empty() {
+        all += 1;
+        let missing = each::missing();
+        if missing.is_empty() {
+            passed += 1;
+            write_out(format!("ok each_listed_call ({} of them)\n", each::LISTED.len()).as_bytes());
+        } else {
+            write_out(format!("FAILED each_listed_call: {}\n", missing.join("; ")).as_bytes());
         }
     }
     write_out(format!("calls: {passed} of {all} passed\n").as_bytes());
