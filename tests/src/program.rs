@@ -34,6 +34,8 @@ pub struct Program {
     child: Child,
     input: Option<Box<dyn Write + Send>>,
     terminal: Option<File>,
+    /// The terminal's settings before the program ran.
+    pub terminal_before: Option<Termios>,
     stdout: Arc<Heard>,
     stderr: Arc<Heard>,
     seen: [usize; 2],
@@ -70,9 +72,13 @@ impl Program {
                 }
             });
         }
+        let before = tcgetattr(&slave).map_err(|e| Failed(format!("tcgetattr: {e}")))?;
         let child = command.spawn()?;
         let heard = Heard::listen(master.try_clone()?);
-        Ok(Program::new(child, Some(Box::new(master.try_clone()?)), Some(master), heard.clone(), heard))
+        let input = Box::new(master.try_clone()?);
+        let mut program = Program::new(child, Some(input), Some(master), heard.clone(), heard);
+        program.terminal_before = Some(before);
+        Ok(program)
     }
 
     fn new(
@@ -83,7 +89,7 @@ impl Program {
         stderr: Arc<Heard>,
     ) -> Program {
         let deadline = Instant::now() + Duration::from_secs(LIMIT_S);
-        Program { child, input, terminal, stdout, stderr, seen: [0; 2], deadline }
+        Program { child, input, terminal, terminal_before: None, stdout, stderr, seen: [0; 2], deadline }
     }
 
     /// The process id.

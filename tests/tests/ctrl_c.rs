@@ -2,6 +2,7 @@
 //! terminal with a guest, Ctrl-C is the guest's and Ctrl-A X ends QEMU.
 
 use host::plugin;
+use host::tree::Tree;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM};
 use nix::sys::termios::LocalFlags;
 use scenarios::program::{Program, Run};
@@ -97,7 +98,8 @@ fn with_a_guest_on_a_pipe() -> Outcome {
 fn with_a_guest_on_a_terminal() -> Outcome {
     let sandbox = Sandbox::new("ctrl-c-terminal")?;
     let mut program = Program::on_terminal(sandbox.run_smp(&[]))?;
-    let before = program.terminal()?;
+    // As it was before the program could change it.
+    let before = program.terminal_before.clone().ok_or_else(|| Failed("not on a terminal".into()))?;
     assert!(before.local_flags.contains(LocalFlags::ISIG), "the terminal would send no signal");
     program.expect("Ctrl-A X ends QEMU")?;
     program.expect("quiesce# ")?;
@@ -122,8 +124,9 @@ fn while_instructions_are_counted() -> Outcome {
     if let Some(why) = plugin::why_not() {
         return skip(&why);
     }
+    // Before the sandbox takes over what is built.
+    plugin::build(&Tree::find(None)?)?;
     let sandbox = Sandbox::new("ctrl-c-bench")?;
-    plugin::build(&sandbox.tree)?;
     let program = Program::start(sandbox.host(&["bench", "--only", "noise"], &[]))?;
     sandbox.wait_for_process("isa-debug-exit")?;
     program.signal_group(SIGINT)?;

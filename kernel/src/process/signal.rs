@@ -357,8 +357,15 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
 /// Send to each live process that `select` takes. How many there are. Whom they fork meanwhile gets it too (`Thread::sent_to_many`).
 #[track_caller]
 pub fn send_to_many(select: impl FnMut(&Process) -> bool, info: Info) -> usize {
+    // A stop and a continuation take each other out, as they do among pending signals.
+    let undone = match info.signal {
+        sig::CONT => STOPS,
+        signal if STOPS & bit(signal) != 0 => bit(sig::CONT),
+        _ => 0,
+    };
     tree::each_live(select, |process| {
         for thread in process.threads.lock().iter() {
+            thread.sent_to_many.fetch_and(!undone, Ordering::SeqCst);
             thread.sent_to_many.fetch_or(bit(info.signal), Ordering::SeqCst);
         }
         send_to_process(process, info);
