@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Safety net for one program, in seconds: building is included.
-const LIMIT_S: u64 = 300;
+const LIMIT_S: u64 = 600;
 
 /// What a program left.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// What is built before the scenarios run.
 const BUILT: [&str; 4] = ["debug", "x86_64-unknown-none", "x86_64-unknown-linux-musl", "plugin"];
 /// Safety net for processes to go, in seconds.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// What Limine's directory has to hold; the first names the version.
 const LIMINE: [(&str, &str); 4] =
     [("limine-bios.sys", "Limine 8.0.0 "), ("limine-bios-cd.bin", ""), ("limine-uefi-cd.bin", ""), ("BOOTX64.EFI", "")];

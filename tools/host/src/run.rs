@@ -109,11 +109,19 @@ fn boot(
     });
     let deadline = settings.timeout.map(|limit| Instant::now() + limit);
     let pid = Pid::from_raw(child.id() as i32);
-    let terminal = RawTerminal::enter()?;
+    let input = || console.try_clone().map_err(|e| Failure::Usage(format!("console: {e}")));
+    let (terminal, input) = match RawTerminal::enter().and_then(|terminal| Ok((terminal, input()?))) {
+        Ok(ready) => ready,
+        Err(failure) => {
+            // Who reads its errors reads until it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(failure);
+        }
+    };
     if terminal.is_some() {
         say("Ctrl-C goes to the guest; Ctrl-A X ends QEMU");
     }
-    let input = console.try_clone().map_err(|e| Failure::Usage(format!("console: {e}")))?;
     let on_terminal = terminal.is_some();
     let to_guest = events.clone();
     let (kernel_runs, release) = mpsc::channel();
@@ -159,10 +167,12 @@ fn boot(
             kill_at = Some(Instant::now() + GRACE);
         }
     };
-    drop((slot, taken, errors));
+    drop((slot, errors));
     // All output is in the socket now; only a reader of ours that does not read can delay this.
     let tail = tail.recv_timeout(GRACE).unwrap_or_default();
     drop(terminal);
+    // Last: from here on a signal ends the command at once.
+    drop(taken);
     match why {
         Some(failure) => Err(failure),
         None => Ok((tail, End::of(status))),

@@ -67,6 +67,12 @@ fn view(id: u64) -> Result<View, Errno> {
     let task = task::by_index(id);
     let of_task = task.as_ref().and_then(|t| thread_of(t)).map(|thread| thread.process.clone());
     let process = tree::find(id).or(of_task);
+    // After an execve by another thread than the first, that one has the process's id.
+    let first = process.as_ref().and_then(|p| {
+        let threads = p.threads.lock();
+        threads.iter().find(|t| t.tid.load(Ordering::Relaxed) == id).map(|t| t.task)
+    });
+    let task = first.filter(|&first| first != id).map_or(task, task::by_index);
     if process.is_none() && task.is_none() { Err(errno::ESRCH) } else { Ok(View { process, task }) }
 }
 
@@ -157,7 +163,7 @@ fn cmdline(pid: u64, out: &mut String) -> Result<(), Errno> {
 fn letter(v: &View) -> char {
     match (&v.process, &v.task) {
         (Some(p), _) if tree::has_ended(p.pid) => 'Z',
-        (Some(p), None) if p.threads.lock().iter().any(|t| t.task != p.pid) => 'Z', // its first thread, before the others
+        (Some(p), None) if !p.threads.lock().is_empty() => 'Z', // its first thread ended before the others
         (Some(p), _) if p.stopped.load(Ordering::Relaxed) => 'T',
         (Some(_), Some(t)) => t.state.letter(),
         (Some(_), None) => 'X',
@@ -207,8 +213,7 @@ fn stat(pid: u64, out: &mut String) -> Result<(), Errno> {
     };
     let (ignored, caught) = v.process.as_ref().map_or((0, 0), |p| actions(p));
     let exit_signal = v.process.as_ref().map_or(0, |p| p.exit_signal);
-    let number = v.task.as_ref().map_or(pid, |t| t.tid() as u64);
-    let _ = write!(out, "{number} ({}) {} {parent} {group} {session} {tty} {tty_group} ", name(&v), letter(&v));
+    let _ = write!(out, "{pid} ({}) {} {parent} {group} {session} {tty} {tty_group} ", name(&v), letter(&v));
     // Flags, faults (not counted), user and system time (not told apart), and the same of waited-for children.
     let _ = write!(out, "0 0 0 0 0 {} 0 {} 0 ", user_ticks(runtime_ns), user_ticks(waited));
     let _ = write!(out, "{priority} {nice} {threads} 0 {started} {size} {resident} 18446744073709551615 0 0 0 0 0 ");

@@ -319,7 +319,7 @@ fn big() -> Result<(), String> {
     // More than the machine has is refused, unless nothing is to be set aside for it or it cannot be written.
     let mut system = [0u64; 14];
     equal!(call(libc::SYS_sysinfo, [system.as_mut_ptr() as u64, 0, 0, 0, 0, 0]), Ok(0));
-    let more = system[4] + system[7] + (1 << 30); // RAM, swap
+    let more = system[4] + system[8] + (1 << 30); // RAM, swap
     equal!(mmap(more, 0x22), Err(libc::ENOMEM));
     ensure!(mmap(more, 0x4022).is_ok());
     ensure!(call(libc::SYS_mmap, [0, more, 1, 0x22, u64::MAX, 0]).is_ok());
