@@ -38,7 +38,14 @@ fn pipes_and_files() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     check("cat /dev/zero | true", 0, "", "");
-    check("cat /dev/zero | sh -c 'exec 3'; echo $?", 0, "127\n", "sh: exec: command not found (try: help)\n");
+    check("cat /dev/zero | sh -c 'exec 3'; echo $?", 0, "127\n", "sh: 3: command not found (try: help)\n");
+}
+
+#[test]
+fn exec_becomes_the_program() {
+    check("exec echo one; echo never", 0, "one\n", "");
+    check("sh -c 'exec /nonsense; echo never'; echo $?", 0, "127\n", "sh: /nonsense: No such file or directory\n");
+    check("sh -c 'exec; echo on'", 0, "on\n", "exec: usage: exec PROGRAM [WORD…]\n");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Programs with files of their own, with what cargo built them as.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("init", env!("CARGO_BIN_EXE_init")),
     ("sh", env!("CARGO_BIN_EXE_sh")),
     ("cpus", env!("CARGO_BIN_EXE_cpus")),
