@@ -42,10 +42,24 @@ pub struct Program {
     deadline: Instant,
 }
 
+/// What a person's shell would start it with: the tests' own starter may ignore signals (as one does that puts them in the background).
+fn hears_signals(command: &mut Command) {
+    // SAFETY: 1. the closure runs between fork and exec and makes async-signal-safe system calls; 2. it allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
+}
+
 impl Program {
     /// Starts `command` on pipes.
     pub fn start(mut command: Command) -> Result<Program, Failed> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        hears_signals(&mut command);
         let mut child = command.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -72,6 +86,7 @@ impl Program {
                 }
             });
         }
+        hears_signals(&mut command);
         let before = tcgetattr(&slave).map_err(|e| Failed(format!("tcgetattr: {e}")))?;
         let child = command.spawn()?;
         let heard = Heard::listen(master.try_clone()?);
