@@ -39,6 +39,12 @@ fn nothing_left(report: &str) -> bool {
     report.lines().all(|line| !line.contains("  left: ") || line.contains("left: posted work"))
 }
 
+/// The CPUs of the processes whose command is `what`, by ps.
+fn cpus_of<'a>(ps: &'a str, what: &str) -> Vec<&'a str> {
+    let lines = ps.lines().filter(|l| l.ends_with(what) && !l.contains("run -c"));
+    lines.filter_map(|l| l.split_whitespace().nth(3)).collect()
+}
+
 #[test]
 fn a_cpu_is_left_alone_and_comes_back() -> Outcome {
     let vm = Vm::new().cmdline("hz=100");
@@ -122,7 +128,12 @@ fn tasks_stay_or_move_with_their_timers_and_what_is_left_is_told() -> Outcome {
     let mut guest = Vm::new().cmdline("trace_event=").spawn()?;
     guest.prompt()?;
     guest.command("run -c 2 spin & run -c 2 spin & run -c 2-3 sleep 1000 &")?;
-    until(&mut guest, 2, &["comm=spin"])?;
+    loop {
+        let ps = guest.command("ps")?;
+        if cpus_of(&ps, " spin") == ["2", "2"] && cpus_of(&ps, " sleep 1000").len() == 1 {
+            break;
+        }
+    }
     let text = guest.command("isolate 2 on keep")?;
     assert!(!text.contains("moved: task spin"), "{text}");
     assert_eq!(text.matches("left: task spin/").count(), 2, "{text}");

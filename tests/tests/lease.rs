@@ -27,6 +27,9 @@ fn refused_with_all_reasons_and_granted_when_they_are_gone() -> Outcome {
     {
         assert!(not_isolated.contains(&format!("blocked cpu=0 {reason}")), "{reason}: {not_isolated}");
     }
+    // Nor does one that gives the only housekeeping CPU to nobody else.
+    let fifo = guest.command("run -c 0 -f 1 lease -c 0")?;
+    assert!(fifo.contains("blocked cpu=0 by=isolation ") && fifo.contains("lease: CPU 0: Resource busy"), "{fifo}");
     // One that sleeps there and one that runs there; they need a moment to come, and may not come to a leased CPU.
     guest.command("run -c 1 sleep 1000 & ; run -c 1 spin &")?;
     loop {

@@ -7,6 +7,7 @@
 //! 3. An interrupt or NMI from user mode is a breach, with all that comes before the way back. System calls and exceptions are the
 //!    program's own, and breaches only by its terms; what arrives while they run finds the CPU in the kernel anyway and breaks nothing.
 //! 4. A breach that could not be acted on where it was seen (an NMI) is acted on at the next entry.
+//! 5. Entries count from the first way back to user mode after the grant on; what comes before that is the request's own.
 
 use crate::interruption::Cause;
 use crate::lease_page::{Contents, Last};
@@ -315,6 +316,25 @@ pub struct Step {
     pub ended: bool,
 }
 
+/// From where entries are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// An NMI from user mode: nobody can act on what it sees.
+    Nmi,
+    /// A round on the way back to user mode.
+    WayOut {
+        /// Of the rounds since the entry. What a later one finds came while the CPU was in the kernel, and breaks nothing.
+        first: bool,
+        /// User mode comes next, unless there is a breach to act on.
+        last: bool,
+    },
+}
+
+impl Look {
+    /// The usual one: nothing else is to be done on the way.
+    pub const ONLY: Look = Look::WayOut { first: true, last: true };
+}
+
 /// One CPU's lease.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -333,6 +353,8 @@ pub struct Lease {
     last: Option<Last>,
     /// There was a breach on which nobody could act.
     owed: bool,
+    /// Granted, and not back in user mode since.
+    leaving: bool,
 }
 
 impl Lease {
@@ -353,6 +375,7 @@ impl Lease {
             breaches: 0,
             last: None,
             owed: false,
+            leaving: false,
         }
     }
 
@@ -376,19 +399,26 @@ impl Lease {
         true
     }
 
-    /// Something blocks what was requested.
+    /// Something blocks what was requested. Without a request nothing changes.
     pub fn refuse(&mut self) {
-        debug_assert_eq!(self.state, State::Requested);
-        self.state = State::Free;
+        if self.state == State::Requested {
+            self.state = State::Free;
+        }
     }
 
-    /// Nothing blocks what was requested; entries beyond `counts` break it.
-    pub fn grant(&mut self, now_tsc: u64, counts: &Counts) {
-        debug_assert_eq!(self.state, State::Requested);
-        self.state = State::Granted;
-        self.number += 1;
-        self.granted_tsc = now_tsc;
-        self.seen = *counts;
+    /// Nothing blocks what was requested; entries beyond `counts`, as they are on the way back to user mode, break it. False: nothing was
+    /// requested.
+    #[must_use = "it may not have been requested"]
+    pub fn grant(&mut self, now_tsc: u64, counts: &Counts) -> bool {
+        let requested = self.state == State::Requested;
+        if requested {
+            self.state = State::Granted;
+            self.number += 1;
+            self.granted_tsc = now_tsc;
+            self.seen = *counts;
+            self.leaving = !cfg!(mutant = "lease_counts_its_request");
+        }
+        requested
     }
 
     /// It is over. False: it was not held.
@@ -400,14 +430,13 @@ impl Lease {
         held
     }
 
-    /// Count the entries since the last look, which was on the last way back to user mode. `told` is what the interruption log has of them; each breach goes to `log`.
-    /// `may_act`: false in an NMI, whose breach is acted on at the next look.
+    /// Count the entries since the last look. `told` is what the interruption log has of them; each breach goes to `log`.
     pub fn account(
         &mut self,
         now_tsc: u64,
         counts: &Counts,
         told: &[Told],
-        may_act: bool,
+        look: Look,
         mut log: impl FnMut(&Breach),
     ) -> Step {
         if !self.state.counts() {
@@ -415,13 +444,18 @@ impl Lease {
         }
         let mut new: Counts = core::array::from_fn(|i| counts[i].saturating_sub(self.seen[i]));
         self.seen = *counts;
+        if self.leaving {
+            self.leaving = matches!(look, Look::WayOut { last: false, .. });
+            return Step::default();
+        }
+        let nested = matches!(look, Look::WayOut { first: false, .. }) && !cfg!(mutant = "lease_way_out_interrupted");
         let before = self.breaches;
         self.entries += new.iter().sum::<u64>();
         let own =
             [EntryKind::Exception, EntryKind::SystemCall].map(|kind| new[kind.code() as usize]).iter().sum::<u64>();
         self.own_entries += own;
         let in_own_call = own > 0 && !cfg!(mutant = "lease_own_calls_interrupted");
-        for one in told.iter().filter(|_| !in_own_call) {
+        for one in told.iter().filter(|_| !in_own_call && !nested) {
             let kind = EntryKind::Interrupt(one.cause);
             let left = &mut new[kind.code() as usize];
             if *left > 0 {
@@ -433,12 +467,12 @@ impl Lease {
             let Some(kind) = EntryKind::from_code(code as u8) else { continue };
             let own_breaks = self.terms.own_too || cfg!(mutant = "lease_own_entries_break");
             let breaks = if kind.is_own() { own_breaks } else { !in_own_call };
-            if count > 0 && breaks {
+            if count > 0 && breaks && !nested {
                 self.breach(count, now_tsc, kind, None, &mut log);
             }
         }
         self.owed |= self.breaches != before;
-        if !self.owed || !may_act {
+        if !self.owed || look == Look::Nmi {
             self.owed &= !cfg!(mutant = "lease_nmi_forgotten");
             return Step::default();
         }

@@ -83,6 +83,8 @@ pub enum Blocker<S: Copy> {
     Posted(u8),
     /// RCU callbacks have not been collected.
     Callbacks,
+    /// No grace period has passed, though one was waited for.
+    GracePeriod,
     /// Somebody has a lease of the CPU, or asks for one.
     Leased(u32),
 }
@@ -163,6 +165,7 @@ impl<S: Copy> Blocker<S> {
             Blocker::Line(line, name) => write!(out, "by=irq line={line} name={name}"),
             Blocker::Posted(bits) => write!(out, "by=posted_work bits={bits:#x}"),
             Blocker::Callbacks => out.write_str("by=rcu reason=callbacks"),
+            Blocker::GracePeriod => out.write_str("by=rcu reason=grace_period"),
             Blocker::Leased(task) => write!(out, "by=lease task={task}"),
         }
     }

@@ -5,7 +5,7 @@
 use kcore::cpu_set::CpuSet;
 use kcore::interruption::Cause;
 use kcore::lease::{
-    Breach, Counts, EndCause, EntryKind, KINDS, Lease, OnBreach, Request, Sender, State, Terms, Told, parse,
+    Breach, Counts, EndCause, EntryKind, KINDS, Lease, Look, OnBreach, Request, Sender, State, Terms, Told, parse,
 };
 use kcore::lease_blocker::{Blocker, Facts, TaskFact, blockers};
 use kcore::lease_page::Contents;
@@ -136,7 +136,9 @@ fn granted(terms: Terms, counts: &Counts) -> Lease {
     let mut lease = Lease::new();
     assert!(lease.request(1, 12, terms));
     assert!(!lease.request(1, 13, terms), "one at a time");
-    lease.grant(100, counts);
+    assert!(lease.grant(100, counts) && !lease.grant(101, counts));
+    // The way back from the request.
+    assert_eq!(lease.account(101, counts, &[], Look::ONLY, |_| panic!("no breach")), Default::default());
     lease
 }
 
@@ -155,18 +157,18 @@ fn a_life() {
     assert_eq!((lease.state(), lease.holder()), (State::Granted, Some(12)));
     // Its own entries break nothing.
     let own = counts(&[(IPI, 5), (EntryKind::SystemCall, 2), (EntryKind::Exception, 1)]);
-    assert_eq!(lease.account(110, &own, &[], true, |_| panic!("no breach")), Default::default());
+    assert_eq!(lease.account(110, &own, &[], Look::ONLY, |_| panic!("no breach")), Default::default());
     assert_eq!((lease.contents().entries, lease.contents().own_entries), (3, 3));
     let sender = Some(Sender { cpu: 0, task: 9, comm: comm("noise"), site: 77 });
     let mut log = vec![];
     // What arrives during a call of its own does not either, and is not told.
     let during = counts(&[(IPI, 7), (NMI, 1), (EntryKind::SystemCall, 3), (EntryKind::Exception, 1)]);
     let told = [Told { cause: Cause::CallFunction, tsc: 114, sender: None }];
-    assert_eq!(lease.account(115, &during, &told, true, |_| panic!("no breach")), Default::default());
+    assert_eq!(lease.account(115, &during, &told, Look::ONLY, |_| panic!("no breach")), Default::default());
     assert_eq!((lease.contents().entries, lease.contents().own_entries), (7, 4));
     let told = [Told { cause: Cause::CallFunction, tsc: 118, sender }];
     let more = counts(&[(IPI, 8), (NMI, 1), (EntryKind::SystemCall, 3), (EntryKind::Exception, 1)]);
-    assert_eq!(lease.account(120, &more, &told, true, |b| log.push(*b)), Default::default());
+    assert_eq!(lease.account(120, &more, &told, Look::ONLY, |b| log.push(*b)), Default::default());
     let breach = Breach { lease: 1, number: 1, tsc: 118, kind: IPI, sender };
     assert_eq!(log, [breach]);
     assert_eq!(Breach::decode(&breach.encode()), Some(breach));
@@ -176,15 +178,46 @@ fn a_life() {
     assert!(lease.end(130, EndCause::Exit) && !lease.end(131, EndCause::Asked));
     let page = lease.contents();
     assert_eq!((page.state, page.end, page.ended_tsc), (State::Ended, Some(EndCause::Exit), 130));
-    assert_eq!(lease.account(140, &counts(&[(IPI, 9)]), &[], true, |_| panic!("it is over")), Default::default());
+    assert_eq!(lease.account(140, &counts(&[(IPI, 9)]), &[], Look::ONLY, |_| panic!("it is over")), Default::default());
     // The next one has the next number and starts at zero; one that is refused has none.
     assert!(lease.request(1, 13, LOG));
     lease.refuse();
     assert_eq!((lease.state(), lease.holder(), lease.contents().number), (State::Free, None, 1));
     assert!(lease.request(1, 13, LOG));
-    lease.grant(150, &counts(&[(IPI, 9)]));
+    assert!(lease.grant(150, &counts(&[(IPI, 9)])));
     let page = lease.contents();
     assert_eq!((page.number, page.breaches, page.entries, page.ended_tsc), (2, 0, 0, 0));
+}
+
+#[test]
+fn what_comes_before_user_mode_breaks_nothing() {
+    let mut lease = Lease::new();
+    assert!(!lease.grant(100, &counts(&[])), "nobody asked");
+    lease.refuse();
+    assert!(
+        lease.request(1, 12, Terms { own_too: true, on_breach: OnBreach::Kill, ..LOG })
+            && lease.grant(100, &counts(&[]))
+    );
+    let way_out = |first, last| Look::WayOut { first, last };
+    let quiet = |lease: &mut Lease, n, look| {
+        let told = [Told { cause: Cause::CallFunction, tsc: 1, sender: None }];
+        let all = counts(&[(IPI, n), (EntryKind::Exception, n)]);
+        assert_eq!(lease.account(101, &all, &told, look, |_| panic!("no breach")), Default::default());
+        lease.contents().entries
+    };
+    // In the call that asked for it, and while work is done on its way out: that is the request, and no entry.
+    assert_eq!(quiet(&mut lease, 1, way_out(true, false)), 0);
+    assert_eq!(quiet(&mut lease, 2, way_out(false, false)), 0);
+    assert_eq!(quiet(&mut lease, 3, way_out(false, true)), 0);
+    // From user mode: a breach, once, whatever else is to be done. What comes while that is done is counted and breaks nothing.
+    let all = counts(&[(IPI, 4), (EntryKind::Exception, 3)]);
+    assert_eq!(lease.account(110, &all, &[], way_out(true, false), |_| {}).react, Some(OnBreach::Kill));
+    assert_eq!((lease.contents().entries, lease.contents().breaches), (1, 1));
+    assert_eq!(quiet(&mut lease, 5, way_out(false, false)), 4);
+    assert_eq!(quiet(&mut lease, 6, way_out(false, true)), 6);
+    let all = counts(&[(IPI, 7), (EntryKind::Exception, 6)]);
+    assert_eq!(lease.account(120, &all, &[], Look::ONLY, |_| {}).react, Some(OnBreach::Kill));
+    assert_eq!(lease.contents().breaches, 2);
 }
 
 #[test]
@@ -196,13 +229,13 @@ fn terms_decide_what_a_breach_does() {
     ] {
         for once in [false, true] {
             let mut lease = granted(Terms { on_breach, once, ..LOG }, &counts(&[]));
-            let step = lease.account(200, &counts(&[(IPI, 1)]), &[], true, |_| {});
+            let step = lease.account(200, &counts(&[(IPI, 1)]), &[], Look::ONLY, |_| {});
             assert_eq!((step.react, step.ended), (react, once));
             assert_eq!(lease.contents().end, once.then_some(EndCause::Breach));
         }
     }
     let mut lease = granted(Terms { own_too: true, on_breach: OnBreach::Kill, once: false }, &counts(&[]));
-    let step = lease.account(200, &counts(&[(EntryKind::SystemCall, 1)]), &[], true, |_| {});
+    let step = lease.account(200, &counts(&[(EntryKind::SystemCall, 1)]), &[], Look::ONLY, |_| {});
     assert_eq!((step.react, lease.contents().breaches), (Some(OnBreach::Kill), 1));
 }
 
@@ -210,11 +243,11 @@ fn terms_decide_what_a_breach_does() {
 fn what_an_nmi_saw_is_acted_on_at_the_next_entry() {
     let mut lease = granted(Terms { on_breach: OnBreach::Kill, ..LOG }, &counts(&[]));
     let one = counts(&[(NMI, 1)]);
-    assert_eq!(lease.account(200, &one, &[], false, |_| {}), Default::default());
+    assert_eq!(lease.account(200, &one, &[], Look::Nmi, |_| {}), Default::default());
     assert_eq!(lease.contents().breaches, 1, "but the page says it at once");
     let later = counts(&[(NMI, 1), (EntryKind::SystemCall, 1)]);
-    assert_eq!(lease.account(210, &later, &[], true, |_| panic!("no new one")).react, Some(OnBreach::Kill));
-    assert_eq!(lease.account(220, &later, &[], true, |_| {}).react, None, "once");
+    assert_eq!(lease.account(210, &later, &[], Look::ONLY, |_| panic!("no new one")).react, Some(OnBreach::Kill));
+    assert_eq!(lease.account(220, &later, &[], Look::ONLY, |_| {}).react, None, "once");
 }
 
 fn step() -> impl Strategy<Value = (Vec<(u8, u64)>, Vec<u8>)> {
@@ -243,7 +276,7 @@ proptest! {
             let told: Vec<_> =
                 told.iter().map(|&c| Told { cause: Cause::INTERRUPTS[c as usize], tsc: 1, sender: None }).collect();
             let mut numbers = vec![];
-            lease.account(now as u64, &all, &told, true, |b| numbers.push(b.number));
+            lease.account(now as u64, &all, &told, Look::ONLY, |b| numbers.push(b.number));
             prop_assert!(numbers.is_sorted() && numbers.first().is_none_or(|&n| n > last_number));
             last_number = numbers.last().copied().unwrap_or(last_number);
             let page = lease.contents();

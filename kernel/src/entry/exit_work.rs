@@ -9,6 +9,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kcore::context_tracking as word;
+use kcore::lease::Look;
 use kcore::trace_event::By;
 
 /// Another task should run here.
@@ -86,12 +87,15 @@ pub unsafe extern "C" fn irq_full_exit() {
 
 /// The loop. Called with interrupts off, returns with interrupts off and no work but `LEASE` at the last look.
 extern "C" fn run(frame: &mut Frame) {
+    let mut first = true;
     loop {
         // SAFETY: the caller turned interrupts off; each round ends with them off.
         let irq_off = unsafe { IrqOff::assume() };
         let all = percpu::this(&irq_off).head.exit_work.load(Ordering::Relaxed);
-        let broken = if all & LEASE != 0 { crate::isolation::lease::note_entries(&irq_off) } else { None };
         let work = all & !LEASE;
+        let look = Look::WayOut { first, last: work == 0 };
+        let broken = if all & LEASE != 0 { crate::isolation::lease::note_entries(look, &irq_off) } else { None };
+        first = false;
         if work == 0 && broken.is_none() {
             return;
         }

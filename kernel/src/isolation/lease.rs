@@ -7,6 +7,7 @@
 //! The lease itself belongs to its CPU: only that touches it, interrupts off. Others read the page (`kcore::lease_page`) and the ring of
 //! breaches. An NMI touches it only if it came from user mode: then nobody was at it.
 
+use super::{housekeeping, live};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::phys_to_virt;
 use crate::arch::tsc;
@@ -17,15 +18,17 @@ use crate::percpu::{self, Percpu};
 use crate::sched::placement;
 use crate::sched::task::Task;
 use crate::spin_lock::{SpinLock, rank};
+use crate::time::tick::Site;
 use crate::trace::key::INTERRUPTIONS;
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
 use kcore::interruption::{Cause, Interruption};
 use kcore::ipi_ledger::{IpiCause, UnderLease};
-use kcore::lease::{BREACH_WORDS, Counts, EndCause, EntryKind, KINDS, Lease, OnBreach, Sender, Terms, Told};
+use kcore::lease::{BREACH_WORDS, Counts, EndCause, EntryKind, KINDS, Lease, Look, OnBreach, Sender, Terms, Told};
+use kcore::lease_blocker::Blocker;
 use kcore::lease_page::LeasePage;
 use kcore::trace_ring::{Cursor, Next, TraceRing};
 
@@ -41,6 +44,8 @@ pub struct CpuLease {
     page_phys: AtomicU64,
     /// Index of the task that holds it or asks for it; 0 = none.
     holder: AtomicU32,
+    /// Granted, and not over.
+    granted: AtomicBool,
     /// The last breaches.
     pub breaches: TraceRing<BREACH_WORDS, BREACHES_KEPT>,
     /// Why the last request was refused, a line each; empty once one is granted.
@@ -63,6 +68,7 @@ impl CpuLease {
             own: UnsafeCell::new(Own { lease: Lease::new(), cursor: Cursor::new() }),
             page_phys: AtomicU64::new(0),
             holder: AtomicU32::new(0),
+            granted: AtomicBool::new(false),
             breaches: TraceRing::new(),
             refusal: SpinLock::new(String::new()),
         }
@@ -107,7 +113,12 @@ pub fn is_granted(cpu: u32) -> bool {
     percpu::get(cpu).is_some_and(|area| area.head.exit_work.load(Ordering::Relaxed) & exit_work::LEASE != 0)
 }
 
-/// Whether `task` holds a lease, or asks for one.
+/// Whether a lease of `cpu` is granted and not over: an IPI there that its sender had to ask for is a fault of the kernel's.
+pub fn is_silent(cpu: u32) -> bool {
+    percpu::get(cpu).is_some_and(|area| area.lease.granted.load(Ordering::Relaxed))
+}
+
+/// Whether `task` holds a lease, or asks for one. With its `placing` held it does not come to one meanwhile.
 pub fn is_holder(task: &Task) -> bool {
     let cpu = task.cpu.load(Ordering::Relaxed);
     is_held(cpu) && percpu::of(cpu).lease.holder() == task.index
@@ -123,19 +134,26 @@ pub fn permits(targets: &CpuSet, cause: IpiCause) -> Result<(), Errno> {
     }
 }
 
-/// EBUSY if another task's affinity or class cannot be changed because it holds a lease, or if it could run nowhere but on leased CPUs.
-/// The running task's own lease ends by a change of its affinity. Interrupts stay off until the change is made.
+/// EBUSY if another task's affinity cannot be changed because it holds a lease, or if it could run nowhere but on leased CPUs.
+/// The running task's own lease ends by a change of its affinity. `task.placing` is held until the change is made.
 pub fn permits_affinity(task: &Task, allowed: &CpuSet, irq_off: &IrqOff) -> Result<(), Errno> {
-    if is_holder(task) {
+    let own = is_holder(task).then(|| task.cpu.load(Ordering::Relaxed));
+    if own.is_some() {
         if !core::ptr::eq(task, crate::sched::current()) {
             return Err(EBUSY);
         }
         if *allowed == task.allowed() {
             return Ok(());
         }
+    }
+    // Its own CPU is free again by then.
+    if allowed.iter().all(|cpu| Some(cpu) != own && is_held(cpu)) {
+        return Err(EBUSY);
+    }
+    if own.is_some() {
         end(EndCause::Affinity, irq_off);
     }
-    if allowed.iter().all(is_held) { Err(EBUSY) } else { Ok(()) }
+    Ok(())
 }
 
 fn with_own<R>(irq_off: &IrqOff, f: impl FnOnce(&'static Percpu, &mut Own) -> R) -> R {
@@ -151,43 +169,81 @@ fn publish(me: &Percpu, lease: &Lease) {
     }
 }
 
-/// The running task asks for a lease of this CPU: nothing that can be refused starts there from here on. False: somebody has it.
-pub(super) fn begin(task: &Task, terms: Terms, irq_off: &IrqOff) -> bool {
-    with_own(irq_off, |me, own| {
-        let begun = own.lease.request(me.cpu(), task.index, terms);
-        if begun {
-            me.lease.holder.store(task.index, Ordering::Relaxed);
-            set_held(me.cpu(), true);
-            publish(me, &own.lease);
+/// The running task asks for a lease of `cpu`: nothing that can be refused starts there from here on, and the task stays there
+/// (`is_holder` is asked by who would move it). What cannot become a lease at all is turned away, and nothing has changed.
+pub(super) fn begin(task: &Task, cpu: u32, terms: Terms) -> Result<(), Blocker<Site>> {
+    let irq_off = IrqOff::new();
+    let _placing = task.placing.lock_held(&irq_off);
+    with_own(&irq_off, |me, own| {
+        if !housekeeping::is_nohz_full(cpu) {
+            return Err(Blocker::NotIsolated);
         }
-        begun
+        if me.cpu() != cpu || task.only_cpu() != Some(cpu) {
+            return Err(Blocker::Affinity(task.allowed()));
+        }
+        if me.head.active.load(Ordering::Relaxed) == 0 {
+            return Err(Blocker::NotTracked);
+        }
+        let holder = me.lease.holder();
+        if holder == 0 {
+            // Left by nobody.
+            own.lease.refuse();
+        }
+        if !own.lease.request(cpu, task.index, terms) {
+            return Err(Blocker::Leased(holder));
+        }
+        me.lease.holder.store(task.index, Ordering::Relaxed);
+        set_held(cpu, true);
+        if live::is_changing(cpu) {
+            own.lease.refuse();
+            forget(me);
+            return Err(Blocker::Changing);
+        }
+        publish(me, &own.lease);
+        Ok(())
     })
 }
 
-/// What was asked for is refused.
-pub(super) fn refuse(irq_off: &IrqOff) {
+/// Whether the running task, which asked for a lease of `cpu`, is there and still asks.
+fn asks_for(cpu: u32, me: &Percpu) -> bool {
+    me.cpu() == cpu && me.lease.holder() == crate::sched::current().index
+}
+
+/// What the running task asked for is refused.
+pub(super) fn refuse(cpu: u32, irq_off: &IrqOff) {
     with_own(irq_off, |me, own| {
-        own.lease.refuse();
-        publish(me, &own.lease);
-        forget(me);
+        if asks_for(cpu, me) {
+            own.lease.refuse();
+            publish(me, &own.lease);
+            forget(me);
+        } else if percpu::of(cpu).lease.holder() == crate::sched::current().index {
+            // It was moved: the CPU is free again, and `begin` does the rest there.
+            forget(percpu::of(cpu));
+        }
     });
 }
 
-/// Nobody interrupts this CPU any more for what can wait (`is_granted`). Nothing counts yet.
-pub(super) fn expect_silence(irq_off: &IrqOff) {
-    percpu::this(irq_off).head.exit_work.fetch_or(exit_work::LEASE, Ordering::SeqCst);
+/// Nobody interrupts `cpu` any more for what can wait (`is_granted`). Nothing counts yet.
+pub(super) fn expect_silence(cpu: u32) {
+    percpu::of(cpu).head.exit_work.fetch_or(exit_work::LEASE, Ordering::SeqCst);
 }
 
-/// What was asked for is granted: entries count from the way back to user mode on.
-pub(super) fn grant(irq_off: &IrqOff) {
+/// What the running task asked for is granted: entries count from the way back to user mode on. False: it does not ask any more.
+#[must_use = "it may not ask any more"]
+pub(super) fn grant(cpu: u32, irq_off: &IrqOff) -> bool {
     with_own(irq_off, |me, own| {
-        own.lease.grant(tsc::now(), &counts(me));
-        own.cursor = Cursor::at_end(&me.trace.interruptions);
-        publish(me, &own.lease);
-    });
+        let granted = asks_for(cpu, me) && own.lease.grant(tsc::now(), &counts(me));
+        if granted {
+            own.cursor = Cursor::at_end(&me.trace.interruptions);
+            publish(me, &own.lease);
+            me.lease.granted.store(true, Ordering::Relaxed);
+        }
+        granted
+    })
 }
 
 fn forget(me: &Percpu) {
+    me.lease.granted.store(false, Ordering::Relaxed);
     me.head.exit_work.fetch_and(!exit_work::LEASE, Ordering::Relaxed);
     me.lease.holder.store(0, Ordering::Relaxed);
     set_held(me.cpu(), false);
@@ -256,12 +312,12 @@ fn told(me: &Percpu, cursor: &mut Cursor) -> ArrayVec<Told, TOLD> {
     told
 }
 
-fn account(irq_off: &IrqOff, may_act: bool) -> Option<(u32, OnBreach)> {
+fn account(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
     with_own(irq_off, |me, own| {
         let holder = own.lease.holder()?;
         let told = told(me, &mut own.cursor);
         let log = |breach: &kcore::lease::Breach| _ = me.lease.breaches.push(breach.encode());
-        let step = own.lease.account(tsc::now(), &counts(me), &told, may_act, log);
+        let step = own.lease.account(tsc::now(), &counts(me), &told, look, log);
         publish(me, &own.lease);
         if step.ended {
             forget(me);
@@ -272,15 +328,15 @@ fn account(irq_off: &IrqOff, may_act: bool) -> Option<(u32, OnBreach)> {
 
 /// On the way to user mode with `exit_work::LEASE` set: count what entered. What is to be done to whom.
 #[cold]
-pub fn note_entries(irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
-    account(irq_off, true)
+pub fn note_entries(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
+    account(look, irq_off)
 }
 
 /// An NMI from user mode, which does not take the usual way out: the page says it now, and what it does to the program comes
 /// at the next entry.
 #[cold]
 pub fn note_nmi(irq_off: &IrqOff) {
-    account(irq_off, false);
+    account(Look::Nmi, irq_off);
 }
 
 /// Make sure that `cpu`, which is online, has a page. `None` without memory.

@@ -24,55 +24,50 @@ use kcore::tick::{Scope, TickDep, held};
 
 /// How long tasks that are ending are waited for, ns.
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// How long a grace period is waited for, ns. Only who starves the kernel's threads waits that long.
+const GRACE_NS: u64 = 10_000_000_000;
 /// Between two looks at them, ns.
 const LOOK_NS: u64 = 100_000;
 
 /// A lease of the running CPU for the running task, which is bound to it. EBUSY: refused; `CpuLease::refusal` says why, all of it.
 ///
-/// 1. the request is known: whoever would put something onto this CPU that can be refused is refused from here on
+/// 1. what can be no lease (`lease::begin`) is refused at once; the request is known: whoever would put something onto this CPU that can be refused is refused from here on
 /// 2. a round of RCU: who did not know yet is done, and the callbacks that were queued here have run elsewhere
 /// 3. tasks that wait here and may run elsewhere go there; the timers of such tasks go with them: they wake early, find time left, and
 ///    sleep on where they are then; tasks that are ending are waited for
 /// 4. the queue and the tick are looked at again; posted work was run on the way in
 /// 5. who wants something that can be deferred waits for this call's end from here on instead of interrupting it, and a grace period passes,
-///    without sleep: IPIs that were decided on before have come, that of the wake-up in step 2 too
+///    without sleep, but not for ever, nor once `ends` says that the task has to end: IPIs that were decided on before have come, that of the wake-up in step 2 too
 /// 6. with interrupts off: all reasons against it; none: granted
-pub fn request(terms: Terms) -> Result<(), Errno> {
+pub fn request(terms: Terms, ends: impl Fn() -> bool) -> Result<(), Errno> {
     let me = sched::current();
-    let allowed = me.allowed().intersection(&percpu::online());
-    let bound = allowed.iter().count() == 1;
     let cpu = percpu::cpu();
     lease::ensure_page(cpu).ok_or(ENOMEM)?;
-    if bound {
-        if !lease::begin(me, terms, &IrqOff::new()) {
-            let holder = percpu::of(cpu).lease.holder();
-            return refused(cpu, me, &[Blocker::Leased(holder)]);
-        }
+    let begun = lease::begin(me, cpu, terms);
+    if let Err(leased @ Blocker::Leased(_)) = begun {
+        return refused(cpu, me, &[leased]);
+    }
+    let mut against = begun.err();
+    if against.is_none() {
         rcu::barrier();
         send_away(cpu, me);
         sched::schedule();
         tick::recheck(&IrqOff::new());
-        lease::expect_silence(&IrqOff::new());
-        let cookie = rcu::start_poll();
-        while !rcu::poll(cookie) {
-            sched::schedule();
-            core::hint::spin_loop();
-        }
+        lease::expect_silence(cpu);
+        against = (!grace_period_passes(ends)).then_some(Blocker::GracePeriod);
     }
     let tasks = others(cpu, me);
     let lines = irq_affinity::lines_to(cpu).iter().map(|line| (line.irq, line.name)).collect();
     let irq_off = IrqOff::new();
-    let reasons = blockers(&facts(cpu, me, allowed, tasks, lines));
-    if !bound {
+    let mut reasons = blockers(&facts(cpu, me, me.allowed(), tasks, lines));
+    reasons.extend(against.filter(|why| !reasons.contains(why)));
+    if !reasons.is_empty() || !lease::grant(cpu, &irq_off) {
+        if begun.is_ok() {
+            lease::refuse(cpu, &irq_off);
+        }
         drop(irq_off);
         return refused(cpu, me, &reasons);
     }
-    if !reasons.is_empty() {
-        lease::refuse(&irq_off);
-        drop(irq_off);
-        return refused(cpu, me, &reasons);
-    }
-    lease::grant(&irq_off);
     drop(irq_off);
     let old = core::mem::take(&mut *percpu::of(cpu).lease.refusal.lock());
     drop(old);
@@ -82,6 +77,20 @@ pub fn request(terms: Terms) -> Result<(), Errno> {
 /// The running task's lease is over. EPERM: it has none.
 pub fn give_back() -> Result<(), Errno> {
     if lease::end(EndCause::Asked, &IrqOff::new()) { Ok(()) } else { Err(EPERM) }
+}
+
+/// Step 5. False: it has not.
+fn grace_period_passes(ends: impl Fn() -> bool) -> bool {
+    let cookie = rcu::start_poll();
+    let end = tsc::now().saturating_add(tsc::ns_to_ticks(GRACE_NS));
+    while !rcu::poll(cookie) {
+        if ends() || tsc::now() >= end {
+            return false;
+        }
+        sched::schedule();
+        core::hint::spin_loop();
+    }
+    true
 }
 
 /// Step 3.

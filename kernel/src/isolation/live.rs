@@ -187,16 +187,8 @@ fn move_tasks(cpu: u32, keep: bool, moved: &mut Vec<Moved>) {
         for t in task::all().filter(|t| !t.state.is_dead()) {
             match t.asked_for() {
                 Some(set) if !set.contains(cpu) || keep => continue,
-                Some(mut set) => {
-                    set.remove(cpu);
-                    // With what it asked for gone it is as if it had not asked.
-                    if set.intersection(&percpu::online()).is_empty() {
-                        sched::ask_for_nothing(&t);
-                    } else {
-                        // Where all the others are leased it stays, and is among what is left.
-                        let _ = sched::set_affinity(&t, &set);
-                    }
-                }
+                // Where all the others are leased it stays, and is among what is left.
+                Some(_) => _ = sched::take_away(&t, cpu),
                 None if is_there(&t, cpu) => sched::leave_isolated(&t),
                 None => continue,
             }
@@ -204,10 +196,11 @@ fn move_tasks(cpu: u32, keep: bool, moved: &mut Vec<Moved>) {
                 leaving.push(t);
             }
         }
-        // Those that were forked meanwhile by one that had not been asked yet.
+        // Those that were forked meanwhile by one that had not been asked yet: after a grace period they have what it asked for.
         if leaving.len() == before {
             break;
         }
+        rcu::synchronize();
     }
     wait_while(|| leaving.iter().any(|t| !t.may_run_on(cpu) && is_there(t, cpu)));
     moved.extend(leaving.iter().map(|t| Moved::Task(t.tid(), t.comm(), t.allowed())));

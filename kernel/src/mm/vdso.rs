@@ -1,7 +1,7 @@
 //! The vDSO's pages: the shared object of kernel/vdso, and behind it the page that tells programs the time.
 //!
 //! Filled once at boot after calibration; mapped into every program by exec, at once, so that its first use costs no fault. The
-//! pages are the kernel's for good: programs see them read-only, and a write (a debugger's) makes a copy.
+//! pages are the kernel's for good: programs see them read-only; a write to the code, where mprotect allows it, makes a copy.
 
 use super::address_space::{AddressSpace, Content, Place};
 use super::kernel_map;

@@ -165,9 +165,9 @@ pub(super) fn new_process(
 /// Give a task that has never run what the CPU holds for the running one: FPU state, segment bases, affinity, class.
 fn copy_task_state(from: &Task, to: &Task) {
     const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    to.inherit_allowed(from);
     to.run.set_class(from.run.class());
     let _irq_off = IrqOff::new();
+    to.inherit_allowed(from);
     // SAFETY: interrupts are off: the CPU holds `from`'s state, and `to` does not run.
     unsafe {
         if let (Some(a), Some(b)) = (&from.fpu, &to.fpu) {

@@ -362,10 +362,10 @@ pub fn idle_ns(cpu: u32) -> u64 {
 pub fn set_class(task: &Task, class: Class) -> Result<(), Errno> {
     let site = Location::caller();
     let irq_off = IrqOff::new();
+    let placing = task.placing.lock_held(&irq_off);
     if lease::is_holder(task) && !core::ptr::eq(task, current()) {
         return Err(EBUSY);
     }
-    let placing = task.placing.lock_held(&irq_off);
     let area = percpu::of(task.cpu.load(Ordering::Relaxed));
     let mut queue = area.sched.queue.lock_held(&irq_off);
     let queued = queue.dequeue(&TABLE, task.index);
@@ -394,31 +394,53 @@ fn request_reschedule(area: &percpu::Percpu, site: &'static Location<'static>, i
 /// CPU, and is not the running one, or all of the set is leased.
 #[track_caller]
 pub fn set_affinity(task: &Task, allowed: &kcore::cpu_set::CpuSet) -> Result<(), Errno> {
-    let irq_off = IrqOff::new();
-    lease::permits_affinity(task, allowed, &irq_off)?;
-    change_place(task, || task.set_allowed(allowed), Location::caller(), irq_off);
-    Ok(())
+    let change = |irq_off: &IrqOff| {
+        lease::permits_affinity(task, allowed, irq_off)?;
+        task.set_allowed(allowed);
+        Ok(())
+    };
+    change_place(task, change, Location::caller())
 }
 
-/// Forget what a task asked for: it may run wherever nothing is isolated. It moves as by `set_affinity`.
+/// Take CPU `cpu` out of what a task asked for, if it is in it; with nothing left that is online it is as if the task had not asked. It moves,
+/// and EBUSY comes, as by `set_affinity`.
 #[track_caller]
-pub fn ask_for_nothing(task: &Task) {
-    change_place(task, || task.forget_allowed(), Location::caller(), IrqOff::new());
+pub fn take_away(task: &Task, cpu: u32) -> Result<(), Errno> {
+    let change = |irq_off: &IrqOff| {
+        let Some(mut set) = task.asked_for().filter(|set| set.contains(cpu)) else { return Ok(()) };
+        set.remove(cpu);
+        if !set.intersection(&percpu::online()).is_empty() {
+            lease::permits_affinity(task, &set, irq_off)?;
+            task.set_allowed(&set);
+        } else if lease::is_holder(task) {
+            return Err(EBUSY);
+        } else {
+            task.forget_allowed();
+        }
+        Ok(())
+    };
+    change_place(task, change, Location::caller())
 }
 
 /// The CPUs on which a task that asked for nothing may run have changed: it moves if it runs or waits on another.
 #[track_caller]
 pub fn leave_isolated(task: &Task) {
-    change_place(task, || {}, Location::caller(), IrqOff::new());
+    let _ = change_place(task, |_| Ok(()), Location::caller());
 }
 
-fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'static>, irq_off: IrqOff) {
+/// `change` decides under the task's `placing`, as `lease::begin` does: who comes to a lease is not moved, or its lease ends before.
+fn change_place(
+    task: &Task,
+    change: impl FnOnce(&IrqOff) -> Result<(), Errno>,
+    site: &'static Location<'static>,
+) -> Result<(), Errno> {
+    let irq_off = IrqOff::new();
     let placing = task.placing.lock_held(&irq_off);
+    change(&irq_off)?;
     task.moved_by.store(site as *const _ as *mut _, Ordering::Relaxed);
-    change();
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {
-        return;
+        return Ok(());
     }
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_held(&irq_off);
@@ -432,7 +454,7 @@ fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'sta
         }
         drop(placing);
         enqueue(task, Why::New, site);
-        return;
+        return Ok(());
     }
     let runs = task.on_cpu.load(Ordering::Relaxed);
     drop(queue);
@@ -443,6 +465,7 @@ fn change_place(task: &Task, change: impl FnOnce(), site: &'static Location<'sta
     } else if runs {
         request_reschedule(area, site, &irq_off);
     }
+    Ok(())
 }
 
 /// A task that waits for a CPU on which nothing more shall run goes elsewhere (`placement` knows where). One that runs or sleeps stays.

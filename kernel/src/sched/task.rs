@@ -230,13 +230,13 @@ impl Task {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// As if it had never asked. See `sched::ask_for_nothing`, which also moves it.
+    /// As if it had never asked. See `sched::take_away`, which also moves it.
     pub fn forget_allowed(&self) {
         self.asked.store(false, Ordering::Release);
         self.only_cpu.store(MANY, Ordering::Relaxed);
     }
 
-    /// A new task asks for what `parent` asked for.
+    /// A new task asks for what `parent` asked for. With interrupts off: a flip (`isolation::live`) waits for who read it before.
     pub fn inherit_allowed(&self, parent: &Task) {
         if let Some(set) = parent.asked_for() {
             self.set_allowed(&set);

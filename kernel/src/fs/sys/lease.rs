@@ -10,10 +10,12 @@ use crate::isolation::{lease, lease_request};
 use crate::mm::address_space::Content;
 use crate::mm::special;
 use crate::percpu;
+use crate::process::current_thread;
 use crate::sched::task;
 use alloc::string::String;
 use core::fmt::Write;
 use core::panic::Location;
+use core::sync::atomic::Ordering;
 use kcore::lease::{Breach, Request, State, parse};
 use kcore::lease_page::Contents;
 use kcore::trace_ring::{Cursor, Next};
@@ -21,7 +23,11 @@ use kcore::trace_ring::{Cursor, Next};
 /// Take it or give it back.
 pub fn write(_: u64, text: &[u8]) -> Result<(), Errno> {
     match core::str::from_utf8(text).ok().and_then(parse).ok_or(errno::EINVAL)? {
-        Request::Begin(terms) => lease_request::request(terms),
+        Request::Begin(terms) => {
+            let thread = current_thread();
+            let ends = || thread.process.ending().is_some() || thread.must_end.load(Ordering::SeqCst);
+            lease_request::request(terms, ends)
+        }
         Request::End => lease_request::give_back(),
     }
 }
