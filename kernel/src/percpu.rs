@@ -7,7 +7,7 @@ use crate::arch::gdt::Segments;
 use crate::arch::irq_flag::Pinned;
 use crate::entry::exit_work;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::cpu_set::{CpuSet, MAX_CPUS, SharedCpuSet};
 
 /// Everything that belongs to one CPU. `head` is first: assembly finds it at GS:0.
 #[repr(C)]
@@ -67,7 +67,7 @@ impl Percpu {
 /// The boot CPU's area, so that GS is valid from the first instructions on.
 static BOOT: Percpu = Percpu::new();
 static AREAS: [AtomicPtr<Percpu>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
-static ONLINE_WORDS: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static ONLINE: SharedCpuSet = SharedCpuSet::new();
 static NR_CPUS: AtomicU32 = AtomicU32::new(1);
 
 /// Point GS at the boot CPU's area. The very first thing that the kernel does.
@@ -140,18 +140,18 @@ pub fn set_nr_cpus(n: u32) {
 
 /// CPU `cpu` takes part from now on.
 pub fn set_online(cpu: u32) {
-    ONLINE_WORDS[cpu as usize / 64].fetch_or(1 << (cpu % 64), Ordering::SeqCst);
+    ONLINE.set(cpu, true);
 }
 
 /// The CPUs that take part.
 pub fn online() -> CpuSet {
-    CpuSet::from_words(core::array::from_fn(|i| ONLINE_WORDS[i].load(Ordering::Relaxed)))
+    ONLINE.load()
 }
 
 /// Whether CPU `cpu` takes part.
 #[inline]
 pub fn is_online(cpu: u32) -> bool {
-    ONLINE_WORDS.get(cpu as usize / 64).is_some_and(|w| w.load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0)
+    ONLINE.contains(cpu)
 }
 
 /// Undo one `preempt_disable`; if it was the last and another task is due, switch now.

@@ -5,8 +5,11 @@
 //! Source of both syntaxes: Linux Documentation/admin-guide/kernel-parameters.rst, "cpu lists", and the
 //! files `cpulist`/`cpumask` under /sys.
 
+mod shared;
 #[cfg(test)]
 mod tests;
+
+pub use shared::SharedCpuSet;
 
 use core::fmt;
 

@@ -3,77 +3,57 @@
 //! A reader sees each CPU's role whole, as it is at that moment. Who acts on what it saw does so with preemption off; a flip waits a
 //! grace period after its change, and then nobody acts on the old role any more. At least one CPU that came up is not isolated.
 
-use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::cmdline::BootParams;
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::cpu_set::{CpuSet, SharedCpuSet};
 
-type Words = [AtomicU64; MAX_CPUS / 64];
-static NOHZ_FULL: Words = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static NOHZ_FULL: SharedCpuSet = SharedCpuSet::new();
 /// Named by `isolcpus=`, or isolated at run time.
-static DOMAIN: Words = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static DOMAIN: SharedCpuSet = SharedCpuSet::new();
 /// The union of both: what the scheduler asks.
-static ISOLATED: Words = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static ISOLATED: SharedCpuSet = SharedCpuSet::new();
 
-fn store(words: &Words, set: &CpuSet) {
-    for (word, bits) in words.iter().zip(set.words()) {
-        word.fetch_or(*bits, Ordering::Relaxed);
-    }
-}
-
-#[inline]
-fn has(words: &Words, cpu: u32) -> bool {
-    words[cpu as usize / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0
-}
-
-fn load(words: &Words) -> CpuSet {
-    let set = CpuSet::from_words(core::array::from_fn(|i| words[i].load(Ordering::Relaxed)));
-    set.intersection(&CpuSet::full(crate::percpu::nr_cpus()))
+/// Those of `set` that this machine has.
+fn present(set: &SharedCpuSet) -> CpuSet {
+    set.load().intersection(&CpuSet::full(crate::percpu::nr_cpus()))
 }
 
 /// Take over what the command line decided. Boot CPU, once, before other CPUs run.
 pub fn init(params: &BootParams<'_>) {
-    store(&NOHZ_FULL, &params.nohz_full);
-    store(&DOMAIN, &params.isolated_domain);
-    store(&ISOLATED, &params.nohz_full.union(&params.isolated_domain));
+    NOHZ_FULL.store(&params.nohz_full);
+    DOMAIN.store(&params.isolated_domain);
+    ISOLATED.store(&params.nohz_full.union(&params.isolated_domain));
 }
 
 /// Give `cpu` the other role. `isolation::live` alone, one at a time; another CPU that is not isolated stays.
 pub fn set_isolated(cpu: u32, on: bool) {
-    for words in [&NOHZ_FULL, &DOMAIN, &ISOLATED] {
-        let (word, bit) = (&words[cpu as usize / 64], 1 << (cpu % 64));
-        if on {
-            word.fetch_or(bit, Ordering::SeqCst);
-        } else {
-            word.fetch_and(!bit, Ordering::SeqCst);
-        }
-    }
+    [&NOHZ_FULL, &DOMAIN, &ISOLATED].into_iter().for_each(|set| set.set(cpu, on));
 }
 
 /// CPUs whose tick stops and whose user mode is tracked.
 pub fn nohz_full() -> CpuSet {
-    load(&NOHZ_FULL)
+    present(&NOHZ_FULL)
 }
 
 /// Whether the tick of `cpu` may stop while it runs a task.
 #[inline]
 pub fn is_nohz_full(cpu: u32) -> bool {
-    has(&NOHZ_FULL, cpu)
+    NOHZ_FULL.contains(cpu)
 }
 
 /// CPUs that `isolcpus=domain` keeps out of placement, plus the nohz_full ones, which nothing is placed on either.
 pub fn isolated() -> CpuSet {
-    load(&ISOLATED)
+    present(&ISOLATED)
 }
 
 /// Only what `isolcpus=` named or was isolated later: what Linux shows in /sys/devices/system/cpu/isolated.
 pub fn isolcpus() -> CpuSet {
-    load(&DOMAIN)
+    present(&DOMAIN)
 }
 
 /// Whether nothing is placed on `cpu` unasked.
 #[inline]
 pub fn is_isolated(cpu: u32) -> bool {
-    has(&ISOLATED, cpu)
+    ISOLATED.contains(cpu)
 }
 
 /// CPUs for the kernel's own work and for tasks that asked for nothing: online or coming, not isolated.

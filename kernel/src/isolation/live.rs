@@ -9,9 +9,9 @@ use super::{housekeeping, irq_affinity, lease, parking};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
 use crate::percpu;
+use crate::sched;
 use crate::sched::task::{self, NewTaskError, TaskRef};
 use crate::sched::wait_queue::WaitQueue;
-use crate::sched::{self};
 use crate::smp::call_function;
 use crate::spin_lock::{SpinLock, rank};
 use crate::static_key::{TRACKING, enable_alone};
@@ -20,8 +20,8 @@ use crate::{context_tracking, rcu};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use kcore::cpu_set::{CpuSet, SharedCpuSet};
 use kcore::ipi_ledger::IpiCause;
 use kcore::isolate_request::{Refusal, Request, Wish, allow};
 
@@ -48,7 +48,7 @@ const PATIENCE_NS: u64 = 5_000_000_000;
 /// Between two looks, ns.
 const LOOK_NS: u64 = 50_000;
 
-static CHANGING: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static CHANGING: SharedCpuSet = SharedCpuSet::new();
 static FLIPPING: AtomicBool = AtomicBool::new(false);
 static TURN: WaitQueue = WaitQueue::new();
 static FLIPS: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +58,7 @@ static MOVED: SpinLock<BTreeMap<u32, Arc<Vec<Moved>>>, { rank::FILE }> = SpinLoc
 /// Whether a flip of `cpu` is under way. Who grants a lease says that it is held, then asks this, and refuses if so; a flip says that it is
 /// under way, then asks `lease::is_held`: of two at the same time at least one gives way.
 pub fn is_changing(cpu: u32) -> bool {
-    CHANGING[cpu as usize / 64].load(Ordering::SeqCst) >> (cpu % 64) & 1 != 0
+    CHANGING.contains(cpu)
 }
 
 /// Flips since boot.
@@ -77,14 +77,14 @@ struct Turn(u32);
 impl Turn {
     fn take(cpu: u32) -> Turn {
         let _ = TURN.wait(false, || (!FLIPPING.swap(true, Ordering::Acquire)).then_some(()));
-        CHANGING[cpu as usize / 64].fetch_or(1 << (cpu % 64), Ordering::SeqCst);
+        CHANGING.set(cpu, true);
         Turn(cpu)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        CHANGING[self.0 as usize / 64].fetch_and(!(1 << (self.0 % 64)), Ordering::SeqCst);
+        CHANGING.set(self.0, false);
         FLIPPING.store(false, Ordering::Release);
         TURN.wake_one();
     }

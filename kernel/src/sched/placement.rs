@@ -5,25 +5,15 @@ use super::is_idle;
 use super::task::Task;
 use crate::isolation::housekeeping;
 use crate::percpu;
-use core::sync::atomic::{AtomicU64, Ordering};
-use kcore::cpu_set::MAX_CPUS;
+use core::sync::atomic::Ordering;
+use kcore::cpu_set::SharedCpuSet;
 
 /// CPUs that came up and are not leased.
-static OPEN: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static OPEN: SharedCpuSet = SharedCpuSet::new();
 
 /// Tasks may be placed on `cpu` from now on, or none that may run elsewhere. At boot; then `isolation::lease` alone.
 pub fn set_open(cpu: u32, open: bool) {
-    let (word, bit) = (&OPEN[cpu as usize / 64], 1 << (cpu % 64));
-    if open {
-        word.fetch_or(bit, Ordering::SeqCst);
-    } else {
-        word.fetch_and(!bit, Ordering::SeqCst);
-    }
-}
-
-#[inline]
-fn is_open(cpu: u32) -> bool {
-    OPEN.get(cpu as usize / 64).is_some_and(|w| w.load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0)
+    OPEN.set(cpu, open);
 }
 
 /// A CPU that `task` may run on. Isolated CPUs are chosen only if its affinity leaves nothing else.
@@ -37,7 +27,7 @@ pub fn choose(task: &Task) -> u32 {
 
 fn choose_of_many(task: &Task) -> u32 {
     let last = task.cpu.load(Ordering::Relaxed);
-    let usable = |cpu: u32| is_open(cpu) && task.may_run_on(cpu);
+    let usable = |cpu: u32| OPEN.contains(cpu) && task.may_run_on(cpu);
     if usable(last) && (is_idle(percpu::of(last)) || housekeeping::is_isolated(last)) {
         return last;
     }

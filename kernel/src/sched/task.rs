@@ -9,7 +9,7 @@ use crate::mm::stack::KernelStack;
 use crate::rcu::RcuHead;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::cpu_set::{CpuSet, MAX_CPUS, SharedCpuSet};
 use kcore::pairing_heap::{HeapNode, HeapStore};
 use kcore::run_queue::{Class, FIFO_STOP, RunNode, RunStore};
 use kcore::task_state::TaskState;
@@ -55,7 +55,7 @@ pub struct Task {
     comm: [AtomicU64; 2],
     /// Set once it has asked for CPUs (`allowed`). Else it may run on those that are not isolated, whichever these are.
     asked: AtomicBool,
-    allowed: [AtomicU64; MAX_CPUS / 64],
+    allowed: SharedCpuSet,
     /// The one CPU in `allowed`; `MANY` if there are more, or if it has not asked.
     only_cpu: AtomicU32,
     /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
@@ -144,7 +144,7 @@ impl Task {
             stack,
             comm: [const { AtomicU64::new(0) }; 2],
             asked: AtomicBool::new(false),
-            allowed: [const { AtomicU64::new(0) }; MAX_CPUS / 64],
+            allowed: SharedCpuSet::new(),
             only_cpu: AtomicU32::new(MANY),
             root: AtomicU64::new(0),
             fs_base: AtomicU64::new(0),
@@ -206,8 +206,7 @@ impl Task {
 
     /// The CPUs that it asked for, if it did.
     pub fn asked_for(&self) -> Option<CpuSet> {
-        let asked = self.asked.load(Ordering::Acquire);
-        asked.then(|| CpuSet::from_words(core::array::from_fn(|i| self.allowed[i].load(Ordering::Relaxed))))
+        self.asked.load(Ordering::Acquire).then(|| self.allowed.load())
     }
 
     /// Whether it may run on `cpu`.
@@ -216,14 +215,12 @@ impl Task {
         if !self.asked.load(Ordering::Acquire) {
             return !housekeeping::is_isolated(cpu);
         }
-        self.allowed[cpu as usize / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 != 0
+        self.allowed.contains(cpu)
     }
 
     /// It asks for `set`. See `sched::set_affinity`, which also moves it.
     pub fn set_allowed(&self, set: &CpuSet) {
-        for (word, bits) in self.allowed.iter().zip(set.words()) {
-            word.store(*bits, Ordering::Relaxed);
-        }
+        self.allowed.store(set);
         let mut cpus = set.iter();
         let only = cpus.next().filter(|_| cpus.next().is_none());
         self.only_cpu.store(only.unwrap_or(MANY), Ordering::Relaxed);

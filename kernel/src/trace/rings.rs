@@ -5,15 +5,15 @@ use super::{EventRing, key};
 use crate::isolation::housekeeping;
 use crate::percpu;
 use crate::spin_lock::{SpinLock, rank};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use kcore::cmdline::BootParams;
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::cpu_set::{CpuSet, MAX_CPUS, SharedCpuSet};
 use kcore::trace_event::{Event, EventMask, Group};
 
 static SELECTED: AtomicU32 = AtomicU32::new(0);
 static ON: AtomicBool = AtomicBool::new(true);
 /// CPUs whose events are not wanted.
-static LEFT_OUT: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static LEFT_OUT: SharedCpuSet = SharedCpuSet::new();
 
 /// Held while the choice of events is changed.
 static CHOOSING: SpinLock<(), { rank::FILE }> = SpinLock::new(());
@@ -110,8 +110,7 @@ pub fn attach() {
 fn apply() {
     let events = if is_on() { SELECTED.load(Ordering::Relaxed) } else { 0 };
     for area in (0..percpu::nr_cpus()).filter_map(percpu::get) {
-        let cpu = area.cpu() as usize;
-        let wanted = LEFT_OUT[cpu / 64].load(Ordering::Relaxed) >> (cpu % 64) & 1 == 0;
+        let wanted = !LEFT_OUT.contains(area.cpu());
         let ring = !area.trace.events.load(Ordering::Relaxed).is_null();
         area.trace.enabled.store(if wanted && ring { events } else { 0 }, Ordering::Release);
     }
@@ -132,15 +131,13 @@ pub fn set_on(on: bool) {
 /// The CPUs that record.
 pub fn cpus() -> CpuSet {
     let all = CpuSet::full(percpu::nr_cpus());
-    all.difference(&CpuSet::from_words(core::array::from_fn(|i| LEFT_OUT[i].load(Ordering::Relaxed))))
+    all.difference(&LEFT_OUT.load())
 }
 
 /// Let these CPUs record and no others.
 pub fn set_cpus(cpus: &CpuSet) {
     let _guard = CHOOSING.lock();
-    for (word, bits) in LEFT_OUT.iter().zip(cpus.words()) {
-        word.store(!bits, Ordering::Relaxed);
-    }
+    LEFT_OUT.store(&CpuSet::full(MAX_CPUS as u32).difference(cpus));
     apply();
 }
 
