@@ -377,7 +377,7 @@ fn kick(cpu: u32) {
     if cpu == percpu::this(&irq_off).cpu() || deferred_work::leave_now(cpu, Deferred::RcuRecheck, site) {
         return;
     }
-    if crate::isolation::lease::is_granted(cpu) {
+    if crate::isolation::lease::expects_silence(cpu) {
         return;
     }
     percpu::of(cpu).head.exit_work.fetch_or(crate::entry::exit_work::RESCHED, Ordering::SeqCst);

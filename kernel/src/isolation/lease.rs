@@ -24,7 +24,7 @@ use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::cpu_set::{CpuSet, SharedCpuSet};
 use kcore::interruption::{Cause, Interruption};
 use kcore::ipi_ledger::{IpiCause, UnderLease};
 use kcore::lease::{BREACH_WORDS, Counts, EndCause, EntryKind, KINDS, Lease, Look, OnBreach, Sender, Terms, Told};
@@ -88,33 +88,28 @@ impl CpuLease {
 }
 
 /// Set from a lease's request on: who asks later than that is refused, so that nothing is under way when it is granted.
-static HELD: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0) }; MAX_CPUS / 64];
+static HELD: SharedCpuSet = SharedCpuSet::new();
 
 /// Whether a lease is held, or being asked for, on `cpu`. With preemption off: as long as that lasts, no lease is granted on a CPU of which
 /// this said no.
 #[inline]
 pub fn is_held(cpu: u32) -> bool {
-    HELD[cpu as usize / 64].load(Ordering::SeqCst) >> (cpu % 64) & 1 != 0
+    HELD.contains(cpu)
 }
 
 fn set_held(cpu: u32, held: bool) {
-    let (word, bit) = (&HELD[cpu as usize / 64], 1 << (cpu % 64));
-    if held {
-        word.fetch_or(bit, Ordering::SeqCst);
-    } else {
-        word.fetch_and(!bit, Ordering::SeqCst);
-    }
+    HELD.set(cpu, held);
     placement::set_open(cpu, !held);
 }
 
-/// Whether entries of `cpu` break a lease now, or are about to.
+/// Whether a lease of `cpu` is granted, or about to be: what can wait is not sent there.
 #[inline]
-pub fn is_granted(cpu: u32) -> bool {
+pub fn expects_silence(cpu: u32) -> bool {
     percpu::get(cpu).is_some_and(|area| area.head.exit_work.load(Ordering::Relaxed) & exit_work::LEASE != 0)
 }
 
 /// Whether a lease of `cpu` is granted and not over: an IPI there that its sender had to ask for is a fault of the kernel's.
-pub fn is_silent(cpu: u32) -> bool {
+pub fn is_granted(cpu: u32) -> bool {
     percpu::get(cpu).is_some_and(|area| area.lease.granted.load(Ordering::Relaxed))
 }
 
@@ -223,8 +218,8 @@ pub(super) fn refuse(cpu: u32, irq_off: &IrqOff) {
     });
 }
 
-/// Nobody interrupts `cpu` any more for what can wait (`is_granted`). Nothing counts yet.
-pub(super) fn expect_silence(cpu: u32) {
+/// Nobody interrupts `cpu` any more for what can wait (`expects_silence`). Nothing counts yet.
+pub(super) fn begin_silence(cpu: u32) {
     percpu::of(cpu).head.exit_work.fetch_or(exit_work::LEASE, Ordering::SeqCst);
 }
 
@@ -312,7 +307,9 @@ fn told(me: &Percpu, cursor: &mut Cursor) -> ArrayVec<Told, TOLD> {
     told
 }
 
-fn account(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
+/// On the way to user mode with `exit_work::LEASE` set: count what entered. What is to be done to whom.
+#[cold]
+pub fn note_entries(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
     with_own(irq_off, |me, own| {
         let holder = own.lease.holder()?;
         let told = told(me, &mut own.cursor);
@@ -326,17 +323,11 @@ fn account(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
     })
 }
 
-/// On the way to user mode with `exit_work::LEASE` set: count what entered. What is to be done to whom.
-#[cold]
-pub fn note_entries(look: Look, irq_off: &IrqOff) -> Option<(u32, OnBreach)> {
-    account(look, irq_off)
-}
-
 /// An NMI from user mode, which does not take the usual way out: the page says it now, and what it does to the program comes
 /// at the next entry.
 #[cold]
 pub fn note_nmi(irq_off: &IrqOff) {
-    account(Look::Nmi, irq_off);
+    note_entries(Look::Nmi, irq_off);
 }
 
 /// Make sure that `cpu`, which is online, has a page. `None` without memory.

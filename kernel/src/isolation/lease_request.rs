@@ -8,8 +8,8 @@ use crate::arch::tsc;
 use crate::errno::{EBUSY, ENOMEM, EPERM, Errno};
 use crate::percpu;
 use crate::rcu;
+use crate::sched;
 use crate::sched::task::{self, Task};
-use crate::sched::{self};
 use crate::time::tick::{self, Site};
 use crate::time::timer;
 use alloc::string::String;
@@ -31,13 +31,15 @@ const LOOK_NS: u64 = 100_000;
 
 /// A lease of the running CPU for the running task, which is bound to it. EBUSY: refused; `CpuLease::refusal` says why, all of it.
 ///
-/// 1. what can be no lease (`lease::begin`) is refused at once; the request is known: whoever would put something onto this CPU that can be refused is refused from here on
+/// 1. what can be no lease is refused at once (`lease::begin`); else the request is known: whoever would put something onto this CPU
+///    that can be refused is refused from here on
 /// 2. a round of RCU: who did not know yet is done, and the callbacks that were queued here have run elsewhere
 /// 3. tasks that wait here and may run elsewhere go there; the timers of such tasks go with them: they wake early, find time left, and
 ///    sleep on where they are then; tasks that are ending are waited for
 /// 4. the queue and the tick are looked at again; posted work was run on the way in
 /// 5. who wants something that can be deferred waits for this call's end from here on instead of interrupting it, and a grace period passes,
-///    without sleep, but not for ever, nor once `ends` says that the task has to end: IPIs that were decided on before have come, that of the wake-up in step 2 too
+///    without sleep, but not for ever, nor once `ends` says that the task has to end: IPIs that were decided on before have come, that of
+///    the wake-up in step 2 too
 /// 6. with interrupts off: all reasons against it; none: granted
 pub fn request(terms: Terms, ends: impl Fn() -> bool) -> Result<(), Errno> {
     let me = sched::current();
@@ -53,7 +55,7 @@ pub fn request(terms: Terms, ends: impl Fn() -> bool) -> Result<(), Errno> {
         send_away(cpu, me);
         sched::schedule();
         tick::recheck(&IrqOff::new());
-        lease::expect_silence(cpu);
+        lease::begin_silence(cpu);
         against = (!grace_period_passes(ends)).then_some(Blocker::GracePeriod);
     }
     let tasks = others(cpu, me);

@@ -44,7 +44,7 @@ pub fn leave(cpu: u32, work: Deferred, site: &'static Location<'static>) -> bool
     if leave_now(cpu, work, site) {
         return true;
     }
-    if !lease::is_granted(cpu) || !DEFER.load(Ordering::Relaxed) {
+    if !lease::expects_silence(cpu) || !DEFER.load(Ordering::Relaxed) {
         return false;
     }
     let (start, patience) = (tsc::now(), tsc::ns_to_ticks(PATIENCE_NS));

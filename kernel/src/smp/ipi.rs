@@ -92,7 +92,7 @@ impl Senders {
 /// Interrupt CPU `target` for `sender`. What it is to do is queued already.
 pub fn send(target: u32, sender: &Sender, irq_off: &IrqOff) {
     debug_assert!(
-        sender.cause.under_lease() != UnderLease::Refused || !crate::isolation::lease::is_silent(target),
+        sender.cause.under_lease() != UnderLease::Refused || !crate::isolation::lease::is_granted(target),
         "IPI {} to the leased CPU {target}, which its sender was to ask for (lease::permits)",
         sender.cause.name()
     );
