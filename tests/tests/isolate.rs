@@ -34,11 +34,6 @@ fn lists(guest: &mut Running) -> Result<String, Failed> {
     Ok(text.trim().to_string())
 }
 
-/// Whether a flip's report names nothing that is left. Work may be posted at any time; it interrupts nobody.
-fn nothing_left(report: &str) -> bool {
-    report.lines().all(|line| !line.contains("  left: ") || line.contains("left: posted work"))
-}
-
 /// The CPUs of the processes whose command is `what`, by ps.
 fn cpus_of<'a>(ps: &'a str, what: &str) -> Vec<&'a str> {
     let lines = ps.lines().filter(|l| l.ends_with(what) && !l.contains("run -c"));
@@ -56,7 +51,7 @@ fn a_cpu_is_left_alone_and_comes_back() -> Outcome {
     let flip = guest.command("isolate 2 on")?;
     assert!(flip.contains("context tracking on, "), "the first flip switches the key: {flip}");
     assert!(flip.contains("CPU 2: left alone\n  moved: task spin/"), "{flip}");
-    assert!(nothing_left(&flip), "{flip}");
+    assert!(flip.contains("  nothing is left that could interrupt it"), "{flip}");
     assert_eq!(lists(&mut guest)?, "2\n2");
     until(&mut guest, 2, &["comm=idle", "tick=off", "isolated=1", "tracked=1"])?;
 
@@ -146,11 +141,17 @@ fn tasks_stay_or_move_with_their_timers_and_what_is_left_is_told() -> Outcome {
     let text = guest.command("isolate 2,3 on")?;
     assert!(text.contains("moved: task spin/") && text.contains("moved: task sleep/"), "{text}");
     assert!(text.contains("moved: timer of sleep/"), "{text}");
-    assert!(nothing_left(&text), "{text}");
+    assert_eq!(text.matches("nothing is left").count(), 2, "{text}");
     until(&mut guest, 2, &["comm=idle"])?;
-    // What moved still comes to its end.
-    guest.command("isolate 2,3 off; run -c 3 sleep 0.3 &")?;
-    guest.command("isolate 3 on; wait %4")?;
+    // A sleeper that was woken early and moved still sleeps to its end. On a slow machine one may have ended before the flip: another then.
+    loop {
+        guest.command("isolate 2,3 off; run -c 3 sleep 0.5 &")?;
+        let text = guest.command("isolate 3 on")?;
+        guest.command("wait %4")?;
+        if text.contains("moved: timer of sleep/") {
+            break;
+        }
+    }
     guest.power_off()?.assert_clean();
     Ok(())
 }

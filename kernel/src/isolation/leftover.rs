@@ -1,4 +1,5 @@
-//! What could still interrupt a CPU that is left alone: tasks that may run there, timers, reasons for a tick, lines, posted work.
+//! What could still interrupt a CPU that is left alone: tasks that may run there, timers, reasons for a tick, lines. Work
+//! that was left in its word is none of it: it waits for the CPU.
 //!
 //! Process context. It reads the CPU's memory and never interrupts it; what it finds is how things were a moment ago.
 
@@ -8,7 +9,6 @@ use crate::sched::task::{self, Task, TaskRef};
 use crate::time::{tick, timer};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use kcore::context_tracking::{Deferred, deferred};
 use kcore::tick::{Scope, TickDep, held};
 
 /// One thing that is left.
@@ -21,8 +21,6 @@ pub enum Leftover {
     Tick(TickDep, Scope),
     /// An interrupt line.
     Line(irq_affinity::Line),
-    /// Work that it does when it enters the kernel next.
-    Posted(&'static str),
 }
 
 /// All that is left on CPU `cpu`, which is online.
@@ -45,14 +43,6 @@ pub fn of(cpu: u32) -> Vec<Leftover> {
         held(tick::GLOBAL.load(), area.time.deps.load(), of_task, 0).map(|(dep, scope)| Leftover::Tick(dep, scope)),
     );
     left.extend(irq_affinity::lines_to(cpu).into_iter().map(Leftover::Line));
-    let posted = deferred(area.head.context.0.load());
-    let names = [
-        (Deferred::FlushKernelTlb, "kernel_tlb_flush"),
-        (Deferred::SyncCore, "sync_core"),
-        (Deferred::TickRecheck, "tick_recheck"),
-        (Deferred::RcuRecheck, "rcu_recheck"),
-    ];
-    left.extend(names.into_iter().filter(|(work, _)| posted & work.bit() != 0).map(|(_, name)| Leftover::Posted(name)));
     left
 }
 

@@ -64,7 +64,6 @@ fn left(fields: &Fields) -> Result<String, String> {
         "timer" => format!("timer of {}, due in {}", task(fields)?, duration::human(fields.need("in_ns")?)),
         "tick" => format!("tick, for {} (scope {})", fields.need_text("dep")?, fields.need_text("scope")?),
         "irq" => format!("interrupt {} ({})", fields.need("irq")?, fields.need_text("name")?),
-        "posted" => format!("posted work, {}, at the next kernel entry", fields.need_text("work")?),
         other => other.to_string(),
     })
 }
@@ -107,7 +106,7 @@ mod tests {
         moved from=2 what=irq irq=4 name=serial to=0\n\
         left on=2 what=task task=11 comm=spin state=R\nleft on=2 what=task task=12 comm=sleep state=S\n\
         left on=2 what=timer task=12 comm=sleep in_ns=20500000\nleft on=2 what=tick dep=sched scope=cpu\n\
-        left on=2 what=irq irq=4 name=serial\nleft on=2 what=posted work=sync_core\n\
+        left on=2 what=irq irq=4 name=serial\n\
         cpu=3 isolated=1 tracked=1 leased=1 changing=0\n";
 
     #[test]
@@ -120,8 +119,7 @@ mod tests {
             "CPU 2: left alone\n  moved: task spin/7 to CPUs 0-1,3\n  moved: timer of sleep/9\n  \
              moved: interrupt 4 (serial) to CPU 0\n  left: task spin/11, which runs or waits to run\n  \
              left: task sleep/12, which sleeps\n  left: timer of sleep/12, due in 20.5 ms\n  \
-             left: tick, for sched (scope cpu)\n  left: interrupt 4 (serial)\n  \
-             left: posted work, sync_core, at the next kernel entry\n"
+             left: tick, for sched (scope cpu)\n  left: interrupt 4 (serial)\n"
         );
         assert_eq!(cpus[2].now(), "CPU 3: left alone, leased\n  nothing is left that could interrupt it\n");
     }

@@ -64,7 +64,6 @@ fn left_line(cpu: u32, left: &Leftover, out: &mut String) {
             writeln!(out, "left on={cpu} what=tick dep={} scope={}", dep.name(), scope.name())
         }
         Leftover::Line(line) => writeln!(out, "left on={cpu} what=irq irq={} name={}", line.irq, line.name),
-        Leftover::Posted(work) => writeln!(out, "left on={cpu} what=posted work={work}"),
     };
 }
 
