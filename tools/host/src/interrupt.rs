@@ -19,6 +19,8 @@ static TAKER: Mutex<Option<Taker>> = Mutex::new(None);
 static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// What goes when this process is ended.
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// How often what is there is removed: a folder cannot be while somebody fills it.
+const REMOVALS: u32 = 100;
 /// Somebody says how this process ends.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
@@ -44,15 +46,21 @@ pub fn watch(name: &'static str) {
 
 fn end(name: &str, number: i32) {
     claim();
-    // Both are held to the end, so that nobody starts or makes anything meanwhile.
+    // Both are held to the end: nobody starts a child meanwhile, or says what else it makes. What `main` makes at a place that it has
+    // named is removed until it stays away.
     let groups = lock(&GROUPS);
     for &group in groups.iter() {
         let _ = killpg(group, Signal::SIGKILL); // it may have ended
         while !matches!(waitpid(Pid::from_raw(-group.as_raw()), None), Err(Errno::ECHILD)) {}
     }
     let scratch = lock(&SCRATCH);
-    scratch.iter().for_each(|path| remove(path));
     eprintln!("{name}: ended by signal {number}");
+    for _ in 0..REMOVALS {
+        scratch.iter().for_each(|path| remove(path));
+        if !scratch.iter().any(|path| path.symlink_metadata().is_ok()) {
+            break;
+        }
+    }
     std::process::exit(1);
 }
 

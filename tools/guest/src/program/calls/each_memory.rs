@@ -1,8 +1,7 @@
 //! The listed calls about memory: mmap, mprotect, munmap, mremap, brk.
 
 use super::each::{Folder, KERNEL, at, gives, refused, seen, to, works};
-use super::{Check, ensure, equal, in_child};
-use crate::linux::Ended;
+use super::{Check, dies, ensure, equal};
 use libc::{
     EACCES, EBADF, EEXIST, EFAULT, EINVAL, ENODEV, ENOMEM, EOVERFLOW, SYS_brk, SYS_close, SYS_mmap, SYS_mprotect,
     SYS_mremap, SYS_munmap, SYS_open, SYS_pipe2,
@@ -36,15 +35,6 @@ fn byte(address: u64) -> u8 {
 fn set(address: u64, value: u8) {
     // SAFETY: (1) as `byte`.
     unsafe { (address as *mut u8).write_volatile(value) }
-}
-
-fn dies(f: impl FnOnce()) -> Result<(), String> {
-    let ended = in_child(|| {
-        f();
-        0
-    })?;
-    equal!(ended, Ended::Signal(libc::SIGSEGV));
-    Ok(())
 }
 
 fn mmap() -> Result<(), String> {

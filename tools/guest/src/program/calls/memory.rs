@@ -1,6 +1,6 @@
 //! Memory: mappings, rights, copies on write, growth.
 
-use super::{Check, call, ensure, equal, in_child, own_path};
+use super::{Check, call, dies, ensure, equal, in_child, own_path};
 use crate::linux::Ended;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -51,15 +51,6 @@ fn protect(at: *mut u8, pages: usize, rights: c_int) -> c_int {
 fn unmap(at: *mut u8, pages: usize) -> c_int {
     // SAFETY: (1) a mapping of the check's own.
     unsafe { libc::munmap(at.cast(), pages * PAGE) }
-}
-
-fn dies(f: impl FnOnce()) -> Result<(), String> {
-    let ended = in_child(|| {
-        f();
-        0
-    })?;
-    equal!(ended, Ended::Signal(libc::SIGSEGV));
-    Ok(())
 }
 
 fn map_and_unmap() -> Result<(), String> {

@@ -71,6 +71,16 @@ fn in_child(child: impl FnOnce() -> u8) -> Result<Ended, String> {
     }
 }
 
+/// A child that runs `f` is killed by SIGSEGV.
+fn dies(f: impl FnOnce()) -> Result<(), String> {
+    let ended = in_child(|| {
+        f();
+        0
+    })?;
+    equal!(ended, Ended::Signal(libc::SIGSEGV));
+    Ok(())
+}
+
 /// `calls [NAME…]`: all checks, or those whose name has one of these words in it.
 pub fn main(args: &Args) -> Outcome {
     if let [first, rest @ ..] = args.rest()
