@@ -156,50 +156,33 @@ impl Inner {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
             Content::Special(offset) => Kind::Special { offset },
-            Content::File(..) | Content::FileView(..) => {
-                let view = matches!(content, Content::FileView(..));
-                let (Content::File(bytes, offset) | Content::FileView(bytes, offset)) = content else {
-                    return Err(EINVAL);
-                };
-                let same = |f: &Option<(FileBytes, bool)>| {
-                    f.as_ref().is_some_and(|(f, v)| *v == view && core::ptr::eq(f.bytes(), bytes.bytes()))
-                };
-                let file = match self.files.iter().position(same) {
-                    Some(i) => i,
-                    None => match self.files.iter().position(Option::is_none) {
-                        Some(i) => {
-                            self.files[i] = Some((bytes, view));
-                            i
-                        }
-                        None => {
-                            self.files.try_reserve(1).map_err(|_| ENOMEM)?;
-                            self.files.push(Some((bytes, view)));
-                            self.files.len() - 1
-                        }
-                    },
-                };
-                Kind::FileBacked { file: file as u32, offset }
-            }
+            Content::File(bytes, offset) => self.file_backed(bytes, offset, false)?,
+            Content::FileView(bytes, offset) => self.file_backed(bytes, offset, true)?,
             Content::Shared(memory, offset) => {
-                let object = match self.shared.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, &memory)))
-                {
-                    Some(i) => i,
-                    None => match self.shared.iter().position(Option::is_none) {
-                        Some(i) => {
-                            self.shared[i] = Some(memory);
-                            i
-                        }
-                        None => {
-                            self.shared.try_reserve(1).map_err(|_| ENOMEM)?;
-                            self.shared.push(Some(memory));
-                            self.shared.len() - 1
-                        }
-                    },
-                };
-                Kind::Shared { object: object as u32, offset }
+                Kind::Shared { object: slot_of(&mut self.shared, memory, Arc::ptr_eq)?, offset }
             }
         })
     }
+
+    fn file_backed(&mut self, bytes: FileBytes, offset: u64, view: bool) -> Result<Kind, Errno> {
+        let same = |a: &(FileBytes, bool), b: &(FileBytes, bool)| a.1 == b.1 && core::ptr::eq(a.0.bytes(), b.0.bytes());
+        Ok(Kind::FileBacked { file: slot_of(&mut self.files, (bytes, view), same)?, offset })
+    }
+}
+
+/// The slot that has what is the `same` as `value`, or else a free one that has `value` now.
+fn slot_of<T>(slots: &mut Vec<Option<T>>, value: T, same: impl Fn(&T, &T) -> bool) -> Result<u32, Errno> {
+    let is_same = |slot: &Option<T>| slot.as_ref().is_some_and(|there| same(there, &value));
+    if let Some(i) = slots.iter().position(is_same) {
+        return Ok(i as u32);
+    }
+    if let Some(i) = slots.iter().position(Option::is_none) {
+        slots[i] = Some(value);
+        return Ok(i as u32);
+    }
+    slots.try_reserve(1).map_err(|_| ENOMEM)?;
+    slots.push(Some(value));
+    Ok(slots.len() as u32 - 1)
 }
 
 impl AddressSpace {
@@ -270,8 +253,11 @@ impl AddressSpace {
     /// stack that `start` lies in.
     pub fn protect(&self, start: u64, len: u64, prot: Prot, grows_down: bool) -> Result<(), Errno> {
         let end = start.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE)).ok_or(ENOMEM)?;
-        if !start.is_multiple_of(PAGE_SIZE) || len == 0 {
-            return if len == 0 && start.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(EINVAL) };
+        if !start.is_multiple_of(PAGE_SIZE) {
+            return Err(EINVAL);
+        }
+        if len == 0 {
+            return Ok(());
         }
         let mut inner = self.inner.lock();
         let start = match inner.map.find(start) {
