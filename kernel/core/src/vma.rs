@@ -93,6 +93,11 @@ impl AddressSpaceMap {
         self.regions.get(self.index_at_or_after(addr)).filter(|region| region.start <= addr)
     }
 
+    /// The region that has `addr`, or else the next one above it.
+    pub fn at_or_after(&self, addr: u64) -> Option<&Region> {
+        self.regions.get(self.index_at_or_after(addr))
+    }
+
     /// True if every page of `range` is mapped with these rights; also for the empty range.
     pub fn covers(&self, range: Range<u64>, prot: Prot) -> bool {
         self.covered_to(range.clone(), prot) >= range.end

@@ -3,12 +3,11 @@
 //! Boot, once. File contents are not touched: regular files keep pointing into the archive, which stays in memory.
 //! A broken archive is named with the offset, and what was unpacked until then stays.
 
-use super::content::Content;
 use super::inode::{Inode, Kind, encode_device, mode};
 use super::place::{self, Place};
 use super::{gzip, tree};
 use crate::errno::{self, Errno};
-use crate::spin_lock::SpinLock;
+use crate::mm::file_pages::FilePages;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -112,8 +111,8 @@ fn unpack_entry(root: &Arc<Place>, entry: &Entry<'static>, linked: &mut Vec<Link
     let key = (entry.archive, entry.devmajor, entry.devminor, entry.ino);
     let several = entry.is_file() && entry.nlink > 1;
     if several && let Some((_, inode)) = linked.iter().find(|l| l.0 == key) {
-        if let (Kind::Regular(content), false) = (&inode.kind, entry.data.is_empty()) {
-            *content.lock() = Content::Archived(entry.data);
+        if let (Kind::Regular(pages), false) = (&inode.kind, entry.data.is_empty()) {
+            pages.set_archived(entry.data);
         }
         tree::create(&found, inode.clone())?;
         inode.nlink.fetch_add(1, Ordering::Relaxed);
@@ -122,8 +121,8 @@ fn unpack_entry(root: &Arc<Place>, entry: &Entry<'static>, linked: &mut Vec<Link
     let inode = match entry.mode & mode::FMT {
         mode::DIR => Inode::new_directory(entry.mode),
         mode::REG => {
-            let content = Kind::Regular(SpinLock::new(Content::Archived(entry.data)));
-            Inode::new(mode::REG | entry.mode & 0o7777, content)
+            let pages = FilePages::archived(entry.data);
+            Inode::new(mode::REG | entry.mode & 0o7777, Kind::Regular(pages))
         }
         mode::LNK => tree::new_symlink(entry.data),
         _ => tree::new_node(entry.mode, encode_device(entry.rdevmajor, entry.rdevminor))?,

@@ -3,12 +3,12 @@
 //! Process context. A directory's lock and a file's lock have the same rank and are never held together; changes of the tree are serialised by
 //! `tree::TREE`. User memory is never touched with a lock held.
 
-use super::content::Content;
 use super::generated::{Generated, VirtualDir};
 use super::open_file::{File, How};
 use super::pipe::Pipe;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
+use crate::mm::file_pages::FilePages;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub enum Kind {
     /// A directory in memory.
     Directory(SpinLock<Directory, { rank::FILE }>),
     /// A regular file in memory.
-    Regular(SpinLock<Content, { rank::FILE }>),
+    Regular(Arc<FilePages>),
     /// A symbolic link.
     Symlink(Box<[u8]>),
     /// A character or block device.
@@ -254,7 +254,7 @@ impl Inode {
     /// Bytes of content.
     pub fn content_len(&self) -> u64 {
         match &self.kind {
-            Kind::Regular(c) => c.lock().len(),
+            Kind::Regular(pages) => pages.len(),
             Kind::Symlink(target) => target.len() as u64,
             _ => 0,
         }
@@ -263,11 +263,17 @@ impl Inode {
     /// Set a regular file's length.
     pub fn truncate(&self, len: u64) -> Result<(), Errno> {
         match &self.kind {
-            Kind::Regular(c) => {
+            Kind::Regular(pages) => {
                 if len > i64::MAX as u64 {
                     return Err(errno::EFBIG);
                 }
-                c.lock().truncate(len)?;
+                let shorter = len < pages.len();
+                pages.truncate(len);
+                // More owners than this inode: somebody has it mapped.
+                if shorter && Arc::strong_count(pages) > 1 {
+                    let spaces = crate::process::tree::all().into_iter().filter_map(|p| p.address_space.lock().clone());
+                    spaces.for_each(|space| space.forget_beyond(pages, len));
+                }
                 self.touch();
                 Ok(())
             }
@@ -337,9 +343,8 @@ impl Drop for Inode {
 /// Regular files and directories are open as themselves.
 impl File for Inode {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        let Kind::Regular(content) = &self.kind else { return Err(errno::EISDIR) };
-        let archived = content.lock().archived();
-        if let Some(bytes) = archived {
+        let Kind::Regular(pages) = &self.kind else { return Err(errno::EISDIR) };
+        if let Some(bytes) = pages.unchanged() {
             let start = (how.offset as usize).min(bytes.len());
             return to.put(&bytes[start..]);
         }
@@ -347,7 +352,7 @@ impl File for Inode {
         let mut bounce = [0u8; 1024];
         while to.left() > 0 {
             let wanted = to.left().min(bounce.len());
-            let n = content.lock().read(how.offset.saturating_add(done as u64), &mut bounce[..wanted]);
+            let n = pages.read(how.offset.saturating_add(done as u64), &mut bounce[..wanted]);
             if n == 0 {
                 break;
             }
@@ -360,18 +365,17 @@ impl File for Inode {
     }
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        let Kind::Regular(content) = &self.kind else { return Err(errno::EISDIR) };
+        let Kind::Regular(pages) = &self.kind else { return Err(errno::EISDIR) };
         let mut done = 0;
         let mut bounce = [0u8; 1024];
         while from.left() > 0 {
             let step = (|| {
                 let n = from.take(&mut bounce)?;
-                let mut content = content.lock();
-                let at = if how.append { content.len() } else { how.offset.saturating_add(done as u64) };
-                if at.saturating_add(n as u64) > i64::MAX as u64 {
-                    return Err(errno::EFBIG);
+                if how.append {
+                    pages.append(&bounce[..n])?;
+                } else {
+                    pages.write(how.offset.saturating_add(done as u64), &bounce[..n])?;
                 }
-                content.write(at, &bounce[..n])?;
                 Ok(n)
             })();
             match step {

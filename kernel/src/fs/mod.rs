@@ -2,7 +2,6 @@
 //!
 //! Called by system calls and by process creation (tables, working directories, programs to run).
 
-pub mod content;
 pub mod current;
 pub mod device;
 pub mod event_counter;
@@ -23,12 +22,12 @@ pub mod user_buffer;
 pub mod waiting;
 pub mod work_dir;
 
-pub use content::Bytes;
 pub use open_file::OpenFile;
 pub use table::FileTable;
 pub use work_dir::WorkDir;
 
 use crate::errno::{self, Errno};
+use crate::mm::address_space::Mapped;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -87,20 +86,20 @@ impl Drop for Running {
     }
 }
 
-/// The program at `path`: its bytes, and that it runs. EACCES if it is no file or not executable, ETXTBSY while it is open for writing.
-pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Bytes, Running), Errno> {
+/// The program at `path`: its pages, and that it runs. EACCES if it is no file or not executable, ETXTBSY while it is open for writing.
+pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Mapped, Running), Errno> {
     let place = place::resolve(&cwd.place(), path, true)?;
     let executable = place.inode.mode.load(Ordering::Relaxed) & 0o111 != 0;
     match &place.inode.kind {
-        Kind::Regular(content) if executable => {
+        Kind::Regular(pages) if executable => {
             // Who opens it for writing at the same moment may not see this: the program then runs as it is in memory.
             place.inode.runners.fetch_add(1, Ordering::SeqCst);
             let running = Running(place.clone());
             if place.inode.writers.load(Ordering::SeqCst) > 0 {
                 return Err(errno::ETXTBSY);
             }
-            let bytes = content.lock().bytes()?;
-            Ok((bytes, running))
+            let mapped = Mapped { pages: pages.clone(), writable: false, name: Arc::new(place.name_for_maps()) };
+            Ok((mapped, running))
         }
         _ => Err(errno::EACCES),
     }

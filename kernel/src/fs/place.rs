@@ -5,6 +5,7 @@
 
 use super::inode::Inode;
 use crate::errno::{self, Errno};
+use crate::mm::address_space::Name;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -45,6 +46,11 @@ impl Place {
             path.extend_from_slice(name);
         }
         path
+    }
+
+    /// What a mapping of the file is called.
+    pub fn name_for_maps(&self) -> Name {
+        Name { path: self.path().into(), file: (self.inode.dev, self.inode.ino) }
     }
 
     /// The entry `name` of this directory, through what is mounted on it.

@@ -2,11 +2,11 @@
 //!
 //! Process context. TREE serialises all changes, so a directory's own lock is held only for one map operation at a time.
 
-use super::content::Content;
 use super::inode::{Directory, Inode, Kind, mode};
 use super::pipe::Pipe;
 use super::place::{Found, NAME_MAX, Place};
 use crate::errno::{self, Errno};
+use crate::mm::file_pages::FilePages;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -66,7 +66,7 @@ pub fn new_node(mode_bits: u32, device: u64) -> Result<Arc<Inode>, Errno> {
     let permissions = mode_bits & 0o7777;
     let kind = match mode_bits & mode::FMT {
         0 | mode::REG => {
-            return Ok(Inode::new(mode::REG | permissions, Kind::Regular(SpinLock::new(Content::new()))));
+            return Ok(Inode::new(mode::REG | permissions, Kind::Regular(FilePages::zeros(0))));
         }
         mode::CHR | mode::BLK => {
             let (major, minor) = super::inode::decode_device(device);

@@ -3,10 +3,11 @@
 //! Process context, interrupts on: the lock is held while other CPUs are asked to flush. Frames that were mapped are freed only
 //! after the flush. An address space is dropped when no CPU has its root loaded any more.
 
-pub use super::mapped_content::{FileBytes, SharedMemory};
+pub use super::mapped_content::{Mapped, Name};
 pub use super::page_fault::FaultError;
 pub use super::tlb_flush::cpus_running;
 
+use super::file_pages::FilePages;
 use super::frame;
 use super::tlb_flush::Gather;
 use super::user_page_table::UserPageTable;
@@ -30,12 +31,10 @@ pub enum Content {
     Anonymous,
     /// A stack.
     Stack,
-    /// A private view of `bytes` from `offset` on (page-aligned); what is beyond the end of the last page is zero.
-    File(FileBytes, u64),
-    /// As `File`, of a file that the program may read only: no right to write comes later.
-    FileView(FileBytes, u64),
-    /// Shared memory from `offset` on.
-    Shared(Arc<SharedMemory>, u64),
+    /// A private view of a file from `offset` on (page-aligned).
+    File(Mapped, u64),
+    /// The file itself, or memory that address spaces share, from `offset` on.
+    Shared(Mapped, u64),
     /// Pages of the kernel's from `offset` on (`special`).
     Special(u64),
 }
@@ -60,9 +59,8 @@ pub fn affordable(bytes: u64) -> Result<(), Errno> {
 pub(super) struct Inner {
     pub(super) map: AddressSpaceMap,
     pub(super) table: UserPageTable,
-    /// With whether it is a view (`Content::FileView`).
-    pub(super) files: Vec<Option<(FileBytes, bool)>>,
-    pub(super) shared: Vec<Option<Arc<SharedMemory>>>,
+    /// What regions show, by the number that they have of it.
+    pub(super) files: Vec<Option<Mapped>>,
     /// Pages mapped, foreign ones too.
     pub(super) resident: u64,
 }
@@ -73,6 +71,8 @@ pub struct AddressSpace {
     pub(super) inner: SpinLock<Inner, { rank::ADDRESS_SPACE }>,
     /// membarrier(2) registrations.
     pub membarrier: core::sync::atomic::AtomicU32,
+    /// mlockall(MCL_FUTURE): what is mapped from now on is brought in at once. A child of fork starts without.
+    pub lock_future: core::sync::atomic::AtomicBool,
 }
 
 /// The bits of a present entry with these rights.
@@ -111,28 +111,15 @@ impl Inner {
         for piece in pieces.iter() {
             self.zap(piece.start..piece.end);
         }
-        if pieces.iter().any(|p| matches!(p.kind, Kind::Shared { .. })) {
-            self.forget_unused_shared();
-        }
-        if pieces.iter().any(|p| matches!(p.kind, Kind::FileBacked { .. })) {
+        if pieces.iter().any(|p| slot_in(p).is_some()) {
             self.forget_unused_files();
         }
     }
 
-    fn forget_unused_shared(&mut self) {
-        for (i, slot) in self.shared.iter_mut().enumerate() {
-            let used = |r: &Region| matches!(r.kind, Kind::Shared { object, .. } if object as usize == i);
-            if slot.is_some() && !self.map.iter().any(used) {
-                *slot = None;
-            }
-        }
-    }
-
-    /// Copies that no region shows any more go; the archive's content costs nothing.
+    /// Files that no region shows any more go.
     fn forget_unused_files(&mut self) {
         for (i, slot) in self.files.iter_mut().enumerate() {
-            let used = |r: &Region| matches!(r.kind, Kind::FileBacked { file, .. } if file as usize == i);
-            if matches!(slot, Some((FileBytes::Owned(..), _))) && !self.map.iter().any(used) {
+            if slot.is_some() && !self.map.iter().any(|r| slot_in(r) == Some(i)) {
                 *slot = None;
             }
         }
@@ -144,8 +131,8 @@ impl Inner {
             Kind::Special { offset } => {
                 (prot.write() || prot.exec()) && vdso::is_data(offset + (end - region.start - 1))
             }
-            Kind::FileBacked { file, .. } => {
-                prot.write() && matches!(self.files.get(file as usize), Some(Some((_, true))))
+            Kind::Shared { object, .. } => {
+                prot.write() && matches!(self.files.get(object as usize), Some(Some(Mapped { writable: false, .. })))
             }
             _ => false,
         }
@@ -156,33 +143,34 @@ impl Inner {
             Content::Anonymous => Kind::Anonymous,
             Content::Stack => Kind::Stack,
             Content::Special(offset) => Kind::Special { offset },
-            Content::File(bytes, offset) => self.file_backed(bytes, offset, false)?,
-            Content::FileView(bytes, offset) => self.file_backed(bytes, offset, true)?,
-            Content::Shared(memory, offset) => {
-                Kind::Shared { object: slot_of(&mut self.shared, memory, Arc::ptr_eq)?, offset }
-            }
+            Content::File(mapped, offset) => Kind::FileBacked { file: self.slot_of(mapped)?, offset },
+            Content::Shared(mapped, offset) => Kind::Shared { object: self.slot_of(mapped)?, offset },
         })
     }
 
-    fn file_backed(&mut self, bytes: FileBytes, offset: u64, view: bool) -> Result<Kind, Errno> {
-        let same = |a: &(FileBytes, bool), b: &(FileBytes, bool)| a.1 == b.1 && core::ptr::eq(a.0.bytes(), b.0.bytes());
-        Ok(Kind::FileBacked { file: slot_of(&mut self.files, (bytes, view), same)?, offset })
+    /// The slot that has `mapped`, or else a free one that has it now.
+    fn slot_of(&mut self, mapped: Mapped) -> Result<u32, Errno> {
+        let slots = &mut self.files;
+        if let Some(i) = slots.iter().position(|slot| slot.as_ref().is_some_and(|there| there.is_same(&mapped))) {
+            return Ok(i as u32);
+        }
+        if let Some(i) = slots.iter().position(Option::is_none) {
+            slots[i] = Some(mapped);
+            return Ok(i as u32);
+        }
+        slots.try_reserve(1).map_err(|_| ENOMEM)?;
+        slots.push(Some(mapped));
+        Ok(slots.len() as u32 - 1)
     }
 }
 
-/// The slot that has what is the `same` as `value`, or else a free one that has `value` now.
-fn slot_of<T>(slots: &mut Vec<Option<T>>, value: T, same: impl Fn(&T, &T) -> bool) -> Result<u32, Errno> {
-    let is_same = |slot: &Option<T>| slot.as_ref().is_some_and(|there| same(there, &value));
-    if let Some(i) = slots.iter().position(is_same) {
-        return Ok(i as u32);
+/// The slot of what `region` shows.
+pub(super) const fn slot_in(region: &Region) -> Option<usize> {
+    match region.kind {
+        Kind::FileBacked { file, .. } => Some(file as usize),
+        Kind::Shared { object, .. } => Some(object as usize),
+        _ => None,
     }
-    if let Some(i) = slots.iter().position(Option::is_none) {
-        slots[i] = Some(value);
-        return Ok(i as u32);
-    }
-    slots.try_reserve(1).map_err(|_| ENOMEM)?;
-    slots.push(Some(value));
-    Ok(slots.len() as u32 - 1)
 }
 
 impl AddressSpace {
@@ -194,8 +182,9 @@ impl AddressSpace {
     fn with(map: AddressSpaceMap, table: UserPageTable) -> Self {
         Self {
             root: table.root(),
-            inner: SpinLock::new(Inner { map, table, files: Vec::new(), shared: Vec::new(), resident: 0 }),
+            inner: SpinLock::new(Inner { map, table, files: Vec::new(), resident: 0 }),
             membarrier: core::sync::atomic::AtomicU32::new(0),
+            lock_future: core::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -398,8 +387,8 @@ impl AddressSpace {
         let region = inner.map.find(addr)?;
         match region.kind {
             Kind::Shared { object, offset } => {
-                let memory = inner.shared.get(object as usize)?.as_ref()?;
-                Some((Arc::as_ptr(memory) as usize, offset + (addr - region.start)))
+                let mapped = inner.files.get(object as usize)?.as_ref()?;
+                Some((Arc::as_ptr(&mapped.pages) as usize, offset + (addr - region.start)))
             }
             _ => None,
         }
@@ -411,9 +400,30 @@ impl AddressSpace {
         (inner.map.total_bytes(), inner.resident)
     }
 
-    /// The regions, for /proc/PID/maps.
-    pub fn regions(&self) -> Vec<Region> {
-        self.inner.lock().map.iter().copied().collect()
+    /// The region that has `at`, or else the next one.
+    pub(super) fn region_at_or_after(&self, at: u64) -> Option<Region> {
+        self.inner.lock().map.at_or_after(at).copied()
+    }
+
+    /// The regions with the names of what they show, for /proc/PID/maps.
+    pub fn regions(&self) -> Vec<(Region, Option<Arc<Name>>)> {
+        let inner = self.inner.lock();
+        let name = |r: &Region| Some(inner.files.get(slot_in(r)?)?.as_ref()?.name.clone());
+        inner.map.iter().map(|r| (*r, name(r))).collect()
+    }
+
+    /// What a file that was cut to `len` bytes has to forget here: every page behind its new end, private copies too, as on Linux.
+    pub fn forget_beyond(&self, pages: &Arc<FilePages>, len: u64) {
+        let mut inner = self.inner.lock();
+        let end = len.next_multiple_of(PAGE_SIZE);
+        let beyond = |r: &Region| {
+            let shown = inner.files.get(slot_in(r)?)?.as_ref()?;
+            let (Kind::FileBacked { offset, .. } | Kind::Shared { offset, .. }) = r.kind else { return None };
+            let start = r.start.saturating_add(end.saturating_sub(offset)).min(r.end);
+            (Arc::ptr_eq(&shown.pages, pages) && start < r.end).then_some(start..r.end)
+        };
+        let ranges: Vec<_> = inner.map.iter().filter_map(beyond).collect();
+        ranges.into_iter().for_each(|range| inner.zap(range));
     }
 }
 

@@ -19,13 +19,8 @@ impl AddressSpace {
     /// fork: the same map, private pages shared copy-on-write, shared ones shared.
     pub fn fork(&self) -> Option<AddressSpace> {
         let inner = self.inner.lock();
-        let mut child = Inner {
-            map: inner.map.clone(),
-            table: UserPageTable::new()?,
-            files: inner.files.clone(),
-            shared: inner.shared.clone(),
-            resident: 0,
-        };
+        let mut child =
+            Inner { map: inner.map.clone(), table: UserPageTable::new()?, files: inner.files.clone(), resident: 0 };
         let mut write_protected = false;
         let mut enough_memory = true;
         // The child's leaf table that was used last, and which it is.
@@ -68,6 +63,7 @@ impl AddressSpace {
             root,
             inner: SpinLock::new(child),
             membarrier: core::sync::atomic::AtomicU32::new(self.membarrier.load(Ordering::Relaxed)),
+            lock_future: core::sync::atomic::AtomicBool::new(false),
         };
         enough_memory.then_some(child)
     }

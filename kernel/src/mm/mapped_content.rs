@@ -1,70 +1,33 @@
-//! What regions that are not anonymous show: the bytes of a file, memory that address spaces share.
+//! What regions that are not anonymous show: the pages of a file or of shared memory, and what it is called.
 //!
-//! Process context. Owned by `address_space`; exec and mmap make them.
+//! Owned by `address_space`; exec and mmap make them.
 
-use super::frame;
-use super::page_fault::FaultError;
-use crate::arch::page_table::PAGE_SIZE;
-use crate::spin_lock::{SpinLock, rank};
+use super::file_pages::FilePages;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-/// Memory that several address spaces share: pages by index, made on first use.
-pub struct SharedMemory {
-    pages: SpinLock<Vec<u64>, { rank::FILE }>,
-}
-
-impl SharedMemory {
-    /// `len` bytes of zeros, no page made yet. `None` without memory.
-    pub fn new(len: u64) -> Option<Arc<Self>> {
-        let count = len.div_ceil(PAGE_SIZE) as usize;
-        let mut pages = Vec::new();
-        pages.try_reserve_exact(count).ok()?;
-        pages.resize(count, 0);
-        Some(Arc::new(Self { pages: SpinLock::new(pages) }))
-    }
-
-    /// The page at byte `offset`, with one user more. `Err(None)`: beyond the end; `Err(Some(()))`: no memory.
-    pub(super) fn page(&self, offset: u64) -> Result<u64, FaultError> {
-        let mut pages = self.pages.lock();
-        let slot = pages.get_mut((offset / PAGE_SIZE) as usize).ok_or(FaultError::Bus)?;
-        if *slot == 0 {
-            *slot = frame::alloc_zeroed().ok_or(FaultError::NoMemory)?;
-        }
-        frame::share(*slot);
-        Ok(*slot)
-    }
-}
-
-impl Drop for SharedMemory {
-    fn drop(&mut self) {
-        self.pages.lock().iter().filter(|&&p| p != 0).for_each(|&p| frame::release(p));
-    }
-}
-
-/// The content of a file, as it was when it was mapped.
+/// A file, or memory that address spaces share, as it is mapped.
 #[derive(Clone)]
-pub enum FileBytes {
-    /// In memory for ever (the root archive): pages may be shared.
-    Static(&'static [u8]),
-    /// The first so many bytes of a copy.
-    Owned(Arc<Vec<u8>>, usize),
+pub struct Mapped {
+    /// Its pages.
+    pub pages: Arc<FilePages>,
+    /// Whether a shared mapping may have the right to write: the file was open for it.
+    pub writable: bool,
+    /// What /proc/PID/maps says of it.
+    pub name: Arc<Name>,
 }
 
-impl FileBytes {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Static(b) => b,
-            Self::Owned(b, len) => &b[..*len],
-        }
+impl Mapped {
+    /// Whether both are mapped in the same way, so that one slot does for them.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pages, &other.pages) && self.writable == other.writable
     }
+}
 
-    /// The same without what is at `len` and beyond.
-    pub fn cut(&self, len: usize) -> Self {
-        match self {
-            Self::Static(b) => Self::Static(&b[..len.min(b.len())]),
-            Self::Owned(b, old) => Self::Owned(b.clone(), len.min(*old)),
-        }
-    }
+/// What a mapping is called.
+pub struct Name {
+    /// The absolute path when it was mapped.
+    pub path: Box<[u8]>,
+    /// Device number and inode number of the file.
+    pub file: (u64, u64),
 }

@@ -2,12 +2,13 @@
 
 pub mod address_space;
 mod address_space_copy;
+pub mod file_pages;
 pub mod frame;
 pub mod heap;
 pub mod kernel_map;
 mod mapped_content;
-pub mod page_cache;
 mod page_fault;
+mod residence;
 pub mod special;
 pub mod stack;
 pub mod tlb_flush;

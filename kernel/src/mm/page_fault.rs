@@ -3,9 +3,9 @@
 //! Process context, interrupts on, with the lock of the address space held.
 
 use super::address_space::{Inner, STACK_LIMIT, entry_flags};
-use super::mapped_content::FileBytes;
+use super::file_pages::{FilePages, Page};
 use super::tlb_flush::flush;
-use super::{frame, kernel_map, page_cache, special};
+use super::{frame, kernel_map, special};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::vma::{Access, FaultDecision, Prot, Pte, SegvCode};
@@ -23,9 +23,9 @@ pub enum FaultError {
 
 /// A page of zeros that all may read.
 #[repr(C, align(4096))]
-struct ZeroPage([u8; PAGE_SIZE as usize]);
+pub(super) struct ZeroPage([u8; PAGE_SIZE as usize]);
 
-static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
+pub(super) static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
 
 fn zero_page() -> u64 {
     kernel_map::virt_to_phys(&ZERO_PAGE as *const _ as u64)
@@ -45,12 +45,6 @@ fn classify(entry: u64) -> Pte {
     }
 }
 
-/// The page of `bytes` at `offset`, cut at the end. SIGBUS beyond it.
-fn page_at(bytes: &[u8], offset: u64) -> Result<&[u8], FaultError> {
-    let rest = bytes.get(offset as usize..).filter(|r| !r.is_empty()).ok_or(FaultError::Bus)?;
-    Ok(&rest[..rest.len().min(PAGE_SIZE as usize)])
-}
-
 /// # Safety
 /// 1. Both are frames in the direct map; 2. `to` is the caller's alone; 3. `from` is not freed meanwhile.
 pub(super) unsafe fn copy_frame(to: u64, from: u64) {
@@ -65,6 +59,11 @@ pub(super) unsafe fn copy_frame(to: u64, from: u64) {
 }
 
 impl Inner {
+    /// The pages that slot `file` has.
+    fn mapped(&self, file: u32) -> Result<&FilePages, FaultError> {
+        self.files.get(file as usize).and_then(Option::as_ref).map(|mapped| &*mapped.pages).ok_or(FaultError::Bus)
+    }
+
     /// Put `entry` at `page`; `leaf`: its place, if its table is there. Returns the old one.
     #[inline(always)]
     fn set(&mut self, leaf: Option<&AtomicU64>, page: u64, entry: u64) -> Result<u64, FaultError> {
@@ -139,24 +138,18 @@ impl Inner {
         match decision {
             FaultDecision::ReadZero | FaultDecision::ZeroFill => Ok(()), // done by the caller
             FaultDecision::FileRead { file, offset } => {
-                let (bytes, _) = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
-                let entry = match bytes {
-                    FileBytes::Static(b) => match page_cache::page_of(page_at(b, offset)?)? {
-                        page_cache::Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
-                        page_cache::Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
-                    },
-                    owned => page_cache::copy_of(page_at(owned.bytes(), offset)?)? | flags,
+                let entry = match self.mapped(file)?.page_to_read(offset)? {
+                    Page::InPlace(phys) => phys | read_only | bits::FOREIGN,
+                    Page::Counted(phys) => phys | read_only | bits::COPY_ON_WRITE,
                 };
                 self.set(leaf, page, entry).map(drop)
             }
             FaultDecision::FileCopy { file, offset } => {
-                let (bytes, _) = self.files.get(file as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
-                let phys = page_cache::copy_of(page_at(bytes.bytes(), offset)?)?;
+                let phys = self.mapped(file)?.copy_of_page(offset)?;
                 self.replace(leaf, page, phys | flags)
             }
             FaultDecision::SharedPage { object, offset } => {
-                let memory = self.shared.get(object as usize).and_then(Option::as_ref).ok_or(FaultError::Bus)?;
-                let phys = memory.page(offset)?;
+                let phys = self.mapped(object)?.page_to_share(offset)?;
                 self.set(leaf, page, phys | flags).map(drop)
             }
             FaultDecision::SpecialPage { offset } => {

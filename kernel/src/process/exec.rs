@@ -8,11 +8,12 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
-use crate::fs::{self, Bytes, Running, WorkDir};
-use crate::mm::address_space::{AddressSpace, Content, FileBytes, Place, STACK_LIMIT, affordable};
+use crate::fs::{self, Running, WorkDir};
+use crate::mm::address_space::{AddressSpace, Content, Mapped, Place, STACK_LIMIT, affordable};
 use crate::mm::vdso;
 use crate::percpu;
 use crate::sched;
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -46,7 +47,7 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     let (mut file, mut program) = file_at(work_dir, path)?;
     let mut interpreter: Vec<u8> = path.to_vec();
     for _ in 0..SCRIPT_DEPTH {
-        let Some((runner, argument)) = script_line(bytes_of(&file)) else { break };
+        let Some((runner, argument)) = script_line(&file.bytes) else { break };
         let (runner, argument) = (runner.to_vec(), argument.map(<[u8]>::to_vec));
         args.remove_first();
         args.push_front(&interpreter)?;
@@ -57,12 +58,12 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         (file, program) = file_at(work_dir, &runner)?;
         interpreter = runner;
     }
-    let plan = elf::plan_user(bytes_of(&file)).map_err(|e| {
+    let plan = elf::plan_user(&file.bytes).map_err(|e| {
         crate::info!("{}: {e}", core::str::from_utf8(path).unwrap_or("?"));
         ENOEXEC
     })?;
     if let Some(range) = &plan.interp {
-        let name = bytes_of(&file).get(range.clone()).unwrap_or(&[]);
+        let name = &file.bytes.get(range.clone()).unwrap_or(&[]);
         // As on Linux, an interpreter that is not there, or is no program, says so itself.
         file_at(work_dir, name)?;
         let name = core::str::from_utf8(name).unwrap_or("?");
@@ -73,7 +74,7 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         return Err(ENOEXEC);
     }
     let space = AddressSpace::new().ok_or(ENOMEM)?;
-    let (base, end) = map_segments(&space, &file, &plan)?;
+    let (base, end) = map_segments(&space, &file.mapped, &plan)?;
     space.set_brk_start(end + (random::next() & 0xff) * PAGE_SIZE);
     let vdso_at = USER_END - (random::next() & 0xff) * PAGE_SIZE - vdso::SIZE;
     vdso::map(&space, vdso_at)?;
@@ -95,24 +96,16 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     Ok(Loaded { space: Arc::new(space), entry: start.entry, stack, args, program: Arc::new(program) })
 }
 
-fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(FileBytes, Running), Errno> {
-    let (bytes, program) = fs::lookup_exec(work_dir, path)?;
-    Ok((mappable(bytes), program))
+/// A program's file: what is mapped of it, and its bytes as they are now.
+struct Image {
+    mapped: Mapped,
+    bytes: Cow<'static, [u8]>,
 }
 
-/// A file's content as address spaces map it.
-pub fn mappable(bytes: Bytes) -> FileBytes {
-    match bytes {
-        Bytes::Archived(b) => FileBytes::Static(b),
-        Bytes::Copied(b) => {
-            let len = b.len();
-            FileBytes::Owned(b, len)
-        }
-    }
-}
-
-fn bytes_of(file: &FileBytes) -> &[u8] {
-    file.bytes()
+fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(Image, Running), Errno> {
+    let (mapped, program) = fs::lookup_exec(work_dir, path)?;
+    let bytes = mapped.pages.whole()?;
+    Ok((Image { mapped, bytes }, program))
 }
 
 /// `#!interpreter [argument]` in the first line.
@@ -128,7 +121,7 @@ fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 /// Map the segments; returns the base and the end of the highest.
-fn map_segments(space: &AddressSpace, file: &FileBytes, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
+fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
     let base = match plan.kind {
         Kind::Static => 0,
         Kind::Pie => (PIE_BASE + (random::next() & 0xfff) * PAGE_SIZE)
@@ -149,10 +142,14 @@ fn map_segments(space: &AddressSpace, file: &FileBytes, plan: &LoadPlan) -> Resu
         let file_end = (at + segment.filesz).next_multiple_of(PAGE_SIZE);
         let memory_end = (at + segment.memsz).next_multiple_of(PAGE_SIZE);
         if segment.filesz > 0 {
-            // Cut behind the segment's bytes, so that what lies beyond them in the last page is zero.
-            let cut = file.cut((segment.file_offset + segment.filesz) as usize);
             let offset = segment.file_offset - (at - start);
-            space.map(Place::Fixed(start), file_end - start, prot, Content::File(cut, offset))?;
+            space.map(Place::Fixed(start), file_end - start, prot, Content::File(file.clone(), offset))?;
+            // The file goes on in the last page, where the segment has zeros.
+            let tail = file_end.min(at + segment.memsz) - (at + segment.filesz);
+            if tail > 0 && segment.write {
+                const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+                space.write(at + segment.filesz, &ZEROS[..tail as usize]).map_err(|_| ENOMEM)?;
+            }
         }
         let zero_start = if segment.filesz > 0 { file_end } else { start };
         if memory_end > zero_start {

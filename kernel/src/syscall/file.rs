@@ -317,7 +317,7 @@ fn sendfile(out: u64, input: u64, offset_at: u64, len: u64) -> Result<usize, Err
     use crate::fs::inode::Kind;
     let (out, input) = (file(out)?, file(input)?);
     let inode = input.inode().ok_or(errno::EINVAL)?.clone();
-    let Kind::Regular(content) = &inode.kind else { return Err(errno::EINVAL) };
+    let Kind::Regular(pages) = &inode.kind else { return Err(errno::EINVAL) };
     let mut offset = match offset_at {
         0 => input.offset.load(Ordering::Relaxed),
         at => user_copy::read(at)?,
@@ -327,7 +327,7 @@ fn sendfile(out: u64, input: u64, offset_at: u64, len: u64) -> Result<usize, Err
     let mut chunk = [0u8; 512];
     while done < len {
         let wanted = (len - done).min(chunk.len());
-        let n = content.lock().read(offset, &mut chunk[..wanted]);
+        let n = pages.read(offset, &mut chunk[..wanted]);
         if n == 0 {
             break;
         }

@@ -5,10 +5,12 @@ use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::errno::{EACCES, EBADF, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
 use crate::fs::open_file::flag;
-use crate::mm::address_space::{AddressSpace, Content, Place, SharedMemory, affordable};
+use crate::mm::address_space::{AddressSpace, Content, Mapped, Name, Place, affordable};
+use crate::mm::file_pages::FilePages;
+use crate::mm::user_copy;
 use crate::process::current_thread;
-use crate::process::exec::mappable;
 use crate::system_call;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use kcore::vma::Prot;
 
@@ -20,11 +22,13 @@ pub const CALLS: Calls = &[
     (12, brk),
     (25, mremap),
     (26, msync),
+    (27, mincore),
     (28, madvise),
-    (149, nothing), // mlock
-    (150, nothing), // munlock
-    (151, nothing), // mlockall
-    (152, nothing), // munlockall
+    (149, mlock),
+    (150, munlock),
+    (151, mlockall),
+    (152, munlockall),
+    (325, mlock2),
 ];
 
 fn space() -> Result<&'static AddressSpace, Errno> {
@@ -33,6 +37,11 @@ fn space() -> Result<&'static AddressSpace, Errno> {
 
 /// PROT_READ, PROT_WRITE, PROT_EXEC.
 const RIGHTS: u64 = 7;
+
+/// Whether a signal waits for the running thread.
+fn interrupted() -> bool {
+    crate::sched::current().signal_pending.load(Ordering::Relaxed)
+}
 
 fn prot_of(bits: u64) -> Result<Prot, Errno> {
     Prot::from_linux(bits).ok_or(EINVAL)
@@ -46,24 +55,37 @@ mod map {
     pub const FIXED: u64 = 0x10;
     pub const ANONYMOUS: u64 = 0x20;
     pub const GROWSDOWN: u64 = 0x100;
+    pub const LOCKED: u64 = 0x2000;
     pub const NORESERVE: u64 = 0x4000;
     pub const POPULATE: u64 = 0x8000;
     pub const FIXED_NOREPLACE: u64 = 0x10_0000;
 }
 
-/// What `len` bytes of an open file from `offset` on show when they are mapped. It has to be open for reading.
-fn file_content(fd: i32, offset: u64, len: u64, prot: Prot) -> Result<Content, Errno> {
+/// What `len` bytes of an open file from `offset` on show when they are mapped. It has to be open for reading, and for writing too where what is
+/// `shared` may be written.
+fn file_content(fd: i32, offset: u64, len: u64, prot: Prot, shared: bool) -> Result<Content, Errno> {
     let open = current_thread().files().ok_or(EBADF)?.file(fd)?;
     if open.flags() & flag::PATH != 0 {
         return Err(EBADF);
     }
-    if open.flags() & flag::ACCMODE == flag::WRONLY {
+    let access = open.flags() & flag::ACCMODE;
+    let writable = access == flag::RDWR;
+    if access == flag::WRONLY || shared && prot.write() && !writable {
         return Err(EACCES);
     }
-    match open.inode().map(|inode| &inode.kind) {
-        Some(Kind::Regular(content)) => Ok(Content::File(mappable(content.lock().bytes()?), offset)),
-        _ => open.file.mapping(offset, len).and_then(|content| if prot.write() { Err(EACCES) } else { Ok(content) }),
-    }
+    let Some(Kind::Regular(pages)) = open.inode().map(|inode| &inode.kind) else {
+        let content = open.file.mapping(offset, len)?;
+        return if prot.write() { Err(EACCES) } else { Ok(content) };
+    };
+    let name = open.place.as_ref().map_or(Name { path: [].into(), file: (0, 0) }, |place| place.name_for_maps());
+    let mapped = Mapped { pages: pages.clone(), writable, name: Arc::new(name) };
+    Ok(if shared { Content::Shared(mapped, offset) } else { Content::File(mapped, offset) })
+}
+
+/// Memory that a process shares with its children.
+fn shared_zeros(len: u64) -> Content {
+    let name = Name { path: b"/dev/zero (deleted)".as_slice().into(), file: (0, 0) };
+    Content::Shared(Mapped { pages: FilePages::zeros(len), writable: true, name: Arc::new(name) }, 0)
 }
 
 system_call! {
@@ -83,19 +105,9 @@ system_call! {
         let content = match (flags & map::TYPE, flags & map::ANONYMOUS != 0) {
             (map::PRIVATE, true) if flags & map::GROWSDOWN != 0 => Content::Stack,
             (map::PRIVATE, true) => Content::Anonymous,
-            (map::SHARED | map::SHARED_VALIDATE, true) => Content::Shared(SharedMemory::new(len).ok_or(ENOMEM)?, 0),
-            (map::PRIVATE, false) => file_content(fd as i32, offset, len, prot)?,
-            // A shared view of a file can only be one that nobody writes through.
-            (map::SHARED | map::SHARED_VALIDATE, false) => {
-                let content = file_content(fd as i32, offset, len, prot)?;
-                if prot.write() {
-                    return Err(EACCES);
-                }
-                match content {
-                    Content::File(bytes, offset) => Content::FileView(bytes, offset),
-                    other => other,
-                }
-            }
+            (map::SHARED | map::SHARED_VALIDATE, true) => shared_zeros(len),
+            (map::PRIVATE, false) => file_content(fd as i32, offset, len, prot, false)?,
+            (map::SHARED | map::SHARED_VALIDATE, false) => file_content(fd as i32, offset, len, prot, true)?,
             _ => return Err(EINVAL),
         };
         let place = if flags & map::FIXED_NOREPLACE != 0 {
@@ -107,21 +119,11 @@ system_call! {
         };
         let space = space()?;
         let at = space.map(place, len, prot, content)?;
-        if flags & map::POPULATE != 0 {
-            populate(space, at, len, prot);
+        if flags & (map::POPULATE | map::LOCKED) != 0 || space.lock_future.load(Ordering::Relaxed) {
+            // What cannot be brought in now comes, or fails, at its first use.
+            let _ = space.populate(at..at + len, interrupted);
         }
         Ok(at)
-    }
-}
-
-/// Bring pages in ahead; what cannot be brought in comes, or fails, at its first use.
-fn populate(space: &AddressSpace, start: u64, len: u64, prot: Prot) {
-    use kcore::vma::Access;
-    let access = if prot.write() { Access::Write } else { Access::Read };
-    let mut at = start;
-    let interrupted = || crate::sched::current().signal_pending.load(Ordering::Relaxed);
-    while at < start + len && prot != Prot::NONE && !interrupted() && space.fault(at, access).is_ok() {
-        at += PAGE_SIZE;
     }
 }
 
@@ -143,7 +145,18 @@ system_call! {
 }
 system_call! {
     /// brk(2)
-    brk(address) { Ok(space()?.set_brk(address)) }
+    brk(address) {
+        let space = space()?;
+        if !space.lock_future.load(Ordering::Relaxed) {
+            return Ok(space.set_brk(address));
+        }
+        let before = space.set_brk(0);
+        let now = space.set_brk(address);
+        if before < now {
+            let _ = space.populate(before & !(PAGE_SIZE - 1)..now, interrupted);
+        }
+        Ok(now)
+    }
 }
 system_call! {
     /// mremap(2)
@@ -184,6 +197,76 @@ system_call! {
     }
 }
 system_call! {
-    /// mlock(2) and the like: memory is never swapped.
-    nothing() { Ok(0) }
+    /// mincore(2)
+    mincore(address, len, vector) {
+        if !address.is_multiple_of(PAGE_SIZE) {
+            return Err(EINVAL);
+        }
+        let end = address.checked_add(len).filter(|&end| end <= USER_END).ok_or(ENOMEM)?;
+        let space = space()?;
+        for (at, to) in (address..end).step_by(PAGE_SIZE as usize).zip(vector..) {
+            user_copy::write(to, &u8::from(space.is_resident(at).ok_or(ENOMEM)?))?;
+        }
+        Ok(0)
+    }
+}
+
+/// mlock(2): bring the pages in, which then stay.
+fn lock_range(address: u64, len: u64) -> Result<u64, Errno> {
+    let start = address & !(PAGE_SIZE - 1);
+    let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE)).ok_or(EINVAL)?;
+    space()?.populate(start..end, interrupted).map(|()| 0)
+}
+
+system_call! {
+    /// mlock(2)
+    mlock(address, len) { lock_range(address, len) }
+}
+system_call! {
+    /// mlock2(2)
+    mlock2(address, len, flags) {
+        const ONFAULT: u64 = 1;
+        match flags {
+            0 => lock_range(address, len),
+            ONFAULT => munlock_range(address, len), // pages come by themselves and stay
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// munlock(2): memory is never swapped, so nothing changes.
+fn munlock_range(address: u64, len: u64) -> Result<u64, Errno> {
+    let start = address & !(PAGE_SIZE - 1);
+    let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE)).ok_or(EINVAL)?;
+    if space()?.covers(start, end - start, Prot::NONE) { Ok(0) } else { Err(ENOMEM) }
+}
+
+system_call! {
+    /// munlock(2)
+    munlock(address, len) { munlock_range(address, len) }
+}
+system_call! {
+    /// mlockall(2)
+    mlockall(flags) {
+        const CURRENT: u64 = 1;
+        const FUTURE: u64 = 2;
+        const ONFAULT: u64 = 4;
+        if flags & !(CURRENT | FUTURE | ONFAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
+            return Err(EINVAL);
+        }
+        let space = space()?;
+        space.lock_future.store(flags & FUTURE != 0 && flags & ONFAULT == 0, Ordering::Relaxed);
+        if flags & CURRENT != 0 && flags & ONFAULT == 0 {
+            // As on Linux: what cannot be brought in is no error.
+            let _ = space.populate(0..USER_END, interrupted);
+        }
+        Ok(0)
+    }
+}
+system_call! {
+    /// munlockall(2)
+    munlockall() {
+        space()?.lock_future.store(false, Ordering::Relaxed);
+        Ok(0)
+    }
 }

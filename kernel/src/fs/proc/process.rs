@@ -6,6 +6,7 @@ use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::fs::mount;
 use crate::process::{Process, signal, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -282,16 +283,15 @@ fn status(pid: u64, out: &mut String) -> Result<(), Errno> {
 fn maps(pid: u64, out: &mut String) -> Result<(), Errno> {
     let v = view(pid)?;
     let Some(space) = v.process.as_ref().and_then(|p| p.address_space.lock().clone()) else { return Ok(()) };
-    let exe = v.process.as_ref().map(|p| p.exe.lock().clone()).unwrap_or_default();
-    let exe = String::from_utf8_lossy(&exe);
-    for r in space.regions() {
+    for (r, name) in space.regions() {
         let right = |on, letter| if on { letter } else { '-' };
         let (read, write, exec) = (right(r.prot.read(), 'r'), right(r.prot.write(), 'w'), right(r.prot.exec(), 'x'));
+        let path = name.as_ref().map_or(Cow::Borrowed(""), |name| String::from_utf8_lossy(&name.path));
+        let (dev, ino) = name.as_ref().map_or((0, 0), |name| name.file);
         let (offset, shared, label) = match r.kind {
             Kind::Anonymous => (0, 'p', ""),
-            // Programs map hardly anything but themselves.
-            Kind::FileBacked { offset, .. } => (offset, 'p', &*exe),
-            Kind::Shared { offset, .. } => (offset, 's', "/dev/zero (deleted)"),
+            Kind::FileBacked { offset, .. } => (offset, 'p', &*path),
+            Kind::Shared { offset, .. } => (offset, 's', &*path),
             Kind::Stack => (0, 'p', "[stack]"),
             Kind::Heap => (0, 'p', "[heap]"),
             Kind::Special { offset } if crate::mm::special::is_lease(offset) => (0, 's', "/sys/kernel/quiesce/lease"),
@@ -299,7 +299,8 @@ fn maps(pid: u64, out: &mut String) -> Result<(), Errno> {
             Kind::Special { .. } => (0, 'p', "[vdso]"),
         };
         let range = alloc::format!("{:08x}-{:08x}", r.start, r.end);
-        let head = alloc::format!("{range} {read}{write}{exec}{shared} {offset:08x} 00:00 0");
+        let (major, minor) = (dev >> 8, dev & 0xff);
+        let head = alloc::format!("{range} {read}{write}{exec}{shared} {offset:08x} {major:02x}:{minor:02x} {ino}");
         let _ = if label.is_empty() { writeln!(out, "{head} ") } else { writeln!(out, "{head:<72} {label}") };
     }
     Ok(())

@@ -12,6 +12,7 @@ mod each_signal;
 mod each_time;
 mod each_transfer;
 mod fault;
+mod file_mapping;
 mod group_signal;
 mod memory;
 mod pointer;
@@ -95,11 +96,12 @@ pub fn main(args: &Args) -> Outcome {
     }
     let quiesce = is_quiesce();
     let wanted: Vec<&String> = args.rest().iter().filter(|w| !w.contains('=')).collect();
-    let groups: [&[(&str, Check)]; 16] = [
+    let groups: &[&[(&str, Check)]] = &[
         process::CHECKS,
         signal::CHECKS,
         group_signal::CHECKS,
         memory::CHECKS,
+        file_mapping::CHECKS,
         thread::CHECKS,
         time::CHECKS,
         vdso::CHECKS,
@@ -117,7 +119,7 @@ pub fn main(args: &Args) -> Outcome {
         return Err(Failure::new(format!("shared memory: {error}")));
     }
     let (mut passed, mut all) = (0, 0);
-    for (name, check) in groups.into_iter().flatten() {
+    for (name, check) in groups.iter().copied().flatten() {
         if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
             continue;
         }
