@@ -1,5 +1,5 @@
 //! Scenario: grace periods. CPUs in tracked user mode and idle ones are never asked; expedited ones interrupt who runs kernel code
-//! and are quick; a reader that does not end is named; polling and barriers end.
+//! and are quick; a reader that does not end is named; polling and barriers end; sleepable readers' periods ask nobody; what is given is freed.
 
 use scenarios::vm::Running;
 use scenarios::{Failed, Outcome, Vm};
@@ -38,11 +38,26 @@ fn cpus_in_tracked_user_mode_get_no_ipi() -> Outcome {
     guest.command("echo expedited 20 > /sys/kernel/quiesce/debug/rcu")?;
     guest.command("echo barrier 20 > /sys/kernel/quiesce/debug/rcu")?;
     guest.command("echo poll 20 > /sys/kernel/quiesce/debug/rcu")?;
+    guest.command("echo cond 3 > /sys/kernel/quiesce/debug/rcu")?;
+    guest.command("echo srcu 20 > /sys/kernel/quiesce/debug/rcu")?;
+    // More than a page of notes.
+    guest.command("echo free 600 > /sys/kernel/quiesce/debug/rcu")?;
+    guest.command("echo reclaim 3 > /sys/kernel/quiesce/debug/rcu")?;
+    guest.command("echo barrier 1 > /sys/kernel/quiesce/debug/rcu")?;
     let after = guest.command("cat /sys/kernel/quiesce/ipi")?;
     assert_eq!(to_isolated(&before), to_isolated(&after), "no IPI to CPUs 1-3");
     assert_eq!(sent_by_rcu(&mut guest)?, 0, "{after}");
-    assert!(rcu(&mut guest, "normal", "grace_periods")? >= periods + 60);
-    assert_eq!(rcu(&mut guest, "expedited", "grace_periods")?, 20);
+    assert!(rcu(&mut guest, "normal", "grace_periods")? >= periods + 63);
+    let counts = guest.command("cat /sys/kernel/quiesce/rcu")?;
+    let count = |line: &str, key: &str| number(&counts.replace(line, "kind=x"), "x", key);
+    assert!(count("srcu=torture", "grace_periods")? >= 20, "{counts}");
+    assert_eq!(count("srcu=torture", "readers")?, 0, "{counts}");
+    assert!(count("srcu=mounts", "grace_periods")? >= 1, "the mounts at boot replaced tables: {counts}");
+    let reclaims = count("deferred_free", "reclaims")?;
+    // What was just given may be freed by the thread before the reclaim looks.
+    assert!(count("deferred_free", "freed")? >= 603 && reclaims <= 3, "{counts}");
+    assert!(count("deferred_free", "batches")? >= 3, "{counts}");
+    assert_eq!(rcu(&mut guest, "expedited", "grace_periods")?, 20 + reclaims);
     let table = guest.command("cat /sys/kernel/quiesce/debug/rcu_fanout")?;
     println!("a grace period's bookkeeping by fan-out, ticks:\n{table}");
     for line in table.lines() {

@@ -1,4 +1,4 @@
-//! Scenario: torture of RCU, of the context word, of live keys and of isolation, with a seed: under the instruction clock, where a run repeats
+//! Scenario: torture of RCU, of readers that sleep, of the context word, of live keys and of isolation, with a seed: under the instruction clock, where a run repeats
 //! exactly, and with a thread for each CPU. `make soak` runs it for hours.
 
 use scenarios::{Failed, Outcome, Vm};
@@ -45,6 +45,16 @@ fn with_threads(kind: &str) -> Outcome {
 #[test]
 fn rcu_by_the_clock() -> Outcome {
     with_clock("rcu", 1)
+}
+
+#[test]
+fn sleepy_readers_by_the_clock() -> Outcome {
+    with_clock("srcu", 5)
+}
+
+#[test]
+fn sleepy_readers_with_threads() -> Outcome {
+    with_threads("srcu")
 }
 
 #[test]

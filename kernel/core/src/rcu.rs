@@ -9,66 +9,23 @@
 //! 3. Before snapshots are taken the driver executes [`snapshot_fence`]: updater store, full fence, snapshot
 //!    load; against it the target's transition, a full fence, later loads.
 //!
-//! Numbering as in Linux kernel/rcu/rcu.h: the low two bits of a sequence say whether one is in progress.
+//! Numbers of grace periods and the cookies made of them are in `rcu/sequence.rs`.
+
+mod sequence;
 
 use crate::atomics::fence_full;
 use crate::context_tracking::{is_watching, quiescent};
 use crate::cpu_set::{CpuSet, MAX_CPUS};
+pub use sequence::{
+    COUNT_BITS, Cookie, GpCounter, GpSeq, cond_synchronize_rcu_waits, get_state_synchronize_rcu,
+    poll_state_synchronize_rcu,
+};
 
 /// The full fence between an updater's stores and the loads of the snapshots.
 #[inline]
 pub fn snapshot_fence() {
     #[cfg(not(mutant = "rcu_snapshot_fence_dropped"))]
     fence_full();
-}
-
-const STATE_BITS: u64 = 0x3;
-
-/// The number of a grace period: bits 2.. count those that ended, bits 0-1 are non-zero while one runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(transparent)]
-pub struct GpSeq(pub u64);
-
-impl GpSeq {
-    /// None yet.
-    pub const fn new() -> Self {
-        GpSeq(0)
-    }
-
-    /// Whether a grace period runs.
-    #[inline]
-    pub const fn in_progress(self) -> bool {
-        self.0 & STATE_BITS != 0
-    }
-
-    /// One starts. Of a running one: the same.
-    #[inline]
-    pub const fn started(self) -> GpSeq {
-        GpSeq(self.0 & !STATE_BITS | 1)
-    }
-
-    /// The running one ends.
-    #[inline]
-    pub const fn ended(self) -> GpSeq {
-        if self.in_progress() { GpSeq((self.0 | STATE_BITS).wrapping_add(1)) } else { self }
-    }
-
-    /// The sequence at whose end a callback queued now may run: one that starts from now on, not the running
-    /// one.
-    #[inline]
-    pub const fn snap(self) -> GpSeq {
-        if cfg!(mutant = "rcu_snap_takes_running") {
-            return GpSeq((self.0 | STATE_BITS).wrapping_add(1));
-        }
-        let running = if self.in_progress() { STATE_BITS + 1 } else { 0 };
-        GpSeq((self.0 & !STATE_BITS).wrapping_add(running + STATE_BITS + 1))
-    }
-
-    /// Whether `wanted`, from [`snap`](Self::snap), has been reached.
-    #[inline]
-    pub const fn done(self, wanted: GpSeq) -> bool {
-        self.0.wrapping_sub(wanted.0) as i64 >= 0
-    }
 }
 
 /// What a grace period knows of a CPU at one time.
@@ -361,16 +318,6 @@ impl Default for CallbackSegments {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_running_grace_period_is_not_enough() {
-        let idle = GpSeq::new();
-        let running = idle.started();
-        assert!(running.in_progress() && running.ended().done(idle.snap()));
-        assert!(!running.ended().done(running.snap()));
-        assert!(running.ended().started().ended().done(running.snap()));
-        assert_eq!((running.started(), idle.ended()), (running, idle));
-    }
 
     #[test]
     fn segments_run_dry_in_order() {

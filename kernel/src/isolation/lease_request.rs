@@ -83,9 +83,9 @@ pub fn give_back() -> Result<(), Errno> {
 
 /// Step 5. False: it has not.
 fn grace_period_passes(ends: impl Fn() -> bool) -> bool {
-    let cookie = rcu::start_poll();
+    let cookie = rcu::start_poll_synchronize_rcu();
     let end = tsc::now().saturating_add(tsc::ns_to_ticks(GRACE_NS));
-    while !rcu::poll(cookie) {
+    while !rcu::poll_state_synchronize_rcu(cookie) {
         if ends() || tsc::now() >= end {
             return false;
         }

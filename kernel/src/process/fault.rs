@@ -7,7 +7,8 @@ use super::{Thread, current_thread, try_current_thread};
 use crate::arch::cpu_head::{self, offset};
 use crate::arch::page_table::USER_END;
 use crate::entry::frame::Frame;
-use crate::mm::address_space::FaultError;
+use crate::mm::address_space::{AddressSpace, FaultError};
+use crate::rcu::deferred_free::reclaim;
 use kcore::vma::{Access, SegvCode};
 
 /// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions").
@@ -28,7 +29,7 @@ fn access(code: u64) -> Access {
 pub fn user_page_fault(frame: &mut Frame, address: u64, code: u64) {
     let thread = current_thread();
     let result = match thread.address_space() {
-        Some(space) if address < USER_END => space.fault(address, access(code)),
+        Some(space) if address < USER_END => bring_in(space, address, code),
         _ => Err(FaultError::Segv(SegvCode::MapErr)),
     };
     let Err(error) = result else { return };
@@ -57,7 +58,15 @@ pub fn kernel_user_access(address: u64, code: u64) -> bool {
         return false;
     }
     let Some(space) = try_current_thread().and_then(Thread::address_space) else { return false };
-    space.fault(address, access(code)).is_ok()
+    bring_in(space, address, code).is_ok()
+}
+
+/// Without memory once more, after what only waits for its readers has been freed.
+fn bring_in(space: &AddressSpace, address: u64, code: u64) -> Result<(), FaultError> {
+    match space.fault(address, access(code)) {
+        Err(FaultError::NoMemory) if reclaim() => space.fault(address, access(code)),
+        result => result,
+    }
 }
 
 /// Any other exception in user mode.

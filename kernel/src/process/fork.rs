@@ -9,6 +9,7 @@ use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, Errno, 
 use crate::fs::{FileTable, WorkDir};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user_copy;
+use crate::rcu::deferred_free::reclaim;
 use crate::sched::task::{self, NewTaskError, Task};
 use crate::sched::{self, switch};
 use crate::spin_lock::SpinLock;
@@ -205,7 +206,8 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
         return Err(EBUSY);
     }
     // Programs that run need what is left.
-    if !crate::mm::frame::above_reserve(2) {
+    let enough = || crate::mm::frame::above_reserve(2);
+    if !(enough() || reclaim() && enough()) {
         return Err(ENOMEM);
     }
     let me = current_thread();

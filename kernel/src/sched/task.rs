@@ -394,15 +394,12 @@ pub fn release(task: &Task) {
     let p = TABLE.0[task.index as usize].swap(core::ptr::null_mut(), Ordering::AcqRel);
     LIVE.fetch_sub(1, Ordering::Relaxed);
     if !p.is_null() {
-        // SAFETY: 1. the head is used once, here; 2. the task lives until the callback drops the table's count.
-        unsafe { crate::rcu::call(&(*p).rcu, drop_count) };
+        // SAFETY: the table's count, which was just taken out.
+        crate::rcu::deferred_free::free_rcu_head(unsafe { Arc::from_raw(p as *const Task) });
     }
 }
 
-/// RCU callback: drop the table's count.
-unsafe fn drop_count(head: *const RcuHead) {
-    let task = (head as usize - core::mem::offset_of!(Task, rcu)) as *const Task;
-    // SAFETY: `release` handed over the table's count.
-    drop(unsafe { Arc::from_raw(task) });
-    crate::mm::stack::trim();
+// SAFETY: it is there, and only `release` gives a task to be freed, once.
+unsafe impl crate::rcu::deferred_free::Headed for Task {
+    const HEAD: usize = core::mem::offset_of!(Task, rcu);
 }

@@ -109,8 +109,9 @@ const EXCEPTIONS: &[Exception] = &[
     exception("time", "sched", "timers wake tasks, and the tick asks what could run"),
     exception("trace", "sched", "the log's readers sleep, and its drain is a kernel thread"),
     exception("trace", "time", "the drain sleeps between rounds"),
-    exception("rcu.rs", "sched", "grace periods are driven by a kernel thread, and waiters sleep"),
-    exception("rcu.rs", "time", "the grace-period thread sleeps between looks"),
+    exception("rcu", "sched", "grace periods are driven by a kernel thread, and waiters sleep"),
+    exception("rcu", "time", "the grace-period thread sleeps between looks"),
+    exception("rcu/deferred_free.rs", "mm", "notes lie in page frames, and tasks that are freed leave stacks behind"),
     exception("syscall", "entry", "the table's length is a constant of the entry code"),
 ];
 

@@ -14,9 +14,11 @@ use crate::fs::generated::Item;
 use crate::mm::{frame, kernel_map, stack, tlb_flush};
 use crate::percpu;
 use crate::rcu;
+use crate::rcu::deferred_free::{free_rcu, reclaim};
 use crate::smp::{deferred_work, stack_sample};
 use crate::spin_lock::{SpinLock, rank};
 use crate::time::timer;
+use alloc::boxed::Box;
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
@@ -38,6 +40,8 @@ pub static ITEMS: &[Item] = &[
     Item::File("torture", super::torture::read),
     Item::Control("torture_read", super::torture::look),
     Item::Control("torture_update", super::torture::update),
+    Item::Control("torture_srcu_read", super::torture::look_and_sleep),
+    Item::Control("torture_srcu_update", super::torture::update_srcu),
     Item::Control("nmi", |_, text| {
         let cpu = number(text)?;
         if !percpu::is_online(cpu) {
@@ -58,7 +62,7 @@ pub static ITEMS: &[Item] = &[
     }),
 ];
 
-/// `normal N`, `expedited N`, `barrier N` or `poll N`: so many, one after the other.
+/// `normal N`, `expedited N`, `barrier N`, `poll N`, `cond N`, `srcu N`, or `free N` and `reclaim N` of memory: so many, one after the other.
 fn force_grace_periods(_: u64, text: &[u8]) -> Result<(), Errno> {
     let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
     let (kind, times) = text.trim().split_once(' ').ok_or(errno::EINVAL)?;
@@ -67,10 +71,17 @@ fn force_grace_periods(_: u64, text: &[u8]) -> Result<(), Errno> {
         "expedited" => rcu::synchronize_expedited,
         "barrier" => rcu::barrier,
         "poll" => || {
-            let cookie = rcu::start_poll();
-            while !rcu::poll(cookie) {
+            let cookie = rcu::start_poll_synchronize_rcu();
+            while !rcu::poll_state_synchronize_rcu(cookie) {
                 timer::sleep_ns(100_000, false);
             }
+        },
+        "cond" => || rcu::cond_synchronize_rcu(rcu::get_state_synchronize_rcu()),
+        "srcu" => || rcu::srcu::TORTURE.synchronize_srcu(),
+        "free" => || free_rcu(Box::new([0u64; 8])),
+        "reclaim" => || {
+            free_rcu(Box::new([0u64; 8]));
+            reclaim();
         },
         _ => return Err(errno::EINVAL),
     };

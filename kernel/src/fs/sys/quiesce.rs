@@ -37,6 +37,7 @@ pub static ITEMS: &[Item] = &[
     }),
     Item::File("rcu", |_, out| {
         [&crate::rcu::NORMAL, &crate::rcu::EXPEDITED].into_iter().for_each(|flavor| grace_periods(flavor, out));
+        other_rcu(out);
         Ok(())
     }),
     Item::Numbered(Numbered {
@@ -68,6 +69,20 @@ fn grace_periods(flavor: &crate::rcu::Flavor, out: &mut String) {
         let _ = write!(out, " below_{below}={count}");
     }
     out.push('\n');
+}
+
+/// Readers that sleep, and what was given to be freed.
+fn other_rcu(out: &mut String) {
+    for domain in crate::rcu::srcu::DOMAINS {
+        let (periods, readers) = domain.counts();
+        let _ = writeln!(out, "srcu={} grace_periods={periods} readers={readers}", domain.name);
+    }
+    let counts = crate::rcu::deferred_free::counts();
+    let _ = writeln!(
+        out,
+        "deferred_free given={} given_bytes={} freed={} waiting={} batches={} reclaims={} waited={}",
+        counts.given, counts.given_bytes, counts.freed, counts.waiting, counts.batches, counts.reclaims, counts.waited
+    );
 }
 
 /// Interrupt counts of a CPU by cause, NMIs apart.

@@ -1,4 +1,4 @@
-//! rcu: how many grace periods there were and how long they took, from /sys/kernel/quiesce/rcu.
+//! rcu: how many grace periods there were and how long they took, sleepable readers, deferred frees; from /sys/kernel/quiesce/rcu.
 
 use crate::duration::human;
 use crate::entry::{Args, Failure, Outcome};
@@ -19,6 +19,23 @@ fn histograms(text: &str) -> Result<String, String> {
     let mut out = String::new();
     for line in text.lines() {
         let fields = Fields::new(line);
+        if let Ok(domain) = fields.need_text("srcu") {
+            let (count, readers) = (fields.need("grace_periods")?, fields.need("readers")?);
+            out.push_str(&format!("srcu {domain}: {count} grace periods, {readers} readers now\n"));
+            continue;
+        }
+        if line.starts_with("deferred_free ") {
+            out.push_str(&format!(
+                "deferred free: {} given ({} KiB), {} freed, {} waiting, {} pages of notes, {} times short of memory\n",
+                fields.need("given")?,
+                fields.need("given_bytes")? >> 10,
+                fields.need("freed")?,
+                fields.need("waiting")?,
+                fields.need("batches")?,
+                fields.need("reclaims")?
+            ));
+            continue;
+        }
         let (kind, count) = (fields.need_text("kind")?, fields.need("grace_periods")?);
         out.push_str(&format!("{kind}: {count} grace periods"));
         if let Some(mean) = fields.need("total_ns")?.checked_div(count) {
@@ -58,5 +75,10 @@ mod tests {
         assert!(got.contains("200 ticks of the driving CPU each") && got.lines().count() == 4, "{got}");
         assert!(got.ends_with("expedited: 0 grace periods\n"), "{got}");
         assert!(histograms("kind=x\n").unwrap_err().contains("grace_periods"));
+        let text = "srcu=mounts grace_periods=7 readers=1\n\
+            deferred_free given=9 given_bytes=10240 freed=8 waiting=1 batches=2 reclaims=3 waited=0\n";
+        let expected = "srcu mounts: 7 grace periods, 1 readers now\n\
+            deferred free: 9 given (10 KiB), 8 freed, 1 waiting, 2 pages of notes, 3 times short of memory\n";
+        assert_eq!(histograms(text).unwrap(), expected);
     }
 }

@@ -1,6 +1,7 @@
 //! torture: the kernel's protocols under random load, found wanting if anything that they promise does not hold.
 //!
-//! `rcu`: readers on every CPU look at objects that updaters replace and poison after a grace period of any kind.
+//! `rcu`: readers on every CPU look at objects that updaters replace and poison after a grace period of any kind, by any way to wait for one.
+//! `srcu`: the same with readers that sleep with an object in hand, and move.
 //! `ctx`: every CPU goes to and fro between user mode, idle and kernel, and reads kernel memory that moves meanwhile.
 //! `keys`: trace points are switched while every CPU runs through them.
 //! `isolate`: CPUs are isolated and come back, at random, under all of the above. NMIs, short timers and forks disturb each.
@@ -14,7 +15,7 @@ use crate::output::write_out;
 use crate::{cpu_list, duration, kernel_file};
 use std::sync::atomic::Ordering;
 
-const USAGE: &str = "usage: torture rcu|ctx|keys|isolate SECONDS SEED";
+const USAGE: &str = "usage: torture rcu|srcu|ctx|keys|isolate SECONDS SEED";
 const DEBUG: &str = "/sys/kernel/quiesce/debug";
 /// Places in the page that the workers share.
 const OPERATIONS: usize = 0;
@@ -36,13 +37,14 @@ struct Worker {
 
 type Round = fn(&mut Worker) -> Result<(), String>;
 
-/// `torture rcu|ctx|keys|isolate SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
+/// `torture rcu|srcu|ctx|keys|isolate SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
 pub fn main(args: &Args) -> Outcome {
     let [kind, seconds, seed] = args.rest() else { return Err(Failure::usage(USAGE)) };
     let ns = duration::parse_seconds(seconds).map_err(Failure::usage)?;
     let seed: u64 = seed.parse().map_err(|_| Failure::usage(USAGE))?;
     let (on_each, once): (Round, &[Round]) = match kind.as_str() {
         "rcu" => (read_objects, &[read_objects, update_objects, update_objects, disturb]),
+        "srcu" => (read_srcu, &[read_srcu, read_srcu, update_srcu, update_srcu, disturb]),
         "ctx" => (come_and_go, &[move_memory, disturb, disturb]),
         "keys" => (run_through, &[flip, disturb]),
         "isolate" => (do_anything, &[isolate, update_objects, move_memory, flip, disturb, come_and_go, spin_on]),
@@ -50,7 +52,7 @@ pub fn main(args: &Args) -> Outcome {
     };
     let online = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
     let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {e}")))?;
-    let before = objects()?;
+    let before = objects(kind)?;
     let end_ns = linux::monotonic_ns() + ns;
     let mut children = Vec::new();
     let workers = online.iter().map(|&cpu| (Some(cpu), on_each)).chain(once.iter().map(|&round| (None, round)));
@@ -74,11 +76,11 @@ pub fn main(args: &Args) -> Outcome {
     if kind == "isolate" {
         online.iter().try_for_each(|cpu| write(ISOLATE, &format!("{cpu} off"))).map_err(Failure::new)?;
     }
-    let after = objects()?;
-    let [reads, updates, used_freed, illegal] = std::array::from_fn(|i| after[i].wrapping_sub(before[i]));
+    let after = objects(kind)?;
+    let [reads, updates, used_freed, lost, illegal] = std::array::from_fn(|i| after[i].wrapping_sub(before[i]));
     let operations = page[OPERATIONS].load(Ordering::Relaxed);
-    let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed + illegal;
-    let has_objects = matches!(kind.as_str(), "rcu" | "isolate");
+    let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed + lost + illegal;
+    let has_objects = matches!(kind.as_str(), "rcu" | "srcu" | "isolate");
     let objects = if has_objects { format!(", {reads} reads, {updates} updates") } else { String::new() };
     write_out(
         format!("torture {kind}: seed {seed}: {operations} operations{objects}, {failures} failures\n").as_bytes(),
@@ -87,14 +89,16 @@ pub fn main(args: &Args) -> Outcome {
     if failures != 0 || idle { Err(Failure::new("torture failed")) } else { Ok(0) }
 }
 
-/// Reads, updates and uses of freed objects so far, and illegal transitions of a context word.
-fn objects() -> Result<[u64; 4], Failure> {
+/// Reads, updates, uses of freed objects and objects never freed so far, and illegal transitions of a context word.
+fn objects(kind: &str) -> Result<[u64; 5], Failure> {
+    let prefix = if kind == "srcu" { "srcu_" } else { "" };
     let text = kernel_file::read(&format!("{DEBUG}/torture"))?;
     let number = |key: &str| {
         let word = text.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
         word.and_then(|w| w.parse().ok()).ok_or_else(|| Failure::new(format!("debug/torture has no {key}: {text:?}")))
     };
-    Ok([number("reads")?, number("updates")?, number("failures")?, number("illegal")?])
+    let of_kind = |key: &str| number(&format!("{prefix}{key}"));
+    Ok([of_kind("reads")?, of_kind("updates")?, of_kind("failures")?, of_kind("lost")?, number("illegal")?])
 }
 
 fn work(mut worker: Worker, round: Round) -> u8 {
@@ -156,6 +160,21 @@ fn read_objects(worker: &mut Worker) -> Result<(), String> {
 fn update_objects(worker: &mut Worker) -> Result<(), String> {
     let seed = worker.below(u64::MAX);
     lever("torture_update", &format!("10 {seed}"))
+}
+
+fn read_srcu(worker: &mut Worker) -> Result<(), String> {
+    let seed = worker.below(u64::MAX);
+    lever("torture_srcu_read", &format!("10 {seed}"))?;
+    if worker.cpu.is_none() {
+        let cpu = worker.below(worker.cpus as u64) as u32;
+        linux::set_affinity(&[cpu]).map_err(|error| format!("affinity to CPU {cpu}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn update_srcu(worker: &mut Worker) -> Result<(), String> {
+    let seed = worker.below(u64::MAX);
+    lever("torture_srcu_update", &format!("10 {seed}"))
 }
 
 fn disturb(worker: &mut Worker) -> Result<(), String> {

@@ -2,9 +2,13 @@
 //! idle is never needed: not asked, not interrupted.
 //!
 //! `call` takes a callback from any context but NMI, on any CPU; all callbacks run in the kernel thread `rcu_gp` on housekeeping
-//! CPUs. Expedited grace periods have a thread of their own, `rcu_exp`, which interrupts CPUs that run kernel code at once. The
+//! CPUs. What is only to be freed goes to `deferred_free`. Readers that sleep are in `srcu`. Expedited grace periods have a thread of their own, `rcu_exp`, which interrupts CPUs that run kernel code at once. The
 //! rules (who has passed, what number a callback waits for, when a grace period is too long) are `kcore::rcu`.
 //! An untracked CPU in user mode is quiescent when its tick hits user mode or when it switches tasks.
+
+mod callbacks;
+pub mod deferred_free;
+pub mod srcu;
 
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
@@ -12,31 +16,44 @@ use crate::percpu;
 use crate::sched::wait_queue::WaitQueue;
 use crate::smp::{call_function, deferred_work, ipi, stack_sample};
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
+pub use callbacks::RcuHead;
+use callbacks::{Callback, Callbacks, HeadStack};
 use core::panic::Location;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use kcore::context_tracking::{Deferred, State};
 use kcore::histogram::Histogram;
 use kcore::ipi_ledger::IpiCause;
-use kcore::rcu::{CallbackSegments, CpuSnapshot, GpSeq, GracePeriod, StallWatch, snapshot_fence};
+pub use kcore::rcu::Cookie;
+use kcore::rcu::{self, CpuSnapshot, GpCounter, GracePeriod, StallWatch};
+use kcore::srcu::SrcuCpu;
 use kcore::trace_event::{Data, Flags};
 
 /// A CPU's part of RCU.
 pub struct CpuRcu {
     /// Quiescent states passed; written by its own CPU only.
     quiescent: AtomicU32,
-    /// Callbacks queued here and not yet collected, newest first.
-    callbacks: AtomicPtr<RcuHead>,
+    /// Callbacks queued here and not yet collected.
+    callbacks: HeadStack,
+    /// What was given here to be freed.
+    free: deferred_free::CpuFree,
+    /// Readers that may sleep.
+    srcu: srcu::CpuCounters,
 }
 
 impl CpuRcu {
     /// Nothing queued.
     pub const fn new() -> Self {
-        Self { quiescent: AtomicU32::new(0), callbacks: AtomicPtr::new(core::ptr::null_mut()) }
+        Self {
+            quiescent: AtomicU32::new(0),
+            callbacks: HeadStack::new(),
+            free: deferred_free::CpuFree::new(),
+            srcu: [const { SrcuCpu::new() }; srcu::NR_DOMAINS],
+        }
     }
 
-    /// Whether callbacks were queued here that nobody has collected.
+    /// Whether callbacks, or memory to be freed, were queued here that nobody has collected.
     pub fn has_callbacks(&self) -> bool {
-        !self.callbacks.load(Ordering::Relaxed).is_null()
+        !self.callbacks.is_empty() || !self.free.is_empty()
     }
 
     /// This CPU is between readers now: task switch, or a tick that hit user mode. Its own CPU only.
@@ -47,28 +64,13 @@ impl CpuRcu {
     }
 }
 
-/// Embedded in what is freed after a grace period.
-pub struct RcuHead {
-    next: AtomicPtr<RcuHead>,
-    callback: AtomicPtr<()>,
-}
-
-impl RcuHead {
-    /// Not queued.
-    pub const fn new() -> Self {
-        Self { next: AtomicPtr::new(core::ptr::null_mut()), callback: AtomicPtr::new(core::ptr::null_mut()) }
-    }
-}
-
-type Callback = unsafe fn(*const RcuHead);
-
 /// Grace periods of one kind, driven by one thread.
 pub struct Flavor {
     /// Name as shown in files.
     pub name: &'static str,
     expedited: bool,
     /// Grace-period number: written by the thread only.
-    seq: AtomicU64,
+    seq: GpCounter,
     /// A grace period is wanted though no callback is queued.
     wanted: AtomicU32,
     work: WaitQueue,
@@ -94,7 +96,7 @@ impl Flavor {
         Self {
             name,
             expedited,
-            seq: AtomicU64::new(0),
+            seq: GpCounter::new(),
             wanted: AtomicU32::new(0),
             work: WaitQueue::new(),
             done: WaitQueue::new(),
@@ -108,34 +110,23 @@ impl Flavor {
         self.stats.lock().clone()
     }
 
-    /// The number of a grace period that starts from now on. A full fence: what the caller unpublished comes before it.
-    fn snap(&self) -> GpSeq {
-        snapshot_fence();
-        GpSeq(self.seq.load(Ordering::SeqCst)).snap()
-    }
-
-    fn is_done(&self, wanted: GpSeq) -> bool {
-        GpSeq(self.seq.load(Ordering::Acquire)).done(wanted)
-    }
-
     fn request(&self) {
         self.wanted.fetch_add(1, Ordering::SeqCst);
         self.work.wake_one();
     }
 
     fn synchronize(&self) {
-        let wanted = self.snap();
+        let wanted = self.seq.snap();
         self.request();
-        let _ = self.done.wait(false, || self.is_done(wanted).then_some(()));
+        let _ = self.done.wait(false, || self.seq.is_done(wanted).then_some(()));
     }
 
     /// One grace period: every online CPU passes a quiescent state, or was in one. The flavour's thread only.
     fn run(&self) {
         let start = tsc::now();
-        self.seq.store(GpSeq(self.seq.load(Ordering::Relaxed)).started().0, Ordering::SeqCst);
+        self.seq.start();
         self.trace(false);
         percpu::this(&PreemptOff::new()).rcu.note_quiescent(); // this thread is no reader
-        snapshot_fence();
         self.period.lock().start(&percpu::online(), snapshot);
         let mut driver_ticks = tsc::now().wrapping_sub(start);
         let mut watch = StallWatch::new(STALL_TIMEOUT_NS.load(Ordering::Relaxed));
@@ -162,8 +153,7 @@ impl Flavor {
             scan.kick.iter().for_each(kick);
             crate::time::timer::sleep_ns(if self.expedited { 100_000 } else { 1_000_000 }, false);
         }
-        snapshot_fence();
-        self.seq.store(GpSeq(self.seq.load(Ordering::Relaxed)).ended().0, Ordering::SeqCst);
+        self.seq.end();
         self.trace(true);
         let ns = tsc::ticks_to_ns(tsc::now().wrapping_sub(start));
         let mut stats = self.stats.lock();
@@ -175,13 +165,13 @@ impl Flavor {
 
     fn trace(&self, end: bool) {
         let data = |sequence| Data::RcuGracePeriod { sequence, end, expedited: self.expedited };
-        crate::trace_point!(RCU, &PreemptOff::new(), Flags::NONE, data(self.seq.load(Ordering::Relaxed)));
+        crate::trace_point!(RCU, &PreemptOff::new(), Flags::NONE, data(self.seq.now().0));
     }
 
     /// Who holds a grace period for too long, what runs there, and from where.
     fn tell_stall(&self, age_ns: u64) {
         let holdouts = self.period.lock().holdouts();
-        let number = self.seq.load(Ordering::Relaxed) >> 2;
+        let number = self.seq.now().0 >> 2;
         crate::warning!(
             "rcu: the {} grace period {number} has waited {} ms for CPUs {holdouts}",
             self.name,
@@ -213,7 +203,7 @@ pub static NORMAL: Flavor = Flavor::new("normal", false);
 /// Grace periods that interrupt at once whoever runs kernel code.
 pub static EXPEDITED: Flavor = Flavor::new("expedited", true);
 /// Rounds of collecting callbacks, waiting and running them, numbered as grace periods are.
-static ROUNDS: AtomicU64 = AtomicU64::new(0);
+static ROUNDS: GpCounter = GpCounter::new();
 static STALL_TIMEOUT_NS: AtomicU64 = AtomicU64::new(21_000_000_000);
 
 /// A reader: what it looks at is not freed before it is dropped. Any context.
@@ -228,18 +218,8 @@ pub fn read() -> PreemptOff {
 /// 1. `head` is not queued and lives until the callback; 2. the callback may run in another task on another CPU.
 pub unsafe fn call(head: *const RcuHead, callback: Callback) {
     let pin = PreemptOff::new();
-    let queue = &percpu::this(&pin).rcu.callbacks;
-    // SAFETY: the caller says that the head lives.
-    let h = unsafe { &*head };
-    h.callback.store(callback as *mut (), Ordering::Relaxed);
-    let mut first = queue.load(Ordering::Relaxed);
-    loop {
-        h.next.store(first, Ordering::Relaxed);
-        match queue.compare_exchange_weak(first, head as *mut _, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => break,
-            Err(now) => first = now,
-        }
-    }
+    // SAFETY: the caller's conditions.
+    unsafe { percpu::this(&pin).rcu.callbacks.push(head, callback) };
     drop(pin);
     NORMAL.work.wake_one();
 }
@@ -254,34 +234,44 @@ pub fn synchronize_expedited() {
     EXPEDITED.synchronize();
 }
 
-/// What stands for the readers of now: `poll` says when they are gone.
-#[derive(Clone, Copy, Debug)]
-pub struct Cookie(GpSeq);
+/// A cookie for the readers of now; no grace period is started. Any context but NMI.
+pub fn get_state_synchronize_rcu() -> Cookie {
+    rcu::get_state_synchronize_rcu(&NORMAL.seq, &EXPEDITED.seq)
+}
 
 /// A cookie for the readers of now; a grace period is on its way. Any context but NMI.
-pub fn start_poll() -> Cookie {
-    let cookie = Cookie(NORMAL.snap());
+pub fn start_poll_synchronize_rcu() -> Cookie {
+    let cookie = get_state_synchronize_rcu();
     NORMAL.request();
     cookie
 }
 
 /// Whether the readers that `cookie` stands for are gone. Never waits.
-pub fn poll(cookie: Cookie) -> bool {
-    NORMAL.is_done(cookie.0)
+pub fn poll_state_synchronize_rcu(cookie: Cookie) -> bool {
+    rcu::poll_state_synchronize_rcu(&NORMAL.seq, &EXPEDITED.seq, cookie)
 }
 
-/// Wait until every callback that was queued before this call has run. Process context, no locks held, not in a callback.
+/// Wait until the readers that `cookie` stands for are gone; not at all if they are. Process context, no locks held.
+pub fn cond_synchronize_rcu(cookie: Cookie) {
+    if rcu::cond_synchronize_rcu_waits(&NORMAL.seq, &EXPEDITED.seq, cookie) {
+        synchronize();
+    }
+}
+
+/// Wait until every callback that was queued before this call has run, and what was given to be freed is freed, but for what a `reclaim` under
+/// way has in hand. Process context, no locks held, not in a callback.
 pub fn barrier() {
-    snapshot_fence();
-    let wanted = GpSeq(ROUNDS.load(Ordering::SeqCst)).snap();
+    let wanted = ROUNDS.snap();
     NORMAL.request();
-    let _ = NORMAL.done.wait(false, || GpSeq(ROUNDS.load(Ordering::Acquire)).done(wanted).then_some(()));
+    let _ = NORMAL.done.wait(false, || ROUNDS.is_done(wanted).then_some(()));
 }
 
 /// Start the grace-period threads on the housekeeping CPUs. Boot CPU, once the scheduler runs.
 pub fn start(stall_timeout_s: u32) {
     STALL_TIMEOUT_NS.store(stall_timeout_s as u64 * 1_000_000_000, Ordering::Relaxed);
-    for (name, entry) in [("rcu_gp", grace_period_thread as fn(usize)), ("rcu_exp", expedited_thread)] {
+    let threads =
+        [("rcu_gp", grace_period_thread as fn(usize)), ("rcu_exp", expedited_thread), ("srcu_gp", srcu::thread)];
+    for (name, entry) in threads {
         crate::sched::task::spawn_kthread(name, entry, 0).unwrap_or_else(|e| panic!("cannot start {name}: {e:?}"));
     }
 }
@@ -298,73 +288,25 @@ fn expedited_thread(_: usize) {
     }
 }
 
-/// All callbacks that were collected, oldest first, and how many of them may run.
-struct Callbacks {
-    first: *mut RcuHead,
-    last: *mut RcuHead,
-    segments: CallbackSegments,
-}
-
-impl Callbacks {
-    /// Take over what is queued now. Each waits for a grace period that starts from now on.
-    fn collect(&mut self) {
-        let wanted = NORMAL.snap();
-        for area in (0..percpu::nr_cpus()).filter_map(percpu::get) {
-            let mut at = area.rcu.callbacks.swap(core::ptr::null_mut(), Ordering::Acquire);
-            let (mut oldest_first, last): (*mut RcuHead, _) = (core::ptr::null_mut(), at);
-            // SAFETY: queued heads live until their callback ran; the swap made the list ours.
-            while let Some(h) = unsafe { at.as_ref() } {
-                let next = h.next.load(Ordering::Relaxed);
-                h.next.store(oldest_first, Ordering::Relaxed);
-                oldest_first = at;
-                at = next;
-                self.segments.enqueue(wanted);
-            }
-            if oldest_first.is_null() {
-                continue;
-            }
-            // SAFETY: as above.
-            match unsafe { self.last.as_ref() } {
-                Some(old) => old.next.store(oldest_first, Ordering::Relaxed),
-                None => self.first = oldest_first,
-            }
-            self.last = last;
-        }
-    }
-
-    /// Run those whose grace period is over.
-    fn run_ready(&mut self) {
-        self.segments.advance(GpSeq(NORMAL.seq.load(Ordering::Relaxed)));
-        while self.segments.take_ready(1) == 1 {
-            let head = self.first;
-            // SAFETY: the list has at least as many heads as the segments count; each lives until its callback.
-            let h = unsafe { &*head };
-            self.first = h.next.load(Ordering::Relaxed);
-            if self.first.is_null() {
-                self.last = core::ptr::null_mut();
-            }
-            // SAFETY: 1. `call` stored a Callback there; its contract is the caller's of `call`; 2. the head is off the list.
-            unsafe { core::mem::transmute::<*mut (), Callback>(h.callback.load(Ordering::Relaxed))(head) };
-        }
-    }
-}
-
 fn anything_queued() -> bool {
-    (0..percpu::nr_cpus()).filter_map(percpu::get).any(|a| !a.rcu.callbacks.load(Ordering::Relaxed).is_null())
+    (0..percpu::nr_cpus()).filter_map(percpu::get).any(|area| area.rcu.has_callbacks())
 }
 
 fn grace_period_thread(_: usize) {
-    let nothing = core::ptr::null_mut();
-    let mut callbacks = Callbacks { first: nothing, last: nothing, segments: CallbackSegments::new() };
+    let mut callbacks = Callbacks::new();
     loop {
         let wanted = || NORMAL.wanted.load(Ordering::SeqCst) != 0 || anything_queued();
         let _ = NORMAL.work.wait(false, || wanted().then_some(()));
         NORMAL.wanted.store(0, Ordering::SeqCst);
-        ROUNDS.store(GpSeq(ROUNDS.load(Ordering::Relaxed)).started().0, Ordering::SeqCst);
-        callbacks.collect();
+        ROUNDS.start();
+        // What was queued before is seen to be unpublished by readers from here on.
+        let snap = NORMAL.seq.snap();
+        (0..percpu::nr_cpus()).filter_map(percpu::get).for_each(|area| callbacks.collect(&area.rcu.callbacks, snap));
+        deferred_free::collect();
         NORMAL.run();
-        callbacks.run_ready();
-        ROUNDS.store(GpSeq(ROUNDS.load(Ordering::Relaxed)).ended().0, Ordering::SeqCst);
+        callbacks.run_ready(NORMAL.seq.now());
+        deferred_free::free_ready();
+        ROUNDS.end();
         NORMAL.done.wake_all();
     }
 }
