@@ -45,6 +45,17 @@ pub fn session() -> i32 {
     process::try_current_thread().map_or(0, |t| t.process.sid.load(Ordering::Relaxed) as i32)
 }
 
+/// Signals that wait for the running thread or its process.
+pub fn waiting_signals() -> u64 {
+    process::try_current_thread().map_or(0, |t| t.pending.set() | t.process.pending.set())
+}
+
+/// Take one of them that is in `set`: the thread's own first.
+pub fn take_signal(set: u64) -> Option<Info> {
+    let thread = process::try_current_thread()?;
+    thread.pending.take(set).or_else(|| thread.process.pending.take(set))
+}
+
 /// SIGPIPE to the running thread.
 pub fn raise_sigpipe() {
     if let Some(thread) = process::try_current_thread()

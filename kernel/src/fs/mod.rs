@@ -4,6 +4,7 @@
 
 pub mod current;
 pub mod device;
+pub mod epoll;
 pub mod event_counter;
 pub mod generated;
 mod gzip;
@@ -15,8 +16,10 @@ pub mod open_file;
 pub mod pipe;
 pub mod place;
 pub mod proc;
+pub mod signal_file;
 pub mod sys;
 pub mod table;
+pub mod timer_file;
 pub mod tree;
 pub mod user_buffer;
 pub mod waiting;

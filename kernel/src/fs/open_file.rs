@@ -2,13 +2,17 @@
 //!
 //! Process context. Nothing here sleeps with a lock held; closing is dropping the last reference.
 
+use super::epoll::Epoll;
 use super::inode::{Inode, Stat, mode};
 use super::place::Place;
+use super::signal_file::SignalFile;
+use super::timer_file::TimerFile;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::address_space::Content;
 use crate::sched::wait_queue::WaitQueue;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Flags of open(2), Linux's x86 numbers (asm-generic/fcntl.h).
@@ -93,6 +97,20 @@ pub trait File: Send + Sync {
     /// The queues that are woken when `poll` may have changed.
     fn wait_queues(&self) -> [Option<&WaitQueue>; 2] {
         [None, None]
+    }
+    /// Adds the files by whose queues `poll` may change besides its own: those that an epoll watches.
+    fn watched_files(&self, _files: &mut Vec<Arc<dyn File>>) {}
+    /// The epoll that it is.
+    fn as_epoll(&self) -> Option<&Epoll> {
+        None
+    }
+    /// The timer that it is.
+    fn as_timer(self: Arc<Self>) -> Option<Arc<TimerFile>> {
+        None
+    }
+    /// The signalfd that it is.
+    fn as_signals(&self) -> Option<&SignalFile> {
+        None
     }
     /// What fstat shows, of a file that is not in a directory.
     fn stat(&self) -> Stat {

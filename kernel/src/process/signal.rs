@@ -10,10 +10,11 @@ use crate::entry::exit_work;
 use crate::entry::frame::Frame;
 use crate::errno::{EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
 use crate::percpu;
+use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Numbers (asm/signal.h).
 #[allow(missing_docs, dead_code, reason = "the names say it; the lists are Linux's")]
@@ -179,6 +180,20 @@ impl Info {
     }
 }
 
+/// How many signalfds are open, and where those wait who read them.
+static FILES: AtomicU32 = AtomicU32::new(0);
+static FILE_QUEUE: WaitQueue = WaitQueue::new();
+
+/// One signalfd more (`opened`), or less.
+pub fn files_changed(opened: bool) {
+    FILES.fetch_add(if opened { 1 } else { u32::MAX }, Ordering::SeqCst);
+}
+
+/// Woken by each signal that is sent to anybody while a signalfd is open.
+pub fn file_queue() -> &'static WaitQueue {
+    &FILE_QUEUE
+}
+
 /// Signals that wait, of a thread or of a process.
 pub struct PendingSignals {
     set: AtomicU64,
@@ -208,6 +223,10 @@ impl PendingSignals {
         }
         queue.push_back(info);
         self.set.fetch_or(bit(info.signal), Ordering::SeqCst);
+        drop(queue);
+        if FILES.load(Ordering::Relaxed) != 0 {
+            FILE_QUEUE.wake_all();
+        }
     }
 
     /// Take out the first of the lowest signal that is in `wanted`; faults first.

@@ -7,6 +7,7 @@ pub mod idle;
 pub mod placement;
 pub mod switch;
 pub mod task;
+pub mod unbound_timer;
 pub mod wait_queue;
 
 use crate::arch::cpu_head::{self, offset};

@@ -55,6 +55,8 @@ pub struct WaitQueue {
     waiters: SpinLock<Waiters, { rank::WAIT_QUEUE }>,
     /// How many there are; changed under the lock, read without it.
     len: AtomicU32,
+    /// How often somebody woke it.
+    wakes: AtomicU32,
 }
 
 /// The wait ended early because a signal came: EINTR or a restart.
@@ -71,7 +73,7 @@ impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
         let waiters = Waiters { first: 0, more: VecDeque::new() };
-        Self { waiters: SpinLock::new(waiters), len: AtomicU32::new(0) }
+        Self { waiters: SpinLock::new(waiters), len: AtomicU32::new(0), wakes: AtomicU32::new(0) }
     }
 
     /// Be woken by this queue from now on; joining twice is joining once. For waiting on several queues. The task has
@@ -143,8 +145,8 @@ impl WaitQueue {
     }
 
     fn wake(&self, most: usize, site: &'static Location<'static>) -> usize {
-        // The caller's stores before the look; against `join` and the waiter's look that follows it.
-        core::sync::atomic::fence(Ordering::SeqCst);
+        // The caller's stores before the look; against `join` and the waiter's look that follows it. Locked, and so a full fence on this machine.
+        self.wakes.fetch_add(1, Ordering::SeqCst);
         let mut woken = 0;
         // Each that waits now, once: who finds that it has to wait on comes back, and may run between two rounds of this loop.
         for _ in 0..self.len.load(Ordering::Relaxed) {
@@ -159,6 +161,11 @@ impl WaitQueue {
             woken += (super::task::with(index, |t| super::wake_at(t, false, site)) == Some(true)) as usize;
         }
         woken
+    }
+
+    /// How often somebody woke it, whether anybody waited or not.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::SeqCst).into()
     }
 
     /// Whether nobody waits.

@@ -3,7 +3,9 @@
 //! Source of numbers and meanings: Linux's man pages, section 2; arch/x86/entry/syscalls/syscall_64.tbl.
 
 use super::table::Handler;
-use super::{file_descriptor as descriptor, file_path as path, file_poll as poll, file_stat as stat};
+use super::{
+    file_descriptor as descriptor, file_epoll as epoll, file_path as path, file_poll as poll, file_stat as stat,
+};
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::open_file::OpenFile;
@@ -114,8 +116,11 @@ pub const FILE_CALLS: super::table::Calls = &[
     (138, handler!(stat::fstatfs, 2)),
     (165, handler!(path::mount, 5)),
     (166, handler!(path::umount2, 2)),
+    (213, handler!(epoll::epoll_create, 1)),
     (217, handler!(stat::getdents64, 3)),
     (221, handler!(known_descriptor, 1)),
+    (232, handler!(epoll::epoll_wait, 4)),
+    (233, handler!(epoll::epoll_ctl, 4)),
     (235, handler!(stat::utimes, 2)),
     (257, handler!(path::openat, 4)),
     (258, handler!(path::mkdirat, 3)),
@@ -132,9 +137,16 @@ pub const FILE_CALLS: super::table::Calls = &[
     (270, handler!(poll::pselect6, 6)),
     (271, handler!(poll::ppoll, 5)),
     (280, handler!(stat::utimensat, 4)),
+    (281, handler!(epoll::epoll_pwait, 6)),
+    (282, handler!(epoll::signalfd, 3)),
+    (283, handler!(epoll::timerfd_create, 2)),
     (284, handler!(descriptor::eventfd, 1)),
     (285, handler!(fallocate, 4)),
+    (286, handler!(epoll::timerfd_settime, 4)),
+    (287, handler!(epoll::timerfd_gettime, 2)),
+    (289, handler!(epoll::signalfd4, 4)),
     (290, handler!(descriptor::eventfd2, 2)),
+    (291, handler!(epoll::epoll_create1, 1)),
     (292, handler!(descriptor::dup3, 3)),
     (293, handler!(descriptor::pipe2, 2)),
     (295, handler!(preadv, 4)),
@@ -145,6 +157,7 @@ pub const FILE_CALLS: super::table::Calls = &[
     (332, handler!(stat::statx, 5)),
     (436, handler!(descriptor::close_range, 3)),
     (439, handler!(stat::faccessat2, 4)),
+    (441, handler!(epoll::epoll_pwait2, 6)),
 ];
 
 /// The open file of a descriptor argument.

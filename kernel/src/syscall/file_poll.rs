@@ -5,7 +5,7 @@
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::current;
-use crate::fs::open_file::{OpenFile, flag, poll as bits};
+use crate::fs::open_file::{File, OpenFile, flag, poll as bits};
 use crate::fs::table::MAX_FILES;
 use crate::fs::waiting;
 use crate::mm::user_copy;
@@ -34,8 +34,9 @@ impl Asked {
 
 /// Wait until one of `asked` has something or the time is over; how many have.
 fn wait(asked: &mut [Asked], deadline_tsc: Option<u64>) -> Result<usize, Errno> {
-    let opens: Vec<Arc<OpenFile>> = asked.iter().filter_map(|a| a.open.clone()).collect();
-    let queues: Vec<&WaitQueue> = opens.iter().flat_map(|o| o.file.wait_queues()).flatten().collect();
+    let mut files: Vec<Arc<dyn File>> = asked.iter().filter_map(|a| Some(a.open.as_ref()?.file.clone())).collect();
+    asked.iter().filter_map(|a| a.open.as_ref()).for_each(|open| open.file.watched_files(&mut files));
+    let queues: Vec<&WaitQueue> = files.iter().flat_map(|file| file.wait_queues()).flatten().collect();
     let look = || {
         let mut n = 0;
         for a in asked.iter_mut() {
@@ -46,7 +47,8 @@ fn wait(asked: &mut [Asked], deadline_tsc: Option<u64>) -> Result<usize, Errno> 
     Ok(waiting::wait_any(&queues, deadline_tsc, look)?.unwrap_or(0))
 }
 
-fn deadline(ns: u64) -> u64 {
+/// The TSC in `ns`.
+pub(super) fn deadline(ns: u64) -> u64 {
     tsc::now().saturating_add(tsc::ns_to_ticks(ns))
 }
 
@@ -100,7 +102,7 @@ pub(super) fn ppoll(at: u64, count: u64, timeout: u64, mask: u64, mask_len: u64)
 }
 
 /// Run `wait` with the signal mask at user address `mask`.
-fn with_mask(mask: u64, len: u64, wait: impl FnOnce() -> Result<usize, Errno>) -> Result<usize, Errno> {
+pub(super) fn with_mask(mask: u64, len: u64, wait: impl FnOnce() -> Result<usize, Errno>) -> Result<usize, Errno> {
     if mask == 0 {
         return wait();
     }

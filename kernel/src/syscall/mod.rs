@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod file;
 mod file_descriptor;
+mod file_epoll;
 mod file_path;
 mod file_poll;
 mod file_stat;

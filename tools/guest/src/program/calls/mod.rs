@@ -22,6 +22,7 @@ mod signal;
 mod thread;
 mod time;
 mod vdso;
+mod watch;
 
 use crate::entry::{Args, Failure, Outcome};
 use crate::linux::{self, Ended, Fork, MachineEnd};
@@ -107,6 +108,7 @@ pub fn main(args: &Args) -> Outcome {
         vdso::CHECKS,
         pointer::CHECKS,
         fault::CHECKS,
+        watch::CHECKS,
         program_file::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,

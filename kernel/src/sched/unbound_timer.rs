@@ -1,0 +1,125 @@
+//! Timers that are bound to no CPU: what is due runs in a kernel thread on a housekeeping CPU, so that an isolated CPU runs none of them.
+//!
+//! Process context for arming. The thread is made by the first timer that is armed. It calls `Expire::expire` with no lock held; a timer that
+//! is dropped or armed again meanwhile is not found, or runs early, which it has to bear.
+
+use super::task;
+use super::wait_queue::WaitQueue;
+use crate::arch::tsc;
+use crate::errno::{EAGAIN, Errno};
+use crate::spin_lock::{SpinLock, rank};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What has a timer.
+pub trait Expire: Send + Sync {
+    /// The time has come, or has passed; the next deadline (TSC), if there is one.
+    fn expire(&self) -> Option<u64>;
+    /// Its number, from `new_id`.
+    fn timer_id(&self) -> u64;
+}
+
+struct Timers {
+    /// By deadline (TSC) and number.
+    due: BTreeMap<(u64, u64), Weak<dyn Expire>>,
+    /// The deadline by number, of those that are armed.
+    armed: BTreeMap<u64, u64>,
+}
+
+static TIMERS: SpinLock<Timers, { rank::PROCESS_PART }> =
+    SpinLock::new(Timers { due: BTreeMap::new(), armed: BTreeMap::new() });
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Where the thread waits, and whether the first deadline has changed.
+static THREAD: WaitQueue = WaitQueue::new();
+static CHANGED: AtomicBool = AtomicBool::new(false);
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// A number for a new timer.
+pub fn new_id() -> u64 {
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Timers {
+    fn arm(&mut self, timer: &Arc<dyn Expire>, deadline_tsc: u64) {
+        let id = timer.timer_id();
+        self.disarm(id);
+        self.armed.insert(id, deadline_tsc);
+        self.due.insert((deadline_tsc, id), Arc::downgrade(timer));
+    }
+
+    fn disarm(&mut self, id: u64) {
+        if let Some(deadline_tsc) = self.armed.remove(&id) {
+            self.due.remove(&(deadline_tsc, id));
+        }
+    }
+}
+
+/// Let `timer` expire at `deadline_tsc`, not before; its earlier deadline is forgotten. EAGAIN if the first timer finds no memory for the thread.
+pub fn arm(timer: &Arc<dyn Expire>, deadline_tsc: u64) -> Result<(), Errno> {
+    if !STARTED.swap(true, Ordering::SeqCst) {
+        let thread = task::spawn_kthread("timers", run, 0);
+        thread.map_err(|_| {
+            STARTED.store(false, Ordering::SeqCst);
+            EAGAIN
+        })?;
+    }
+    TIMERS.lock().arm(timer, deadline_tsc);
+    CHANGED.store(true, Ordering::SeqCst);
+    THREAD.wake_all();
+    Ok(())
+}
+
+/// Timer `id` does not expire any more, unless it is just doing so.
+pub fn disarm(id: u64) {
+    TIMERS.lock().disarm(id);
+}
+
+/// Take out one timer that is due, or tell when the first one is.
+fn first_due() -> Result<Weak<dyn Expire>, Option<u64>> {
+    let mut timers = TIMERS.lock();
+    let first = timers.due.first_entry().ok_or(None)?;
+    let (deadline_tsc, id) = *first.key();
+    if deadline_tsc > tsc::now() {
+        return Err(Some(deadline_tsc));
+    }
+    let timer = first.remove();
+    timers.armed.remove(&id);
+    Ok(timer)
+}
+
+/// The thread.
+fn run(_: usize) {
+    loop {
+        match first_due() {
+            Ok(timer) => {
+                if let Some(timer) = timer.upgrade()
+                    && let Some(next_tsc) = timer.expire()
+                {
+                    let mut timers = TIMERS.lock();
+                    // Who armed it again meanwhile knows better.
+                    if !timers.armed.contains_key(&timer.timer_id()) {
+                        timers.arm(&timer, next_tsc);
+                    }
+                }
+            }
+            Err(next_tsc) => wait_for_change(next_tsc),
+        }
+    }
+}
+
+/// Sleep until the first deadline may have changed, or until `next_tsc`.
+fn wait_for_change(next_tsc: Option<u64>) {
+    let me = super::current();
+    me.state.prepare_sleep(false);
+    THREAD.join(me);
+    if CHANGED.swap(false, Ordering::SeqCst) {
+        me.state.cancel_sleep();
+    } else {
+        match next_tsc {
+            Some(deadline_tsc) => crate::time::timer::sleep_until(me, deadline_tsc),
+            None => super::schedule(),
+        }
+    }
+    THREAD.leave(me);
+}
