@@ -5,7 +5,7 @@ use scenarios::{Failed, Outcome, Vm};
 
 /// Virtual seconds under the instruction clock.
 fn seconds() -> String {
-    let long = if std::env::var_os("QUIESCE_LONG").is_some() { "60" } else { "2" };
+    let long = if std::env::var_os("QUIESCE_LONG").is_some() { "60" } else { "5" };
     std::env::var("TORTURE_SECONDS").unwrap_or_else(|_| long.into())
 }
 

@@ -81,11 +81,12 @@ pub fn give_back() -> Result<(), Errno> {
     if lease::end(EndCause::Asked, &IrqOff::new()) { Ok(()) } else { Err(EPERM) }
 }
 
-/// Step 5. False: it has not.
+/// Step 5. An expedited grace period may be the one that passes: what was queued here since step 2 has to be collected too. False: it has not.
 fn grace_period_passes(ends: impl Fn() -> bool) -> bool {
     let cookie = rcu::start_poll_synchronize_rcu();
     let end = tsc::now().saturating_add(tsc::ns_to_ticks(GRACE_NS));
-    while !rcu::poll_state_synchronize_rcu(cookie) {
+    let queued = || percpu::this(&IrqOff::new()).rcu.has_callbacks();
+    while !rcu::poll_state_synchronize_rcu(cookie) || queued() {
         if ends() || tsc::now() >= end {
             return false;
         }
