@@ -55,7 +55,7 @@ impl ByteRing {
     }
 
     /// Add as many of `bytes` as fit (fewer without memory): how many.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         let wanted = self.len + bytes.len().min(self.room());
         if wanted > self.bytes.len() {

@@ -127,7 +127,8 @@ impl PairingHeap {
     pub fn pop<S: HeapStore + ?Sized>(&mut self, store: &S) -> Option<(u32, u64)> {
         let (id, key) = self.peek(store)?;
         let node = store.heap_node(id);
-        self.root = meld_children(store, node.child.load(Relaxed));
+        let child = node.child.load(Relaxed);
+        self.root = if child == NIL { NIL } else { meld_children(store, child) };
         self.forget(node);
         Some((id, key))
     }
@@ -162,8 +163,7 @@ impl PairingHeap {
 
     #[inline]
     fn forget(&mut self, node: &HeapNode) {
-        node.child.store(NIL, Relaxed);
-        node.next.store(NIL, Relaxed);
+        // `insert` sets the other links.
         node.prev.store(OUT, Relaxed);
         self.len -= 1;
     }

@@ -73,23 +73,26 @@ pub enum Class {
     Idle,
 }
 
+/// Ranks of the classes; those of FIFO priorities are above.
+const IDLE_RANK: u32 = 0;
+const FAIR_RANK: u32 = 1;
+
 impl Class {
-    /// 0 = idle, 1 = fair, 2.. = FIFO by priority.
     #[inline]
     const fn rank(self) -> u32 {
         match self {
-            Class::Idle => 0,
-            Class::Fair => 1,
-            Class::Fifo(prio) => 1 + clamp_prio(prio) as u32,
+            Class::Idle => IDLE_RANK,
+            Class::Fair => FAIR_RANK,
+            Class::Fifo(prio) => FAIR_RANK + clamp_prio(prio) as u32,
         }
     }
 
     #[inline]
     const fn of_rank(rank: u32) -> Class {
         match rank {
-            0 => Class::Idle,
-            1 => Class::Fair,
-            r => Class::Fifo((r - 1) as u8),
+            IDLE_RANK => Class::Idle,
+            FAIR_RANK => Class::Fair,
+            r => Class::Fifo((r - FAIR_RANK) as u8),
         }
     }
 }
@@ -135,6 +138,11 @@ impl RunNode {
     #[inline]
     pub fn class(&self) -> Class {
         Class::of_rank(self.rank.load(Relaxed))
+    }
+
+    #[inline]
+    fn rank(&self) -> u32 {
+        self.rank.load(Relaxed)
     }
 
     /// Changes its class. Only while it is in no queue.
@@ -278,30 +286,28 @@ impl RunQueue {
 
     /// Adds task `id`, which is in no queue and not current (else nothing happens). `charge` the current task
     /// before, so that the comparison is fair.
-    #[inline]
+    #[inline(always)]
     pub fn enqueue<S: RunStore + ?Sized>(&mut self, store: &S, id: u32, why: Why) -> Enqueued {
         let node = store.run_node(id);
         if node.is_queued() || id == self.current {
             return Enqueued { preempts: false };
         }
-        let class = node.class();
-        if class == Class::Fair {
-            self.advance_min_vruntime(store);
+        let rank = node.rank();
+        let current = self.current().map(|id| store.run_node(id));
+        let (current_rank, current_ns) = current.map_or((IDLE_RANK, 0), |c| (c.rank(), c.vruntime_ns()));
+        if rank == FAIR_RANK {
+            self.advance_min_vruntime(store, (current_rank == FAIR_RANK).then_some(current_ns));
             let vruntime_ns = match why {
                 Why::Wakeup => node.vruntime_ns().max(self.min_vruntime_ns.saturating_sub(SLEEPER_BONUS_NS)),
                 Why::New => self.min_vruntime_ns,
             };
             node.set_vruntime_ns(vruntime_ns);
+            self.fair.insert(&FairStore(store), id, vruntime_ns);
+            node.queued.store(1, Relaxed);
+        } else {
+            self.insert(store, id, node, false);
         }
-        self.insert(store, id, node, false);
-        let preempts = match self.current() {
-            None => class != Class::Idle,
-            Some(current) => {
-                let current = store.run_node(current);
-                should_preempt((current.class(), current.vruntime_ns()), (class, node.vruntime_ns()))
-            }
-        };
-        Enqueued { preempts }
+        Enqueued { preempts: outranks((current_rank, current_ns), (rank, node.vruntime_ns())) }
     }
 
     /// Takes a waiting task out. False if it was not waiting.
@@ -399,19 +405,28 @@ impl RunQueue {
         tick_needed(current_class, self)
     }
 
+    /// [`RunQueue::tick_needed`] for the class of the task that runs.
+    #[inline]
+    pub fn needs_tick<S: RunStore + ?Sized>(&self, store: &S) -> bool {
+        // Asked at every switch: usually no fair task waits.
+        !self.fair.is_empty() && self.tick_needed(self.current_class(store))
+    }
+
+    /// The class of the task that runs.
+    #[inline]
+    pub fn current_class<S: RunStore + ?Sized>(&self, store: &S) -> Class {
+        self.current().map_or(Class::Idle, |id| store.run_node(id).class())
+    }
+
     #[inline]
     fn top_prio(&self) -> u8 {
         (127 - self.fifo_bits.leading_zeros()) as u8
     }
 
-    /// min_vruntime follows the smallest virtual runtime among the current and the waiting tasks, never back.
+    /// min_vruntime follows the smallest virtual runtime among the waiting tasks and the current one, if that is fair; never back.
     #[inline]
-    fn advance_min_vruntime<S: RunStore + ?Sized>(&mut self, store: &S) {
+    fn advance_min_vruntime<S: RunStore + ?Sized>(&mut self, store: &S, current: Option<u64>) {
         let first = self.fair.peek(&FairStore(store)).map(|(_, vruntime_ns)| vruntime_ns);
-        let current = match self.current() {
-            Some(id) if store.run_node(id).class() == Class::Fair => Some(store.run_node(id).vruntime_ns()),
-            _ => None,
-        };
         let floor = match (first, current) {
             (Some(a), Some(b)) => a.min(b),
             (Some(a), None) | (None, Some(a)) => a,
@@ -482,10 +497,16 @@ impl Default for RunQueue {
 /// and the current one ahead by more than [`WAKEUP_GRANULARITY_NS`]. Pairs of class and virtual runtime in ns.
 #[inline]
 pub fn should_preempt(current: (Class, u64), candidate: (Class, u64)) -> bool {
-    if current.0 == Class::Fair && candidate.0 == Class::Fair {
+    outranks((current.0.rank(), current.1), (candidate.0.rank(), candidate.1))
+}
+
+/// [`should_preempt`] by rank.
+#[inline]
+fn outranks(current: (u32, u64), candidate: (u32, u64)) -> bool {
+    if current.0 == FAIR_RANK && candidate.0 == FAIR_RANK {
         return current.1 > candidate.1.saturating_add(WAKEUP_GRANULARITY_NS);
     }
-    candidate.0.rank() > current.0.rank()
+    candidate.0 > current.0
 }
 
 /// See [`RunQueue::tick_needed`].

@@ -135,6 +135,14 @@ pub fn decide(global: u32, cpu: u32, task: u32, process: u32) -> Decision {
     }
 }
 
+/// Whether a CPU whose queue has no need of its tick any more lets it go on until it fires, and looks then. One whose tick was stopped
+/// less than a period ago runs tasks that wake each other: a start and a stop at each switch would disturb them more than the one tick
+/// that may come too many. Times in TSC ticks.
+#[inline]
+pub const fn lingers(now_tsc: u64, stopped_tsc: u64, period_ticks: u64) -> bool {
+    now_tsc.saturating_sub(stopped_tsc) < period_ticks
+}
+
 /// All reasons to keep the tick: by scope, then by dependency.
 #[inline]
 pub fn held(global: u32, cpu: u32, task: u32, process: u32) -> impl Iterator<Item = (TickDep, Scope)> {
@@ -336,6 +344,15 @@ mod tests {
         let sched = Decision::Keep { dep: TickDep::Sched, scope: Scope::Cpu };
         assert_eq!(decide(0, TickDep::Sched.bit(), TickDep::PosixTimer.bit(), 0), sched);
         assert!(matches!(decide(0, 0, 0, 1 << 31), Decision::Keep { .. }), "an unknown bit keeps the tick");
+    }
+
+    #[test]
+    fn the_first_departure_stops_the_tick_at_once_and_quick_ones_do_not() {
+        const PERIOD: u64 = 4_000_000;
+        assert!(!lingers(PERIOD, 0, PERIOD), "never stopped before, or long ago");
+        assert!(lingers(10 * PERIOD + 1000, 10 * PERIOD, PERIOD), "stopped and started again at once");
+        assert!(!lingers(11 * PERIOD, 10 * PERIOD, PERIOD));
+        assert!(lingers(10, 20, PERIOD), "another CPU's clock may be ahead");
     }
 
     #[test]

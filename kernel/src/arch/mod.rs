@@ -12,5 +12,6 @@ pub mod irq_flag;
 pub mod page_table;
 pub mod pit;
 pub mod power;
+pub mod segment_base;
 pub mod serial;
 pub mod tsc;

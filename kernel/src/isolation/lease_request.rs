@@ -54,7 +54,7 @@ pub fn request(terms: Terms, ends: impl Fn() -> bool) -> Result<(), Errno> {
         rcu::barrier();
         send_away(cpu, me);
         sched::schedule();
-        tick::recheck(&IrqOff::new());
+        sched::follow_queue(&IrqOff::new());
         lease::begin_silence(cpu);
         against = (!grace_period_passes(ends)).then_some(Blocker::GracePeriod);
     }

@@ -97,71 +97,101 @@ unsafe extern "C" fn raw_read_word(from: u64) -> u64 {
     )
 }
 
-/// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted.
+/// The fault of an instruction that accesses user memory, in assembly: on to label 91.
+macro_rules! may_fault {
+    ($instruction:literal) => {
+        concat!("77: ", $instruction, "\n.pushsection __ex_table, \"a\"\n.quad 77b, 91f\n.popsection\n")
+    };
+}
+
+/// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted. `$before` and `$after` are done in the
+/// same opening of SMAP.
 macro_rules! raw_fpu {
-    ($(#[$m:meta])* $name:ident, $instruction:literal) => {
+    ($(#[$m:meta])* $name:ident($($argument:ident),*), $before:expr, $instruction:literal, $after:expr $(, $k:ident = const $v:expr)*) => {
         $(#[$m])*
         ///
         /// # Safety
-        /// The area at `at` lies below USER_END.
+        /// The area at `at` lies below USER_END, with what is behind it.
         #[unsafe(naked)]
         #[unsafe(link_section = ".text.user_copy")]
-        unsafe extern "C" fn $name(at: u64) -> u64 {
+        unsafe extern "C" fn $name(at: u64 $(, $argument: u64)*) -> u64 {
             naked_asm!(
-                "mov eax, -1",
-                "mov edx, -1",
-                "xor ecx, ecx",
                 "87: .byte 0x0f, 0x1f, 0x00",
                 ".pushsection __stac_sites, \"a\"",
                 ".quad 87b",
                 ".popsection",
-                concat!("88: ", $instruction, " [rdi]"),
+                $before,
+                "mov eax, -1",
+                "mov edx, -1",
+                may_fault!($instruction),
+                $after,
+                "xor eax, eax",
                 "89: .byte 0x0f, 0x1f, 0x00",
                 ".pushsection __clac_sites, \"a\"",
                 ".quad 89b",
                 ".popsection",
-                "mov eax, ecx",
                 "ret",
-                "91: mov ecx, 1",
+                "91: mov eax, 1",
                 "jmp 89b",
-                ".pushsection __ex_table, \"a\"",
-                ".quad 88b, 91b",
-                ".popsection",
+                $($k = const $v,)*
             )
         }
     };
 }
 
 raw_fpu! {
-    /// Store the CPU's FPU state (XSAVE).
-    raw_xsave, "xsave64"
+    /// Store the CPU's FPU state (XSAVE), with what the area says about itself: the three words at `description`, and `mark` behind its `size` bytes. XSAVE
+    /// does not write the header as a whole, and what it does not write must be zero.
+    raw_xsave(description, size, mark),
+    concat!(
+        "mov r8, rdx\n",
+        "mov r9, rcx\n",
+        "xor eax, eax\n",
+        may_fault!("mov [rdi + {header}], rax"),
+        may_fault!("mov [rdi + {header} + 8], rax"),
+        may_fault!("mov [rdi + {header} + 16], rax"),
+        may_fault!("mov [rdi + {header} + 24], rax"),
+        may_fault!("mov [rdi + {header} + 32], rax"),
+        may_fault!("mov [rdi + {header} + 40], rax"),
+        may_fault!("mov [rdi + {header} + 48], rax"),
+        may_fault!("mov [rdi + {header} + 56], rax"),
+        may_fault!("mov [rdi + {description} + 24], rax"),
+        may_fault!("mov [rdi + {description} + 32], rax"),
+        may_fault!("mov [rdi + {description} + 40], rax"),
+        "mov rax, [rsi]\n",
+        may_fault!("mov [rdi + {description}], rax"),
+        "mov rax, [rsi + 8]\n",
+        may_fault!("mov [rdi + {description} + 8], rax"),
+        "mov rax, [rsi + 16]\n",
+        may_fault!("mov [rdi + {description} + 16], rax"),
+    ),
+    "xsave64 [rdi]",
+    may_fault!("mov [rdi + r8], r9d"),
+    header = const 512,
+    description = const fpu::DESCRIPTION
 }
 raw_fpu! {
     /// Load it. Hardware checks what it loads: what is malformed faults.
-    raw_xrstor, "xrstor64"
+    raw_xrstor(), "", "xrstor64 [rdi]", ""
 }
 raw_fpu! {
     /// Store it on a CPU without XSAVE.
-    raw_fxsave, "fxsave64"
+    raw_fxsave(), "", "fxsave64 [rdi]", ""
 }
 raw_fpu! {
     /// Load it there.
-    raw_fxrstor, "fxrstor64"
+    raw_fxrstor(), "", "fxrstor64 [rdi]", ""
 }
 
-/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`, with `description` in the bytes that
-/// hardware leaves alone. Needs no pin: the CPU always holds the running task's state.
-pub fn store_fpu(to: u64, description: &[u64; 3]) -> Result<(), Fault> {
-    check(to, fpu::area_size() as u64)?;
-    // SAFETY: checked; the instruction stores `area_size` bytes at most.
+/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`, with what an area in a signal frame says about
+/// itself. Needs no pin: the CPU always holds the running task's state.
+pub fn store_fpu(to: u64) -> Result<(), Fault> {
+    check(to, fpu::frame_size() as u64)?;
+    let (description, size, mark) = fpu::describe_frame();
+    // SAFETY: checked; the instruction stores `area_size` bytes at most, and the mark ends at `frame_size`.
     let failed = unsafe {
         if fpu::has_xsave() {
-            // The header, behind the description, is not written as a whole, and what is not written must be zero.
-            const WORDS: usize = (512 + 64 - fpu::DESCRIPTION as usize) / 8;
-            let mut words = [0u64; WORDS];
-            words[..3].copy_from_slice(description);
-            write(to + fpu::DESCRIPTION, &words)?;
-            raw_xsave(to)
+            raw_xsave(to, description.as_ptr() as u64, size as u64, mark as u64)
         } else {
             raw_fxsave(to)
         }

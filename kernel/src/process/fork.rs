@@ -1,6 +1,7 @@
 //! New threads and processes: clone(2), with fork and vfork as its special cases.
 
-use super::signal::{self, PendingSignals, SignalActions, sig};
+use super::pending_signals::PendingSignals;
+use super::signal::{self, SignalActions, sig};
 use super::signal_frame::AlternateStack;
 use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
 use crate::arch::irq_flag::IrqOff;

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod fork;
 pub mod init;
 pub mod lease_breach;
+pub mod pending_signals;
 pub mod random;
 pub mod signal;
 pub mod signal_frame;
@@ -26,7 +27,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use signal::{PendingSignals, SignalActions};
+use pending_signals::PendingSignals;
+use signal::SignalActions;
 
 /// What the threads of a program share.
 pub struct Process {

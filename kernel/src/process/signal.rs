@@ -4,17 +4,15 @@
 //! to do has `signal_pending` set in its task, which is exit work: `deliver_pending` clears it first and looks then.
 //! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
 
+pub use super::pending_signals::{file_queue, files_changed};
 use super::{Process, Restart, Thread, current_thread, signal_frame, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::exit_work;
 use crate::entry::frame::Frame;
 use crate::errno::{EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
 use crate::percpu;
-use crate::sched::wait_queue::WaitQueue;
-use crate::spin_lock::{SpinLock, rank};
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Numbers (asm/signal.h).
 #[allow(missing_docs, dead_code, reason = "the names say it; the lists are Linux's")]
@@ -47,9 +45,6 @@ pub const fn bit(signal: u32) -> u64 {
 
 const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
-/// Faults of the thread itself come first.
-const SYNCHRONOUS: u64 =
-    bit(sig::SEGV) | bit(sig::BUS) | bit(sig::ILL) | bit(sig::TRAP) | bit(sig::FPE) | bit(sig::SYS);
 /// End with a core dump in Linux: the wait status says so only where a core was written, which is never.
 const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 
@@ -159,6 +154,9 @@ pub struct Info {
 }
 
 impl Info {
+    /// No signal.
+    pub(super) const NONE: Self = Self { signal: 0, code: 0, pid: 0, uid: 0, value: 0, address: 0 };
+
     /// From the kernel (SI_KERNEL).
     pub const fn from_kernel(signal: u32) -> Self {
         Self { signal, code: 0x80, pid: 0, uid: 0, value: 0, address: 0 }
@@ -180,89 +178,6 @@ impl Info {
     }
 }
 
-/// How many signalfds are open, and where those wait who read them.
-static FILES: AtomicU32 = AtomicU32::new(0);
-static FILE_QUEUE: WaitQueue = WaitQueue::new();
-
-/// One signalfd more (`opened`), or less.
-pub fn files_changed(opened: bool) {
-    FILES.fetch_add(if opened { 1 } else { u32::MAX }, Ordering::SeqCst);
-}
-
-/// Woken by each signal that is sent to anybody while a signalfd is open.
-pub fn file_queue() -> &'static WaitQueue {
-    &FILE_QUEUE
-}
-
-/// Signals that wait, of a thread or of a process.
-pub struct PendingSignals {
-    set: AtomicU64,
-    queue: SpinLock<VecDeque<Info>, { rank::PROCESS_PART }>,
-}
-
-/// Real-time signals queued at most, per queue.
-const QUEUE_MAX: usize = 256;
-
-impl PendingSignals {
-    /// None.
-    pub const fn new() -> Self {
-        Self { set: AtomicU64::new(0), queue: SpinLock::new(VecDeque::new()) }
-    }
-
-    /// Which ones.
-    #[inline]
-    pub fn set(&self) -> u64 {
-        self.set.load(Ordering::SeqCst)
-    }
-
-    /// Add one. A standard signal that waits already is not added again.
-    fn add(&self, info: Info) {
-        let mut queue = self.queue.lock();
-        if self.set() & bit(info.signal) != 0 && (info.signal < sig::RTMIN || queue.len() >= QUEUE_MAX) {
-            return;
-        }
-        queue.push_back(info);
-        self.set.fetch_or(bit(info.signal), Ordering::SeqCst);
-        drop(queue);
-        if FILES.load(Ordering::Relaxed) != 0 {
-            FILE_QUEUE.wake_all();
-        }
-    }
-
-    /// Take out the first of the lowest signal that is in `wanted`; faults first.
-    pub fn take(&self, wanted: u64) -> Option<Info> {
-        self.take_and(wanted, || ()).map(|(info, ())| info)
-    }
-
-    /// `take`, with what `read` gives while the signal still waits: who removes it later than that finds it gone.
-    fn take_and<R>(&self, wanted: u64, read: impl FnOnce() -> R) -> Option<(Info, R)> {
-        if self.set() & wanted == 0 {
-            return None;
-        }
-        let mut queue = self.queue.lock();
-        let ready = self.set() & wanted;
-        let first = if ready & SYNCHRONOUS != 0 { ready & SYNCHRONOUS } else { ready };
-        if first == 0 {
-            return None;
-        }
-        let signal = first.trailing_zeros() + 1;
-        let at = queue.iter().position(|i| i.signal == signal)?;
-        let read = read();
-        let info = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
-        if signal < sig::RTMIN || !queue.iter().any(|i| i.signal == signal) {
-            self.set.fetch_and(!bit(signal), Ordering::SeqCst);
-        }
-        Some((info, read))
-    }
-
-    fn remove(&self, set: u64) {
-        if self.set() & set != 0 {
-            self.queue.lock().retain(|i| bit(i.signal) & set == 0);
-            self.set.fetch_and(!set, Ordering::SeqCst);
-        }
-    }
-}
-
 impl Thread {
     /// Signals that wait for this thread and are not blocked.
     #[inline]
@@ -278,7 +193,15 @@ impl Thread {
 }
 
 /// What a stop or continue signal does at once, whatever its action and mask.
+#[inline]
 fn prepare(process: &Arc<Process>, signal: u32) {
+    if (STOPS | bit(sig::CONT)) & bit(signal) != 0 {
+        take_out_opposite(process, signal);
+    }
+}
+
+#[cold]
+fn take_out_opposite(process: &Arc<Process>, signal: u32) {
     if STOPS & bit(signal) != 0 {
         process.pending.remove(bit(sig::CONT));
         threads(process).iter().for_each(|t| t.pending.remove(bit(sig::CONT)));
@@ -303,6 +226,7 @@ fn go_on(process: &Process) {
 
 /// Whether the signal changes nothing and is dropped: not blocked by `thread`, which does not wait for it either, and ignored or
 /// the default action of the first process.
+#[inline(always)]
 fn is_dropped(process: &Process, signal: u32, thread: Option<&Thread>) -> bool {
     let kept = thread.map_or(0, |t| t.waits_for.load(Ordering::SeqCst) | t.blocked.load(Ordering::SeqCst));
     if kept & bit(signal) != 0 {
@@ -316,8 +240,7 @@ fn is_dropped(process: &Process, signal: u32, thread: Option<&Thread>) -> bool {
 #[track_caller]
 fn notify_one(process: &Process, set: u64, but: Option<u32>) -> bool {
     let takes = |t: &&Arc<Thread>| Some(t.task) != but && set & !t.blocked.load(Ordering::SeqCst) != 0;
-    let thread = process.threads.lock().iter().find(takes).cloned();
-    thread.map(|t| t.notify()).is_some()
+    process.threads.lock().iter().find(takes).map(|t| t.notify()).is_some()
 }
 
 /// The running thread, which `set` of its process's signals may have been meant for, will not take them: others do.

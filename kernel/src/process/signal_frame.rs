@@ -80,7 +80,7 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     let fp_bytes = fpu::frame_size();
     let fp_at = top.checked_sub(fp_bytes as u64).ok_or(Fault)? & !63;
     let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
-    save_fpu(fp_at)?;
+    user_copy::store_fpu(fp_at)?;
 
     let f = &*frame;
     let flags = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
@@ -174,16 +174,6 @@ fn info_words(info: &Info) -> [u64; INFO_WORDS - 1] {
     }
 }
 
-/// Store the running task's FPU state at user address `to`, with what the area says about itself.
-fn save_fpu(to: u64) -> Result<(), Fault> {
-    let (description, offset, mark) = fpu::describe_frame();
-    user_copy::store_fpu(to, &description)?;
-    if fpu::has_xsave() {
-        user_copy::write(to + offset as u64, &mark)?;
-    }
-    Ok(())
-}
-
 /// rt_sigreturn(2): back to what the frame at RSP says. `Err`: the frame is bad and the program must end.
 pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     // RET took the return address.
@@ -230,7 +220,7 @@ pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Load the FPU state that `save_fpu` stored, or the initial one if the frame has none.
+/// Load the FPU state that `push` stored, or the initial one if the frame has none.
 fn restore_fpu(from: u64) -> Result<(), Fault> {
     if from != 0 {
         return user_copy::load_fpu(from);

@@ -36,13 +36,14 @@ type Bucket = SpinLock<Vec<Waiter>, { rank::WAIT_QUEUE }>;
 static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS];
 
 impl Key {
+    #[inline(always)]
     fn bucket(self) -> usize {
         let mixed = ((self.at / 4) ^ ((self.space as u64) >> 6)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 58) as usize
     }
 }
 
-#[inline]
+#[inline(always)]
 fn key_of(address: u64, private: bool) -> Result<Key, Errno> {
     if !address.is_multiple_of(4) {
         return Err(EINVAL);
@@ -78,6 +79,7 @@ fn take_off(node: &Node) -> bool {
 
 /// FUTEX_WAIT: sleep while the word at `address` is `expected`, until a wake-up whose bits meet `bitset`, a signal, or
 /// `deadline_tsc`.
+#[inline(always)]
 pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_tsc: Option<u64>) -> SysResult {
     if bitset == 0 {
         return Err(EINVAL);
@@ -121,7 +123,7 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     if take_off(&node) { Err(early) } else { Ok(0) }
 }
 
-#[inline]
+#[inline(always)]
 fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize {
     let mut woken = 0;
     let mut i = 0;
@@ -142,6 +144,7 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
 }
 
 /// FUTEX_WAKE: wake at most `most` waiters whose bits meet `bitset`; how many.
+#[inline(always)]
 pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult {
     if bitset == 0 {
         return Err(EINVAL);

@@ -25,7 +25,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use kcore::context_tracking::{Deferred, State};
 use kcore::ipi_ledger::IpiCause;
-use kcore::run_queue::{Class, Prev, RunQueue, RunStore, Why};
+use kcore::run_queue::{Class, Prev, RunQueue, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
 use kcore::trace_event::{Data, Flags, RecordTask};
@@ -142,34 +142,29 @@ pub fn preempt_from_irq(irq_off: &IrqOff) {
     reschedule(irq_off, Prev::Preempted, false);
 }
 
-/// Book the time since the last look to the task that runs on a CPU whose queue is locked. Any CPU may ask. Returns the time of this
-/// look, TSC.
-#[inline]
-fn charge_current(area: &percpu::Percpu, queue: &mut RunQueue) -> u64 {
-    let now = tsc::now();
+/// Book the time since the last look to `task`, which runs on a CPU whose queue is locked. Any CPU may ask. Returns the time of this look,
+/// TSC.
+#[inline(always)]
+fn charge(area: &percpu::Percpu, queue: &mut RunQueue, task: &Task) -> u64 {
     let since = area.sched.charged_tsc.load(Ordering::Relaxed);
-    area.sched.charged_tsc.store(since.max(now), Ordering::Relaxed);
-    let Some(index) = queue.current() else { return now };
-    let ns = tsc::ticks_to_ns(now.saturating_sub(since));
-    // SAFETY: the queue's current task is in the table until `finish_switch` has taken it off its CPU.
-    let task = unsafe { &*TABLE.get(index) };
-    task.runtime_ns.fetch_add(ns, Ordering::Relaxed);
+    let now = tsc::now().max(since);
+    area.sched.charged_tsc.store(now, Ordering::Relaxed);
+    let ns = tsc::ticks_to_ns(now - since);
+    // Only under the lock of the queue of the CPU that it runs on: no locked addition.
+    task.runtime_ns.store(task.runtime_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
     queue.charge(&task.run, ns);
     now
-}
-
-/// The class that runs on the CPU of `queue`.
-fn running_class(queue: &RunQueue) -> Class {
-    queue.current().map_or(Class::Idle, |index| TABLE.run_node(index).class())
 }
 
 fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
     debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
-    me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
+    if me.head.exit_work.load(Ordering::Relaxed) & exit_work::RESCHED != 0 {
+        me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
+    }
     let mut queue = me.sched.queue.lock_held(irq_off);
-    let now = charge_current(me, &mut queue);
+    let now = charge(me, &mut queue, prev);
     let idle = me.sched.idle_ptr();
     let leaves = may_sleep && prev.state.commit_sleep();
     if !core::ptr::eq(prev, idle) && !leaves && !prev.state.is_dead() {
@@ -187,8 +182,7 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let next = unsafe { &*next };
     // Under the lock: the dependency follows the queue, and who changes `next`'s affinity sees that it runs here.
     next.on_cpu.store(true, Ordering::Relaxed);
-    let needs_tick = queue.tick_needed(running_class(&queue));
-    crate::time::tick::sched_dependency(me, needs_tick, next);
+    crate::time::tick::sched_dependency_at_switch(me, queue.needs_tick(&TABLE), next, now);
     drop(queue);
     me.sched.picked_tsc.store(now, Ordering::Relaxed);
     crate::time::tick::follow(me, next, irq_off);
@@ -217,11 +211,17 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     );
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
     unsafe { switch::to(me, prev, next, irq_off) };
-    finish_switch();
+    leave_previous();
 }
 
-/// First thing in the next task's context: the previous one is off this CPU now.
+/// First thing in a new task's context.
 pub extern "C" fn finish_switch() {
+    leave_previous();
+}
+
+/// First thing in the next task's context: the previous one is off this CPU now. The CPU may be another one than this task's last.
+#[inline(always)]
+fn leave_previous() {
     // SAFETY: switches happen with interrupts off.
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
@@ -229,7 +229,10 @@ pub extern "C" fn finish_switch() {
     // SAFETY: `previous` ran here a moment ago and cannot be freed before `on_cpu` is clear (see task::release).
     let previous = unsafe { &*previous };
     let dead = previous.state.is_dead();
-    let move_it = previous.moving.swap(false, Ordering::Relaxed);
+    let move_it = previous.moving.load(Ordering::Relaxed);
+    if move_it {
+        previous.moving.store(false, Ordering::Relaxed);
+    }
     previous.on_cpu.store(false, Ordering::Release);
     // Only now is this CPU done with the previous task and with everything that it read.
     me.rcu.note_quiescent();
@@ -278,11 +281,13 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     let area = percpu::of(target);
     task.cpu.store(target, Ordering::Relaxed);
     let mut queue = area.sched.queue.lock_held(&irq_off);
-    charge_current(area, &mut queue);
-    let class = running_class(&queue);
-    let was_idle = class == Class::Idle;
+    let running = queue.current();
+    if let Some(index) = running {
+        // SAFETY: the queue's current task is in the table until `leave_previous` has taken it off its CPU.
+        charge(area, &mut queue, unsafe { &*TABLE.get(index) });
+    }
     let enqueued = queue.enqueue(&TABLE, task.index, why);
-    let kick_for_tick = queue.tick_needed(class) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
+    let kick_for_tick = queue.needs_tick(&TABLE) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
     if static_branch!(SCHED) && is_wakeup {
         core::hint::cold_path();
@@ -292,7 +297,7 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     // What follows is about the CPU, not the task, and may take its timer queue, which comes before placing.
     drop(placing);
     let local = target == percpu::this(&irq_off).cpu();
-    if enqueued.preempts || was_idle {
+    if enqueued.preempts || running.is_none() {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
         if !local {
             crate::smp::ipi::reschedule(target, IpiCause::Wakeup, site, &irq_off);
@@ -327,8 +332,8 @@ pub fn tick(irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
     let task = current();
     let mut queue = me.sched.queue.lock_held(irq_off);
-    charge_current(me, &mut queue);
-    let class = running_class(&queue);
+    charge(me, &mut queue, task);
+    let class = queue.current_class(&TABLE);
     let others_wait = queue.tick_needed(class);
     crate::time::tick::sched_dependency(me, others_wait, task);
     if others_wait {
@@ -344,7 +349,7 @@ pub fn tick(irq_off: &IrqOff) {
 pub fn follow_queue(irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
     let queue = me.sched.queue.lock_held(irq_off);
-    crate::time::tick::sched_dependency(me, queue.tick_needed(running_class(&queue)), current());
+    crate::time::tick::sched_dependency(me, queue.needs_tick(&TABLE), current());
     drop(queue);
     crate::time::tick::recheck(irq_off);
 }
@@ -446,8 +451,7 @@ fn change_place(
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_held(&irq_off);
     if queue.dequeue(&TABLE, task.index) {
-        let tick_freed =
-            !queue.tick_needed(running_class(&queue)) && crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
+        let tick_freed = !queue.needs_tick(&TABLE) && crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
         drop(queue);
         if tick_freed && cpu != percpu::this(&irq_off).cpu() {
             // Or at its next tick.

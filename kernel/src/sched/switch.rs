@@ -2,35 +2,30 @@
 
 use super::task::Task;
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::page_table;
+use crate::arch::{page_table, segment_base};
 use crate::entry::exit_work;
 use crate::entry::frame::{FULL, Frame};
 use crate::percpu::Percpu;
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::sync::atomic::Ordering;
-use x86_64::registers::model_specific::Msr;
-use x86_64::registers::segmentation::{FS, Segment64};
-
-const KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 /// Leave `prev`'s context for `next`'s; returns when somebody switches back to `prev`.
 ///
 /// # Safety
 /// 1. Interrupts are off; 2. `prev` is the running task; 3. `next` runs nowhere and its context was saved here or
 ///    prepared below.
+#[inline(always)]
 pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
     // User state: kernel threads have none and leave the last user's in place.
     // SAFETY: interrupts are off; the CPU holds `prev`'s user state if it is a user task.
     unsafe {
         if let Some(fpu) = &prev.fpu {
             fpu.save();
-            prev.fs_base.store(FS::read_base().as_u64(), Ordering::Relaxed);
-            prev.gs_base.store(Msr::new(KERNEL_GS_BASE).read(), Ordering::Relaxed);
+            segment_base::save(prev.fs_base.as_ptr(), prev.gs_base.as_ptr());
         }
         if let Some(fpu) = &next.fpu {
             fpu.restore();
-            FS::write_base(x86_64::VirtAddr::new_truncate(next.fs_base.load(Ordering::Relaxed)));
-            Msr::new(KERNEL_GS_BASE).write(next.gs_base.load(Ordering::Relaxed));
+            segment_base::load(next.fs_base.load(Ordering::Relaxed), next.gs_base.load(Ordering::Relaxed));
         }
     }
     let root = match next.root.load(Ordering::Relaxed) {
@@ -67,44 +62,46 @@ pub fn load_address_space(me: &Percpu, root: u64) {
     }
 }
 
-/// Save the callee-saved registers and the stack pointer of one context, load the other's.
+/// Save where one context goes on, and go on in the other. All registers but the two that the compiler keeps for itself are said to be
+/// lost: it has saved what it needs of them.
 ///
 /// ```text
-/// saved stack   sp -> r15 r14 r13 r12 rbx rbp  return address
+/// saved stack   sp -> where to go on   rbx rbp
 /// ```
 ///
 /// # Safety
 /// `next` was saved by this function or prepared below; interrupts are off.
-#[unsafe(naked)]
-unsafe extern "C" fn stacks(save: *mut u64, next: u64) {
-    naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov [rdi], rsp",
-        "mov rsp, rsi",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-    )
+#[inline(always)]
+unsafe fn stacks(save: *mut u64, next: u64) {
+    // SAFETY: 1. the stack is as it was when control comes back to label 2, by the next switch to the saved context; 2. what is not
+    // pushed is declared as lost.
+    unsafe {
+        asm!(
+            "push rbp",
+            "push rbx",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "mov [rdi], rsp",
+            "mov rsp, rsi",
+            "pop rax",
+            "jmp rax",
+            "2: pop rbx",
+            "pop rbp",
+            inout("rdi") save => _,
+            inout("rsi") next => _,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+            clobber_abi("C"),
+        )
+    };
 }
 
 fn prepare(task: &Task, below: u64, start: unsafe extern "C" fn()) {
-    let sp = below - 7 * 8;
+    let sp = below - 8;
     // SAFETY: the task's own stack, and it does not run.
-    unsafe {
-        for i in 0..6 {
-            (sp as *mut u64).add(i).write(0);
-        }
-        (sp as *mut u64).add(6).write(start as *const () as u64);
-    }
+    unsafe { (sp as *mut u64).write(start as *const () as u64) };
     task.saved_sp.store(sp, Ordering::Relaxed);
 }
 
@@ -122,21 +119,21 @@ pub fn prepare_user(task: &Task, frame: &Frame) {
 }
 
 /// # Safety
-/// Reached by the `ret` of `stacks` only.
+/// Reached by `stacks` only.
 #[unsafe(naked)]
 unsafe extern "C" fn kthread_start() {
     naked_asm!(
-        "call {finish}", "sti", "call {main}", "ud2",
+        "xor ebp, ebp", "call {finish}", "sti", "call {main}", "ud2",
         finish = sym super::finish_switch, main = sym super::task::kthread_main,
     )
 }
 
 /// # Safety
-/// Reached by the `ret` of `stacks` only, with a full frame on the stack.
+/// Reached by `stacks` only, with a full frame on the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn user_start() {
     naked_asm!(
-        "call {finish}", "jmp {exit}",
+        "xor ebp, ebp", "call {finish}", "jmp {exit}",
         finish = sym super::finish_switch, exit = sym crate::entry::exit_work::full_exit_to_user,
     )
 }

@@ -14,6 +14,8 @@ pub struct CpuTime {
     queue: SpinLock<TimerQueue, { rank::TIMER }>,
     /// TSC of the next tick; 0 = the tick is off.
     pub tick_deadline: AtomicU64,
+    /// TSC when the tick was stopped last.
+    stopped_tsc: AtomicU64,
     /// TSC that the hardware is armed for; u64::MAX = not armed.
     armed: AtomicU64,
     /// This CPU's tick dependencies.
@@ -30,6 +32,7 @@ impl CpuTime {
         Self {
             queue: SpinLock::new(TimerQueue::new()),
             tick_deadline: AtomicU64::new(0),
+            stopped_tsc: AtomicU64::new(0),
             armed: AtomicU64::new(u64::MAX),
             deps: TickMask::new(),
             history: SpinLock::new(tick::History::new()),

@@ -1,7 +1,7 @@
 //! The tick: a client of the timer queue that runs only while something depends on it.
 //!
 //! It stops when the four dependency masks (global, CPU, task, process) are zero. Setting a dependency kicks the CPU, clearing is
-//! lazy: the tick itself notices. Idle never ticks. There is no residual 1 Hz tick. `kcore::tick` has the rule; every
+//! lazy: the tick itself notices. A CPU that switches tasks stops it at once, unless it did so a moment ago. Idle never ticks. There is no residual 1 Hz tick. `kcore::tick` has the rule; every
 //! change is kept with who and where.
 
 use crate::arch::irq_flag::IrqOff;
@@ -11,7 +11,7 @@ use crate::sched::task::Task;
 use crate::trace_point;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use kcore::tick::{Change, Decision, Held, HeldTable, Scope, TickDep, TickLog, TickMask, decide};
+use kcore::tick::{Change, Decision, Held, HeldTable, Scope, TickDep, TickLog, TickMask, decide, lingers};
 use kcore::trace_event::{Data, Flags};
 
 /// Where a dependency was set.
@@ -51,8 +51,13 @@ pub fn hz() -> u32 {
 }
 
 #[inline]
+fn is_idle(task: &Task) -> bool {
+    task.index >= crate::sched::task::FIRST_IDLE
+}
+
+#[inline]
 fn decision(me: &Percpu, task: &Task) -> Decision {
-    if task.index >= crate::sched::task::FIRST_IDLE {
+    if is_idle(task) {
         return Decision::Stop;
     }
     let global = if cfg!(mutant = "tick_never_stops") { TickDep::ClockUnstable.bit() } else { GLOBAL.load() };
@@ -101,6 +106,19 @@ pub fn sched_dependency(me: &Percpu, needs_tick: bool, task: &Task) {
     }
 }
 
+/// The same at a switch to `task` at `now_tsc`: a CPU whose tasks wake each other keeps the dependency until its tick looks (`lingers`).
+#[track_caller]
+#[inline]
+pub fn sched_dependency_at_switch(me: &Percpu, needs_tick: bool, task: &Task, now_tsc: u64) {
+    if needs_tick || me.time.deps.load() & TickDep::Sched.bit() == 0 {
+        return sched_dependency(me, needs_tick, task);
+    }
+    let (stopped_tsc, period) = (me.time.stopped_tsc.load(Ordering::Relaxed), PERIOD_TICKS.load(Ordering::Relaxed));
+    if is_idle(task) || !lingers(now_tsc, stopped_tsc, period) {
+        clear_set(me, TickDep::Sched);
+    }
+}
+
 /// A CPU that does housekeeping ticks whenever it is not idle. At boot, or on that CPU, which then looks again (`recheck`).
 #[track_caller]
 pub fn hold_for_housekeeping(area: &Percpu) {
@@ -109,7 +127,7 @@ pub fn hold_for_housekeeping(area: &Percpu) {
 }
 
 /// The tick follows the dependencies of `task`, which runs from now on. A CPU that is in the kernel anyway stops at once.
-#[inline]
+#[inline(always)]
 pub fn follow(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
     match decision(me, task) {
@@ -142,6 +160,7 @@ fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
     });
 }
 
+#[cold]
 fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     me.time.tick_deadline.store(tsc::now() + PERIOD_TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
     let why = match decision(me, task) {
@@ -157,6 +176,7 @@ fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
 
 fn stop(me: &Percpu, irq_off: &IrqOff) {
     me.time.tick_deadline.store(0, Ordering::Relaxed);
+    me.time.stopped_tsc.store(tsc::now(), Ordering::Relaxed);
     if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
         note(me, false, None);
     }

@@ -78,12 +78,20 @@ pub fn sleep_until(task: &Task, deadline_tsc: u64) {
     );
     let me = percpu::this(&irq_off);
     task.timer_cpu.store(me.cpu(), Ordering::Relaxed);
-    if me.time.queue.lock_held(&irq_off).arm(&TABLE, task.index, deadline_tsc) {
-        program(me, &irq_off);
+    let mut queue = me.time.queue.lock_held(&irq_off);
+    let is_first = queue.arm(&TABLE, task.index, deadline_tsc);
+    let first = queue.next_deadline(&TABLE);
+    drop(queue);
+    if is_first {
+        program_for(me, first, &irq_off);
     }
     drop(irq_off);
     crate::sched::schedule();
-    cancel(task);
+    // Usually it has fired. Only the task itself arms it again: off its queue it stays off.
+    if task.timer.is_queued() {
+        cancel(task);
+    }
+    core::sync::atomic::fence(Ordering::Acquire);
 }
 
 /// Whether the task sleeps by a timer of CPU `cpu` (a snapshot).
@@ -116,7 +124,7 @@ pub fn wake_early(task: &Task, cpu: u32) {
 }
 
 /// Take the task's timer out if it is still armed.
-pub fn cancel(task: &Task) {
+fn cancel(task: &Task) {
     let irq_off = IrqOff::new();
     let cpu = task.timer_cpu.load(Ordering::Relaxed);
     let area = percpu::of(cpu);
