@@ -115,8 +115,9 @@ test-long: test
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu --test storm --test torture --test grace_periods \
 		--test fuzz -- --test-threads=2 --nocapture
 
-# Torture with a thread for each CPU: a fifth of the time for each kind.
+# 10 million random system calls; then torture with a thread for each CPU: a fifth of the time for each kind.
 .PHONY: soak
 soak: build
+	@FUZZ_CALLS=10000000 cargo test -p scenarios --test fuzz -- --nocapture
 	@SOAK_SECONDS=$$(($(or $(HOURS),1) * 720)) cargo test -p scenarios --test torture -- --test-threads=1 --nocapture with_threads
 

@@ -93,6 +93,12 @@ pub fn write_tty(bytes: &[u8]) {
     bytes.iter().for_each(|&b| port.put(b));
 }
 
+/// For scenarios: what `f` does, with the console held.
+pub fn with_lock_held<R>(f: impl FnOnce() -> R) -> R {
+    let _console = LOG.lock_irq();
+    f()
+}
+
 /// In a panic: other CPUs are stopped, so the lock's holder never comes back.
 pub fn print_dying(args: fmt::Arguments<'_>) {
     let _ = Raw.write_fmt(args);

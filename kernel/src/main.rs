@@ -126,6 +126,9 @@ fn bring_up() -> Result<Infallible, &'static str> {
     drop(irq_off);
     x86_64::instructions::interrupts::enable();
     rcu::start(params.rcu_stall_timeout_s);
+    process::random::set_layout_random(params.random_layout);
+    mm::failure::arm_all(params.fail_alloc);
+    time::watchdog::start(params.watchdog_threshold_s);
     trace::stream::start(params.tp_printk);
     process::start_init(&boot, params)?;
     sched::idle::run()

@@ -1,6 +1,8 @@
-//! The end: stop the other CPUs, say why in an epitaph that the host tool can resolve, and leave with the failure code.
+//! The end: stop the other CPUs, say why in an epitaph that the host tool can resolve, give away what the trace's rings hold, and leave
+//! with the failure code.
 //!
-//! Any context, NMI included; a second panic inside ends at once. Uses `arch` and the serial line only.
+//! Any context, NMI included, whatever locks are held. It takes no lock and no memory, and goes on in stages: a panic inside one is told
+//! and goes on with the next, so that a wild pointer in the epitaph does not cost the trace.
 
 use crate::arch::apic;
 use crate::arch::irq_flag::IrqOff;
@@ -9,13 +11,42 @@ use crate::arch::tsc;
 use crate::console::print_dying;
 use crate::entry::frame::Frame;
 use crate::percpu;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use kcore::ipi_ledger::IpiCause;
 use kcore::trace_event::Record;
 use kcore::trace_ring::{Cursor, Next};
 
 /// Records of the trace that the epitaph tells.
 const LAST_TRANSITIONS: u64 = 8;
+
+/// How far the end has come.
+mod stage {
+    /// Saying why.
+    pub const WHY: u32 = 0;
+    /// CPU, task, registers, stack.
+    pub const EPITAPH: u32 = 1;
+    /// The rings, to the second serial port.
+    pub const STREAM: u32 = 2;
+    /// The rings, to the console.
+    pub const DUMP: u32 = 3;
+    /// Waiting as `panic=` says.
+    pub const LEAVE: u32 = 4;
+}
+
+/// One of `stage`. Changed by the CPU that panics alone.
+static STAGE: AtomicU32 = AtomicU32::new(stage::WHY);
+/// The next stage, if it is not `stage` or a later one yet.
+fn begins(stage: u32) -> bool {
+    STAGE.load(Ordering::Relaxed) < stage && {
+        STAGE.store(stage, Ordering::Relaxed);
+        true
+    }
+}
+
+/// CPUs that have stopped for the one that panics.
+static STOPPED: AtomicU32 = AtomicU32::new(0);
+/// How often the one that panics looks for them: one that is dead never comes.
+const STOP_LOOKS: u32 = 200_000;
 
 /// CPU number + 1 of the CPU that panics.
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -35,7 +66,7 @@ pub fn set_timeout(seconds: i32) {
 /// The end with the failure code, after the time that `panic=` gives.
 fn leave() -> ! {
     let seconds = TIMEOUT_S.load(Ordering::Relaxed);
-    if seconds > 0 {
+    if begins(stage::LEAVE) && seconds > 0 {
         say!("panic={seconds}: the end in {seconds} seconds");
         let until_ns = tsc::now_ns().saturating_add(seconds as u64 * 1_000_000_000);
         while tsc::now_ns() < until_ns {
@@ -129,22 +160,46 @@ fn begin() {
     match OWNER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}
         Err(owner) if owner == me => {
-            print_dying(format_args!("panic inside a panic\n"));
-            end(End::Failure)
+            say!("\npanic inside a panic");
+            give_away_trace()
         }
         Err(_) => halt(),
     }
     // SAFETY: turned off above.
     let irq_off = unsafe { IrqOff::assume() };
+    let mut others = 0;
     for cpu in 0..percpu::nr_cpus() {
         if cpu + 1 != me && percpu::is_online(cpu) {
             apic::send_ipi(percpu::of(cpu).apic_id.load(Ordering::Relaxed), IpiCause::Stop, &irq_off);
+            others += 1;
         }
+    }
+    for _ in 0..STOP_LOOKS {
+        if STOPPED.load(Ordering::Acquire) >= others {
+            break;
+        }
+        core::hint::spin_loop();
     }
     print_dying(format_args!("\n"));
 }
 
 fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
+    if begins(stage::EPITAPH) {
+        tell(frame, rbp);
+    }
+    give_away_trace()
+}
+
+/// The stages behind the epitaph.
+fn give_away_trace() -> ! {
+    let streamed = begins(stage::STREAM) && crate::trace::stream::finish_dying();
+    if !streamed && begins(stage::DUMP) {
+        crate::trace::dump::to_console();
+    }
+    leave()
+}
+
+fn tell(frame: Option<&Frame>, rbp: u64) {
     // SAFETY: `begin` turned interrupts off.
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
@@ -183,8 +238,6 @@ fn epitaph(frame: Option<&Frame>, rbp: u64) -> ! {
     }
     backtrace(rbp);
     say!("end of epitaph");
-    crate::trace::stream::finish_dying();
-    leave()
 }
 
 /// The last records of this CPU, if it is traced. Reads the ring as any reader does: no lock.
@@ -226,7 +279,40 @@ fn backtrace(mut rbp: u64) {
 
 /// Another CPU's panic stops this one (NMI).
 pub fn stop_here(_: &Frame) -> ! {
+    STOPPED.fetch_add(1, Ordering::Release);
     halt()
+}
+
+/// For scenarios: a panic whose epitaph panics, because the stack leads nowhere.
+pub fn panic_nested() -> ! {
+    begin();
+    say!("kernel panic: asked for, with a second one inside");
+    // Not canonical, and kernel-like enough for `backtrace`.
+    epitaph(None, 0xffff_9000_0000_0000)
+}
+
+/// The next NMI that a CPU of ours gets panics (`panic_in_nmi` below).
+static WANTED_IN_NMI: AtomicBool = AtomicBool::new(false);
+
+/// In the NMI handler: the panic that `panic_in_nmi` asked for.
+pub fn if_wanted_in_nmi() {
+    if WANTED_IN_NMI.load(Ordering::Relaxed) {
+        panic!("asked for, in an NMI");
+    }
+}
+
+/// For scenarios: panic in an NMI that interrupts this CPU while it holds the console.
+pub fn panic_in_nmi() -> ! {
+    let irq_off = IrqOff::new();
+    WANTED_IN_NMI.store(true, Ordering::Relaxed);
+    crate::console::with_lock_held(|| {
+        let me = percpu::this(&irq_off);
+        // The cause is one that arrives as an NMI.
+        apic::send_ipi(me.apic_id.load(Ordering::Relaxed), IpiCause::RcuStall, &irq_off);
+        loop {
+            core::hint::spin_loop();
+        }
+    })
 }
 
 fn halt() -> ! {

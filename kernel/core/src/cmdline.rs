@@ -51,6 +51,12 @@ pub struct BootParams<'a> {
     pub rcu_nocbs: CpuSet,
     /// `rcu_cpu_stall_timeout=`: a grace period that lasts longer, in seconds, is told.
     pub rcu_stall_timeout_s: u32,
+    /// `watchdog_thresh=`: a CPU that hangs in the kernel for so many seconds is told; 0 (`nowatchdog`): nobody looks.
+    pub watchdog_threshold_s: u32,
+    /// `norandmaps` was not given: programs get a layout at random.
+    pub random_layout: bool,
+    /// `fail_alloc=N`: the N-th allocation of programs fails; 0: none.
+    pub fail_alloc: u64,
     /// CPUs that device interrupts go to (`irqaffinity=`, else the housekeeping CPUs). Always the boot CPU.
     pub irq_affinity: CpuSet,
     /// CPUs that do the work of the others: neither nohz_full nor isolated. Always the boot CPU.
@@ -99,11 +105,15 @@ impl BootParams<'_> {
 }
 
 /// Parameters that mean something here; `_` stands for `-` too.
-const OURS: [&str; 17] = [
+const OURS: [&str; 21] = [
     "nohz_full",
     "isolcpus",
     "rcu_nocbs",
     "rcu_cpu_stall_timeout",
+    "watchdog_thresh",
+    "nowatchdog",
+    "fail_alloc",
+    "norandmaps",
     "irqaffinity",
     "maxcpus",
     "nosmp",
@@ -181,6 +191,9 @@ impl<'a> Reader<'a> {
                 isolated_managed_irq: CpuSet::new(),
                 rcu_nocbs: CpuSet::new(),
                 rcu_stall_timeout_s: DEFAULT_RCU_STALL_TIMEOUT_S,
+                watchdog_threshold_s: crate::watchdog::DEFAULT_THRESHOLD_S,
+                random_layout: true,
+                fail_alloc: 0,
                 irq_affinity: CpuSet::new(),
                 housekeeping: CpuSet::new(),
                 max_cpus: None,
@@ -282,6 +295,22 @@ impl<'a> Reader<'a> {
                 if let Some(seconds) = self.number(param, 3, 300, self.out.rcu_stall_timeout_s.into()) {
                     self.out.rcu_stall_timeout_s = seconds as u32;
                 }
+            }
+            "watchdog_thresh" => {
+                let (most, used) = (crate::watchdog::MAX_THRESHOLD_S.into(), self.out.watchdog_threshold_s.into());
+                if let Some(seconds) = self.number(param, 0, most, used) {
+                    self.out.watchdog_threshold_s = seconds as u32;
+                }
+            }
+            "norandmaps" => self.out.random_layout = !self.flag(param),
+            "fail_alloc" => {
+                if let Some(nth) = self.number(param, 0, i64::from(i32::MAX), 0) {
+                    self.out.fail_alloc = nth as u64;
+                }
+            }
+            "nowatchdog" => {
+                self.flag(param);
+                self.out.watchdog_threshold_s = 0;
             }
             "hz" => {
                 if let Some(hz) = self.number(param, MIN_HZ.into(), MAX_HZ.into(), DEFAULT_HZ.into()) {

@@ -43,3 +43,5 @@ pub mod trace_event;
 pub mod trace_frame;
 pub mod trace_ring;
 pub mod vma;
+pub mod vulnerability;
+pub mod watchdog;

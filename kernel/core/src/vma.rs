@@ -58,6 +58,14 @@ const fn aligned(addr: u64) -> bool {
 }
 
 impl AddressSpaceMap {
+    /// A copy; `None` without memory.
+    pub fn try_clone(&self) -> Option<Self> {
+        let mut regions = Vec::new();
+        regions.try_reserve_exact(self.regions.len()).ok()?;
+        regions.extend_from_slice(&self.regions);
+        Some(Self { regions, ..*self })
+    }
+
     /// An empty map. Limits beyond user space are cut, and made page-aligned.
     pub fn new(limits: Limits) -> Self {
         let max = page_down(limits.max.min(USER_END));
@@ -71,6 +79,12 @@ impl AddressSpaceMap {
             mapped_bytes: 0,
             last_fault: Hint(0),
         }
+    }
+
+    /// Where mmap starts to look goes down by so many bytes (layout at random). The map is empty.
+    pub fn lower_mmap_base(&mut self, bytes: u64) {
+        let base = self.limits.mmap_base.saturating_sub(bytes);
+        self.limits.mmap_base = page_down(base).max(self.limits.min);
     }
 
     /// The limits.

@@ -1,5 +1,6 @@
 //! What this CPU has, and the control registers that follow from it. Decided by CPUID, never by trying an MSR.
 
+use kcore::vulnerability::Vendor;
 use raw_cpuid::CpuId;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
@@ -30,6 +31,48 @@ pub struct Features {
     pub rdrand: bool,
     /// Executable bit in page tables can be denied
     pub nx: bool,
+}
+
+/// What the running CPU's control registers have on.
+pub struct Enabled {
+    /// Read-only pages are so for the kernel too
+    pub write_protect: bool,
+    /// NO_EXECUTE counts
+    pub nx: bool,
+    /// The kernel runs no user page
+    pub smep: bool,
+    /// It touches none outside of user copies
+    pub smap: bool,
+    /// Programs cannot read where descriptor tables are
+    pub umip: bool,
+}
+
+/// Read CR0, CR4 and EFER.
+pub fn enabled() -> Enabled {
+    let cr4 = Cr4::read();
+    Enabled {
+        write_protect: Cr0::read().contains(Cr0Flags::WRITE_PROTECT),
+        nx: Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE),
+        smep: cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+        smap: cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+        umip: cr4.contains(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+    }
+}
+
+/// Who made the running CPU.
+pub fn vendor() -> Vendor {
+    CpuId::new().get_vendor_info().map_or(Vendor::Other, |v| Vendor::named(v.as_str()))
+}
+
+/// IA32_ARCH_CAPABILITIES of the running CPU, 0 where it has none.
+pub fn architecture_capabilities() -> u64 {
+    const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
+    let leaves = core::arch::x86_64::__cpuid(0).eax;
+    if leaves < 7 || core::arch::x86_64::__cpuid_count(7, 0).edx >> 29 & 1 == 0 {
+        return 0;
+    }
+    // SAFETY: CPUID says that the register exists; reading it has no effect.
+    unsafe { x86_64::registers::model_specific::Msr::new(IA32_ARCH_CAPABILITIES).read() }
 }
 
 impl Features {

@@ -1,16 +1,21 @@
 //! Floating-point and SIMD state: one XSAVE (or FXSAVE) area a task. The kernel itself uses no SIMD.
 //!
-//! `save` and `restore` run with interrupts off at a task switch. Source: SDM vol. 1, "Managing State Using the XSAVE
-//! Feature Set".
+//! `save` and `restore` run with interrupts off at a task switch. Where the CPU has XSAVEOPT, `save` writes neither what is in its initial
+//! state nor what has not changed since `restore` read it from the same area: an area's header (XSTATE_BV) says which parts of it
+//! mean anything. Every `save` on a CPU comes after a `restore` there, or after a load from elsewhere, so the area holds what was not
+//! written. Source: SDM vol. 1, "Managing State Using the XSAVE Feature Set".
 
 use core::alloc::Layout;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of one area. 512 without XSAVE.
 static AREA_SIZE: AtomicU32 = AtomicU32::new(512);
 /// XCR0 as set; 0 = FXSAVE only.
 static XCR0: AtomicU64 = AtomicU64::new(0);
+
+/// XSAVEOPT is there: `save` uses it.
+static OPTIMISED: AtomicBool = AtomicBool::new(false);
 
 /// x87, SSE, AVX, AVX-512 (three parts), PKRU left out: the kernel has no protection keys.
 const WANTED: u64 = 0b1110_0111;
@@ -30,6 +35,7 @@ pub unsafe fn init_cpu(xsave: bool) {
         asm!("xsetbv", in("ecx") 0, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nomem, nostack));
     }
     XCR0.store(mask, Ordering::Relaxed);
+    OPTIMISED.store(core::arch::x86_64::__cpuid_count(0xd, 1).eax & 1 != 0, Ordering::Relaxed);
     AREA_SIZE.store(core::arch::x86_64::__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
 }
 
@@ -127,7 +133,9 @@ impl FpuState {
     pub unsafe fn save(&self) {
         // SAFETY: the area is large enough and 64-byte aligned; XCR0 decides between the two forms.
         unsafe {
-            if XCR0.load(Ordering::Relaxed) != 0 {
+            if OPTIMISED.load(Ordering::Relaxed) {
+                asm!("xsaveopt64 [{}]", in(reg) self.0, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+            } else if XCR0.load(Ordering::Relaxed) != 0 {
                 asm!("xsave64 [{}]", in(reg) self.0, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
             } else {
                 asm!("fxsave64 [{}]", in(reg) self.0, options(nostack));

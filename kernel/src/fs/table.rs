@@ -5,6 +5,7 @@
 
 use super::open_file::OpenFile;
 use crate::errno::{self, Errno};
+use crate::mm::failure;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -27,10 +28,16 @@ impl FileTable {
         Arc::new(FileTable(SpinLock::new(Vec::new())))
     }
 
-    /// A copy for a forked process: the same open-file descriptions.
-    pub fn clone_table(&self) -> Arc<FileTable> {
-        let slots = self.0.lock().clone();
-        Arc::new(FileTable(SpinLock::new(slots)))
+    /// A copy for a forked process: the same open-file descriptions. `None` without memory.
+    pub fn clone_table(&self) -> Option<Arc<FileTable>> {
+        let mut slots = Vec::new();
+        let table = self.0.lock();
+        if failure::strikes() || slots.try_reserve_exact(table.len()).is_err() {
+            return None;
+        }
+        slots.extend_from_slice(&table);
+        drop(table);
+        Some(Arc::new(FileTable(SpinLock::new(slots))))
     }
 
     /// The open file `fd`.

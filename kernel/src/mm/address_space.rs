@@ -8,10 +8,10 @@ pub use super::page_fault::FaultError;
 pub use super::tlb_flush::cpus_running;
 
 use super::file_pages::FilePages;
-use super::frame;
 use super::tlb_flush::Gather;
 use super::user_page_table::UserPageTable;
 use super::vdso;
+use super::{failure, frame};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits, phys_to_virt};
 use crate::errno::{EACCES, EFAULT, EINVAL, ENOMEM, Errno};
 use crate::spin_lock::{SpinLock, rank};
@@ -158,6 +158,9 @@ impl Inner {
             slots[i] = Some(mapped);
             return Ok(i as u32);
         }
+        if failure::strikes() {
+            return Err(ENOMEM);
+        }
         slots.try_reserve(1).map_err(|_| ENOMEM)?;
         slots.push(Some(mapped));
         Ok(slots.len() as u32 - 1)
@@ -285,6 +288,11 @@ impl AddressSpace {
         let (now, pieces) = inner.map.set_brk(brk, frame::ram_bytes());
         inner.zap_pieces(&pieces);
         now
+    }
+
+    /// Where mmap starts to look goes down by so many bytes. For exec.
+    pub fn lower_mmap_base(&self, bytes: u64) {
+        self.inner.lock().map.lower_mmap_base(bytes);
     }
 
     /// Where the heap starts. For exec.

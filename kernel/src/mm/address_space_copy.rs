@@ -4,23 +4,38 @@
 //! is released.
 
 use super::address_space::{AddressSpace, Inner};
-use super::frame;
 use super::tlb_flush::flush;
 use super::user_page_table::UserPageTable;
+use super::{failure, frame};
 use crate::arch::page_table::{self as pt, bits};
 use crate::spin_lock::SpinLock;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use kcore::vma::Kind;
 
 /// Bits of an address below those that choose the leaf table.
 const LEAF_SHIFT: u32 = 21;
 
+/// A copy of a list of counted references; `None` without memory.
+fn try_clone<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    let mut copy = Vec::new();
+    if failure::strikes() || copy.try_reserve_exact(list.len()).is_err() {
+        return None;
+    }
+    copy.extend_from_slice(list);
+    Some(copy)
+}
+
 impl AddressSpace {
     /// fork: the same map, private pages shared copy-on-write, shared ones shared.
     pub fn fork(&self) -> Option<AddressSpace> {
         let inner = self.inner.lock();
-        let mut child =
-            Inner { map: inner.map.clone(), table: UserPageTable::new()?, files: inner.files.clone(), resident: 0 };
+        let mut child = Inner {
+            map: inner.map.try_clone()?,
+            table: UserPageTable::new()?,
+            files: try_clone(&inner.files)?,
+            resident: 0,
+        };
         let mut write_protected = false;
         let mut enough_memory = true;
         // The child's leaf table that was used last, and which it is.

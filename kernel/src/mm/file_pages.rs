@@ -13,6 +13,7 @@ use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes in memory that files and mappings share.
 pub struct FilePages {
@@ -27,6 +28,16 @@ struct Inner {
     len: u64,
     /// A page may differ from the archive's.
     changed: bool,
+    /// Pages made to be read only: one copy of the archive's for all.
+    copies: u64,
+}
+
+/// Pages that files keep for whoever reads them next.
+static COPIES: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that files keep although nobody may have them mapped: copies of the archive's bytes, until the file goes.
+pub fn kept_frames() -> u64 {
+    COPIES.load(Ordering::Relaxed)
 }
 
 /// A page to be mapped read-only.
@@ -49,7 +60,9 @@ impl FilePages {
     }
 
     fn with(archived: &'static [u8], len: u64) -> Arc<Self> {
-        Arc::new(Self { inner: SpinLock::new(Inner { archived, pages: BTreeMap::new(), len, changed: false }) })
+        Arc::new(Self {
+            inner: SpinLock::new(Inner { archived, pages: BTreeMap::new(), len, changed: false, copies: 0 }),
+        })
     }
 
     /// Becomes a file of the root archive: of several names with one inode, one archive entry has the bytes.
@@ -158,6 +171,8 @@ impl FilePages {
         if frame::above_reserve(2) {
             frame::share(phys);
             inner.pages.insert(number, phys);
+            inner.copies += 1;
+            COPIES.fetch_add(1, Ordering::Relaxed);
         }
         Ok(Page::Counted(phys))
     }
@@ -254,6 +269,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        COPIES.fetch_sub(self.copies, Ordering::Relaxed);
         self.pages.values().for_each(|&phys| frame::release(phys));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Process context and page faults; interrupts off while the lock is held, so that interrupt-time frees are allowed.
 
+use super::failure;
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::limine::{self, BootInfo};
 use crate::spin_lock::{SpinLock, rank};
@@ -22,6 +23,8 @@ static FRAMES: SpinLock<Frames, { rank::FRAME }> =
 static INFO: AtomicPtr<FrameInfo> = AtomicPtr::new(core::ptr::null_mut());
 static INFO_LEN: AtomicUsize = AtomicUsize::new(0);
 static RAM_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Frames that `init` found free.
+static MANAGED: AtomicU64 = AtomicU64::new(0);
 
 #[inline]
 fn info() -> &'static [FrameInfo] {
@@ -59,6 +62,7 @@ pub fn init(boot: &BootInfo) -> Result<(), &'static str> {
             frames.buddy.add_range(info(), start as u32, end as u32);
         }
     }
+    MANAGED.store(frames.buddy.free_frames(), Ordering::Relaxed);
     let ram = boot.memory_map.iter().filter(|e| limine::is_ram(e)).map(|e| e.length).sum();
     RAM_BYTES.store(ram, Ordering::Relaxed);
     Ok(())
@@ -78,7 +82,7 @@ pub fn reserve_bytes() -> u64 {
 /// Whether more than `times` the reserve is free. New processes need 2 and files 4, so that programs that run find pages where
 /// those find none any more.
 pub fn above_reserve(times: u64) -> bool {
-    free_bytes() > times * reserve_bytes()
+    !failure::strikes() && free_bytes() > times * reserve_bytes()
 }
 
 /// Free bytes.
@@ -87,9 +91,17 @@ pub fn free_bytes() -> u64 {
     (frames.buddy.free_frames() + frames.ready.len() as u64) * PAGE_SIZE
 }
 
+/// Frames that somebody has.
+pub fn used_frames() -> u64 {
+    MANAGED.load(Ordering::Relaxed) - free_bytes() / PAGE_SIZE
+}
+
 /// One frame with one user, content undefined. `None` where only the reserve is left and the running process may not use it.
 #[inline]
 pub fn alloc() -> Option<u64> {
+    if failure::strikes() {
+        return None;
+    }
     let mut frames = FRAMES.lock_irq();
     let number = match frames.ready.pop() {
         Some(number) => number,

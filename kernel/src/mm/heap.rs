@@ -8,6 +8,7 @@ use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::spin_lock::{Guard, SpinLock, rank};
 use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicU64, Ordering};
 use talc::TalcCell;
 use talc::source::Manual;
 
@@ -18,6 +19,22 @@ struct Heap(SpinLock<TalcCell<Manual>, { rank::HEAP }>);
 
 #[global_allocator]
 static HEAP: Heap = Heap(SpinLock::new(TalcCell::new(Manual)));
+
+/// Frames of all chunks.
+static CHUNK_FRAMES: AtomicU64 = AtomicU64::new(0);
+/// Bytes handed out; changed under the lock.
+static USED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes in use, as they were asked for, and the frames that the heap has taken for good.
+pub fn usage() -> (u64, u64) {
+    (USED_BYTES.load(Ordering::Relaxed), CHUNK_FRAMES.load(Ordering::Relaxed))
+}
+
+/// So many bytes more are in use; fewer, if it wraps. With the lock held.
+#[inline]
+fn account(_: &Locked<'_>, bytes: usize) {
+    USED_BYTES.store(USED_BYTES.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
+}
 
 type Locked<'a> = Guard<'a, TalcCell<Manual>, { rank::HEAP }, IrqOff>;
 
@@ -31,6 +48,7 @@ fn grow(heap: &Locked, layout: Layout) -> bool {
     // A chunk of the usual size, else the largest that there is.
     for order in (least..=least.max(CHUNK_ORDER)).rev() {
         if let Some(phys) = frame::alloc_order(order) {
+            CHUNK_FRAMES.fetch_add(1 << order, Ordering::Relaxed);
             // SAFETY: the chunk is ours for ever and mapped writable.
             return unsafe { heap.claim(phys_to_virt(phys) as *mut u8, (PAGE_SIZE << order) as usize).is_some() };
         }
@@ -44,16 +62,20 @@ unsafe impl GlobalAlloc for Heap {
         let heap = self.0.lock_irq();
         // SAFETY: the caller's contract (layout not empty) is talc's.
         unsafe {
-            let p = GlobalAlloc::alloc(&*heap, layout);
-            if !p.is_null() || !grow(&heap, layout) {
-                return p;
+            let mut p = GlobalAlloc::alloc(&*heap, layout);
+            if p.is_null() && grow(&heap, layout) {
+                p = GlobalAlloc::alloc(&*heap, layout);
             }
-            GlobalAlloc::alloc(&*heap, layout)
+            if !p.is_null() {
+                account(&heap, layout.size());
+            }
+            p
         }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         let heap = self.0.lock_irq();
+        account(&heap, layout.size().wrapping_neg());
         // SAFETY: the caller's contract is talc's.
         unsafe { GlobalAlloc::dealloc(&*heap, ptr, layout) }
     }

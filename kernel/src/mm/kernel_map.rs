@@ -24,6 +24,8 @@ static KERNEL_PHYS: AtomicU64 = AtomicU64::new(0);
 /// Next unused address of the area for stacks and devices; also serialises changes to the kernel half.
 static VMAP_NEXT: SpinLock<u64, { rank::KERNEL_MAP }> = SpinLock::new(VMAP_START + TEXT_ALIAS_PAGES * PAGE_SIZE);
 const TEXT_ALIAS_PAGES: u64 = 1;
+/// Page-table pages made, which stay for good.
+static TABLES: AtomicU64 = AtomicU64::new(0);
 
 const MIB2: u64 = 2 << 20;
 const GIB: u64 = 1 << 30;
@@ -54,6 +56,7 @@ fn entry(root: u64, virt: u64, level: u32) -> Option<&'static AtomicU64> {
         let mut v = e.load(Ordering::Relaxed);
         if v & bits::PRESENT == 0 {
             v = frame::alloc_zeroed()? | bits::PRESENT | bits::WRITABLE | bits::ACCESSED;
+            TABLES.fetch_add(1, Ordering::Relaxed);
             e.store(v, Ordering::Release);
         }
         if v & bits::HUGE != 0 {
@@ -134,6 +137,52 @@ fn is_memory(e: &limine::memory_map::Entry) -> bool {
 #[inline]
 pub fn root() -> u64 {
     ROOT.load(Ordering::Relaxed)
+}
+
+/// Frames that the kernel's page tables have.
+pub fn table_frames() -> u64 {
+    TABLES.load(Ordering::Relaxed)
+}
+
+/// Leaf entries of the kernel half, by what they allow.
+#[derive(Default)]
+pub struct Rights {
+    /// All that are present.
+    pub leaves: u64,
+    /// Executable ones.
+    pub executable: u64,
+    /// Writable and executable: there is to be none.
+    pub writable_executable: u64,
+    /// Open to user mode: none.
+    pub user: u64,
+}
+
+/// Count them. Process context: the tables are read while they may change, which no entry's rights do.
+pub fn rights() -> Rights {
+    let mut rights = Rights::default();
+    // SAFETY: the kernel's top table, whose tables are never freed.
+    let top = unsafe { pt::table(root()) };
+    top[256..].iter().for_each(|entry| count_rights(entry, 4, bits::WRITABLE | bits::USER, 0, &mut rights));
+    rights
+}
+
+/// Those below `entry` of a table of `level`. A right needs all levels: `allowed` what the ones above leave, `denied` NO_EXECUTE of any.
+fn count_rights(entry: &AtomicU64, level: u32, allowed: u64, denied: u64, rights: &mut Rights) {
+    let value = entry.load(Ordering::Relaxed);
+    if value & bits::PRESENT == 0 {
+        return;
+    }
+    let (allowed, denied) = (allowed & value, denied | value & NX);
+    if level > 1 && value & bits::HUGE == 0 {
+        // SAFETY: as above.
+        let table = unsafe { pt::table(value & bits::ADDRESS) };
+        return table.iter().for_each(|below| count_rights(below, level - 1, allowed, denied, rights));
+    }
+    let executable = denied == 0;
+    rights.leaves += 1;
+    rights.executable += u64::from(executable);
+    rights.writable_executable += u64::from(executable && allowed & bits::WRITABLE != 0);
+    rights.user += u64::from(allowed & bits::USER != 0);
 }
 
 /// A new top table with the kernel half filled in, user half empty.

@@ -2,6 +2,7 @@
 
 pub mod address_space;
 mod address_space_copy;
+pub mod failure;
 pub mod file_pages;
 pub mod frame;
 pub mod heap;

@@ -3,7 +3,7 @@
 //! The stack of a task that may run is mapped for good: entry code uses it before posted flushes are run. Only free slots lose
 //! their frames, and their page tables stay.
 
-use super::{frame, kernel_map, tlb_flush};
+use super::{failure, frame, kernel_map, tlb_flush};
 use crate::arch::page_table::PAGE_SIZE;
 use crate::spin_lock::{SpinLock, rank};
 use arrayvec::ArrayVec;
@@ -60,6 +60,9 @@ pub struct KernelStack {
 impl KernelStack {
     /// A stack, or `None` without memory. Its content is what the last owner left, or zeros.
     pub fn new() -> Option<Self> {
+        if failure::strikes() {
+            return None;
+        }
         let mut free = FREE.lock_irq();
         if let Some(bottom) = free.pop() {
             return Some(Self { bottom });

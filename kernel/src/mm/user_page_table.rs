@@ -3,7 +3,7 @@
 //! Used by `address_space` under its lock. An entry that is not 0 holds a frame, even if it is not PRESENT (no rights).
 //! Page-table pages are freed only with the whole table: a CPU may walk through them as long as the root is loaded.
 
-use super::{frame, kernel_map};
+use super::{failure, frame, kernel_map};
 use crate::arch::page_table::{self as pt, PAGE_SIZE, bits};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,9 @@ pub struct UserPageTable {
 impl UserPageTable {
     /// Nothing mapped in the user half; the kernel half as everywhere. `None` without memory.
     pub fn new() -> Option<Self> {
+        if failure::strikes() {
+            return None;
+        }
         let mut tables = Vec::new();
         tables.try_reserve(16).ok()?;
         let root = kernel_map::new_root()?;

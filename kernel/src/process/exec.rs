@@ -75,8 +75,11 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     }
     let space = AddressSpace::new().ok_or(ENOMEM)?;
     let (base, end) = map_segments(&space, &file.mapped, &plan)?;
-    space.set_brk_start(end + (random::next() & 0xff) * PAGE_SIZE);
-    let vdso_at = USER_END - (random::next() & 0xff) * PAGE_SIZE - vdso::SIZE;
+    // As many random bits as Linux has: 13 of the heap's start, 22 of the stack's, 28 of mmap's and of a program's own.
+    space.set_brk_start(end + random::offset(13, PAGE_SIZE));
+    let stack_offset = random::offset(22, PAGE_SIZE);
+    space.lower_mmap_base(stack_offset + random::offset(28, PAGE_SIZE));
+    let vdso_at = USER_END - stack_offset - vdso::SIZE;
     vdso::map(&space, vdso_at)?;
     // A page between them, so that what runs off the stack's upper end faults.
     let top = vdso_at - PAGE_SIZE;
@@ -92,7 +95,7 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         vdso: vdso_at,
     };
     // A few bytes down from the top, so that caches see stacks at different places.
-    let stack = user_stack::build(&space, top - (random::next() & 0x1f0), path, &args, env, &start)?;
+    let stack = user_stack::build(&space, top - random::offset(5, 16), path, &args, env, &start)?;
     Ok(Loaded { space: Arc::new(space), entry: start.entry, stack, args, program: Arc::new(program) })
 }
 
@@ -124,7 +127,7 @@ fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
     let base = match plan.kind {
         Kind::Static => 0,
-        Kind::Pie => (PIE_BASE + (random::next() & 0xfff) * PAGE_SIZE)
+        Kind::Pie => (PIE_BASE + random::offset(28, PAGE_SIZE))
             .next_multiple_of(plan.align)
             .checked_sub(plan.span().start)
             .ok_or(ENOEXEC)?,
@@ -181,8 +184,17 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     }
     let thread = current_thread();
     let process = &thread.process;
+    // For what is small and cannot fail from here on.
+    if !crate::mm::frame::above_reserve(1) {
+        return Err(ENOMEM);
+    }
     let loaded = load(&process.work_dir, path, args, env)?;
     end_other_threads(thread)?;
+    // Descriptors that were shared with another process are this one's own from now on.
+    let own_files = match thread.files() {
+        Some(shared) if Arc::strong_count(shared) > 2 => Some(shared.clone_table().ok_or(ENOMEM)?),
+        shared => shared.cloned(),
+    };
     // The point of no return.
     crate::isolation::lease::end_with(EndCause::Exec);
     let old = process.address_space.lock().replace(loaded.space.clone());
@@ -208,12 +220,10 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     if let Some(waiting) = waiting {
         waiting.complete();
     }
-    // Descriptors that were shared with another process are this one's own from now on.
-    if let Some(shared) = thread.files() {
-        let own = if Arc::strong_count(shared) > 2 { shared.clone_table() } else { shared.clone() };
+    if let Some(own) = own_files {
         own.close_on_exec();
         let old = process.files.lock().replace(own.clone());
-        // SAFETY: the thread itself; `shared` is not used any more.
+        // SAFETY: the thread itself, with no reference to its table alive.
         let older = unsafe { thread.set_files(Some(own)) };
         drop(old);
         drop(older);

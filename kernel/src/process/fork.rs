@@ -9,7 +9,7 @@ use crate::entry::frame::Frame;
 use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, Errno, SysResult};
 use crate::fs::{FileTable, WorkDir};
 use crate::mm::address_space::AddressSpace;
-use crate::mm::user_copy;
+use crate::mm::{failure, user_copy};
 use crate::rcu::deferred_free::reclaim;
 use crate::sched::task::{self, NewTaskError, Task};
 use crate::sched::{self, switch};
@@ -146,7 +146,7 @@ pub(super) fn new_process(
         work_dir,
         exe: bytes(|p| p.exe.lock().clone()),
         program: SpinLock::new(parent.and_then(|p| p.program.lock().clone())),
-        cmdline: bytes(|p| p.cmdline.lock().clone()),
+        cmdline: SpinLock::new(Vec::new()),
         threads: SpinLock::new(Vec::new()),
         actions: SpinLock::new(actions),
         pending: PendingSignals::new(),
@@ -162,6 +162,17 @@ pub(super) fn new_process(
         start_ns: crate::arch::tsc::now_ns(),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
     })
+}
+
+/// A copy of bytes that may be many.
+fn try_copy(bytes: &SpinLock<Vec<u8>, { crate::spin_lock::rank::PROCESS_PART }>) -> Result<Vec<u8>, Errno> {
+    let bytes = bytes.lock();
+    let mut copy = Vec::new();
+    if failure::strikes() || copy.try_reserve_exact(bytes.len()).is_err() {
+        return Err(ENOMEM);
+    }
+    copy.extend_from_slice(&bytes);
+    Ok(copy)
 }
 
 /// Give a task that has never run what the CPU holds for the running one: FPU state, segment bases, affinity, class.
@@ -216,26 +227,27 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     me.sent_to_many.store(0, Ordering::SeqCst);
     let space = me.address_space().ok_or(ENOMEM)?;
     let space = if has(flag::VM) { space.clone() } else { Arc::new(space.fork().ok_or(ENOMEM)?) };
+    // What can fail comes before the task, which would have to be taken back.
+    let parts = if has(flag::THREAD) {
+        None
+    } else {
+        let files = me.files().ok_or(ENOMEM)?;
+        let files = if has(flag::FILES) { files.clone() } else { files.clone_table().ok_or(ENOMEM)? };
+        Some((files, try_copy(&parent.cmdline)?))
+    };
     let comm = sched::current().comm();
     let task = task::new_user(task::comm_str(&comm).as_bytes())?;
     copy_task_state(sched::current(), &task);
 
     let blocked = me.blocked.load(Ordering::Relaxed);
     let completion = has(flag::VFORK).then(Completion::new);
-    let thread = if has(flag::THREAD) {
-        let thread = new_thread(parent.clone(), &task, space, blocked);
-        if let Err(e) = join(&thread) {
-            discard(thread, &task);
-            return Err(e);
-        }
-        thread
-    } else {
-        let files = me.files().ok_or(ENOMEM)?;
-        let files = if has(flag::FILES) { files.clone() } else { files.clone_table() };
+    let thread = if let Some((files, cmdline)) = parts {
         let work_dir = if has(flag::FS) { parent.work_dir.clone() } else { parent.work_dir.clone_dir() };
         let actions = parent.actions.lock().clone();
-        let exit_signal = (flags & flag::SIGNAL) as u32;
+        // To a sibling's parent goes what the caller's own end says, as in Linux: nobody chooses a signal for a stranger.
+        let exit_signal = if has(flag::PARENT) { parent.exit_signal } else { (flags & flag::SIGNAL) as u32 };
         let process = new_process(task.index, Some(parent), exit_signal, space.clone(), files, work_dir, actions);
+        *process.cmdline.lock() = cmdline;
         *process.vfork.lock() = completion.clone();
         let ppid = if has(flag::PARENT) { parent.ppid.load(Ordering::Relaxed) } else { parent.pid };
         process.ppid.store(ppid, Ordering::Relaxed);
@@ -244,7 +256,10 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
             let stack = *me.alternate_stack.lock();
             *thread.alternate_stack.lock() = stack;
         }
-        join(&thread)?;
+        if let Err(e) = join(&thread) {
+            discard_process(&process, thread, &task);
+            return Err(e);
+        }
         // A signal to the group finds the child too, or is found here. Then the call starts again after it; or the child takes it, if
         // the parent blocks it (as fork does in C libraries).
         let mut missed = 0;
@@ -257,6 +272,13 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
             return Err(ERESTARTNOINTR);
         }
         signal::send_set(&process, missed);
+        thread
+    } else {
+        let thread = new_thread(parent.clone(), &task, space, blocked);
+        if let Err(e) = join(&thread) {
+            discard(thread, &task);
+            return Err(e);
+        }
         thread
     };
     inherit_policy(me, &thread, &task);

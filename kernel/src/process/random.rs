@@ -3,7 +3,7 @@
 //! Process context.
 
 use crate::arch::tsc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static STATE: AtomicU64 = AtomicU64::new(0);
 
@@ -32,6 +32,23 @@ pub fn next() -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)) ^ rdrand().unwrap_or(0)
+}
+
+static LAYOUT: AtomicBool = AtomicBool::new(true);
+
+/// Whether programs get a layout at random (`norandmaps`, /proc/sys/kernel/randomize_va_space).
+pub fn is_layout_random() -> bool {
+    LAYOUT.load(Ordering::Relaxed)
+}
+
+/// Programs that start from now on get one, or always the same.
+pub fn set_layout_random(on: bool) {
+    LAYOUT.store(on, Ordering::Relaxed);
+}
+
+/// An offset for a layout: a multiple of `step` bytes, of which there are 2^bits. 0 where the layout is not random.
+pub fn offset(bits: u32, step: u64) -> u64 {
+    if is_layout_random() { (next() & ((1 << bits) - 1)) * step } else { 0 }
 }
 
 /// Fill `out`.

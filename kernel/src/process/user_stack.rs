@@ -3,7 +3,8 @@
 //! Source: System V ABI, AMD64 supplement, "Initial Stack and Register State"; Linux include/uapi/linux/auxvec.h.
 
 use crate::errno::{E2BIG, ENOMEM, Errno};
-use crate::mm::address_space::AddressSpace;
+use crate::mm::address_space::{AddressSpace, FaultError};
+use crate::mm::failure;
 use alloc::vec::Vec;
 
 /// Strings, each with its NUL, one after the other.
@@ -28,6 +29,9 @@ impl Strings {
     pub fn push(&mut self, string: &[u8]) -> Result<(), Errno> {
         if string.len() >= STRING_MAX || self.bytes.len() + string.len() + 1 + self.count * 8 > TOTAL_MAX {
             return Err(E2BIG);
+        }
+        if failure::strikes() {
+            return Err(ENOMEM);
         }
         self.bytes.try_reserve(string.len() + 1).map_err(|_| ENOMEM)?;
         self.bytes.extend_from_slice(string);
@@ -125,6 +129,9 @@ pub fn build(
     use auxiliary as a;
     let mut strings: Vec<u8> = Vec::new();
     let total = args.bytes().len() + env.bytes().len() + name.len() + 64;
+    if failure::strikes() {
+        return Err(ENOMEM);
+    }
     strings.try_reserve_exact(total).map_err(|_| ENOMEM)?;
     strings.extend_from_slice(args.bytes());
     strings.extend_from_slice(env.bytes());
@@ -168,6 +175,9 @@ pub fn build(
     let words = 1 + args.len() + 1 + env.len() + 1 + pairs.len() * 2;
     let sp = (base - words as u64 * 8) & !15;
     let mut out: Vec<u8> = Vec::new();
+    if failure::strikes() {
+        return Err(ENOMEM);
+    }
     out.try_reserve_exact((base - sp) as usize + strings.len()).map_err(|_| ENOMEM)?;
     let put = |out: &mut Vec<u8>, word: u64| out.extend_from_slice(&word.to_le_bytes());
     put(&mut out, args.len() as u64);
@@ -185,6 +195,6 @@ pub fn build(
     }
     out.resize((base - sp) as usize, 0);
     out.extend_from_slice(&strings);
-    space.write(sp, &out).map_err(|_| E2BIG)?;
+    space.write(sp, &out).map_err(|e| if e == FaultError::NoMemory { ENOMEM } else { E2BIG })?;
     Ok(sp)
 }

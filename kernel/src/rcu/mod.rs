@@ -191,7 +191,7 @@ impl Flavor {
                 area.head.preempt_count.load(Ordering::Relaxed)
             );
             match stack_sample::take(cpu) {
-                Some(stack) => stack.iter().for_each(|address| crate::warning!("rcu:   {address:#018x}")),
+                Some(sample) => sample.stack.iter().for_each(|address| crate::warning!("rcu:   {address:#018x}")),
                 None => crate::warning!("rcu:   (the CPU takes no NMI)"),
             }
         }
@@ -274,6 +274,11 @@ pub fn start(stall_timeout_s: u32) {
     for (name, entry) in threads {
         crate::sched::task::spawn_kthread(name, entry, 0).unwrap_or_else(|e| panic!("cannot start {name}: {e:?}"));
     }
+}
+
+/// Quiescent states that CPU `cpu` has passed by itself; they wrap.
+pub fn quiescent_states(cpu: u32) -> u32 {
+    percpu::of(cpu).rcu.quiescent.load(Ordering::Relaxed)
 }
 
 fn snapshot(cpu: u32) -> CpuSnapshot {

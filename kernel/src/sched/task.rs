@@ -5,6 +5,7 @@
 
 use crate::arch::fpu::FpuState;
 use crate::isolation::housekeeping;
+use crate::mm::failure::{self, Countdown};
 use crate::mm::stack::KernelStack;
 use crate::rcu::RcuHead;
 use alloc::sync::Arc;
@@ -72,6 +73,8 @@ pub struct Task {
     owner_kept: spin::Once<Arc<dyn Send + Sync>>,
     /// A signal waits: exit work.
     pub signal_pending: AtomicBool,
+    /// Which of its allocations fails.
+    pub fail_nth: Countdown,
     /// Tick dependencies of this task.
     pub tick_deps: TickMask,
     /// Time on a CPU.
@@ -128,7 +131,13 @@ pub enum NewTaskError {
 impl Task {
     fn build(index: u32, name: &str, entry: Option<fn(usize)>, argument: usize, user: bool) -> Option<Task> {
         let stack = KernelStack::new()?;
-        let fpu = if user { Some(FpuState::new()?) } else { None };
+        let fpu = if !user {
+            None
+        } else if failure::strikes() {
+            return None;
+        } else {
+            Some(FpuState::new()?)
+        };
         let task = Task {
             index,
             state: TaskState::new_asleep(),
@@ -153,6 +162,7 @@ impl Task {
             owner: AtomicPtr::new(core::ptr::null_mut()),
             owner_kept: spin::Once::new(),
             signal_pending: AtomicBool::new(false),
+            fail_nth: Countdown::new(),
             tick_deps: TickMask::new(),
             runtime_ns: AtomicU64::new(0),
             entry,

@@ -210,5 +210,6 @@ fn answer_nmi(me: &Percpu, frame: &Frame) {
     if crate::panic::stops(me.cpu()) {
         crate::panic::stop_here(frame);
     }
+    crate::panic::if_wanted_in_nmi();
     super::stack_sample::answer(me, frame);
 }

@@ -5,12 +5,12 @@
 use super::ipi::{self, Sender};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::PAGE_SIZE;
-use crate::entry::frame::Frame;
+use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::percpu::Percpu;
 use crate::spin_lock::{SpinLock, rank};
 use arrayvec::ArrayVec;
 use core::panic::Location;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kcore::ipi_ledger::IpiCause;
 
 /// Return addresses of one sample.
@@ -27,9 +27,19 @@ const ANSWERING: u32 = u32::MAX;
 static ASKED: AtomicU32 = AtomicU32::new(0);
 static ADDRESSES: [AtomicU64; DEPTH] = [const { AtomicU64::new(0) }; DEPTH];
 
-/// Addresses in kernel text along the stack of CPU `cpu`, innermost first. `None`: no answer.
+static INTERRUPTS_OFF: AtomicBool = AtomicBool::new(false);
+
+/// What an NMI found.
+pub struct Sample {
+    /// Addresses in kernel text along the stack, innermost first.
+    pub stack: ArrayVec<u64, DEPTH>,
+    /// What it interrupted had interrupts off.
+    pub interrupts_off: bool,
+}
+
+/// What CPU `cpu` does now. `None`: no answer.
 #[track_caller]
-pub fn take(cpu: u32) -> Option<ArrayVec<u64, DEPTH>> {
+pub fn take(cpu: u32) -> Option<Sample> {
     let site = Location::caller();
     let _one = TAKING.lock();
     ADDRESSES.iter().for_each(|a| a.store(0, Ordering::Relaxed));
@@ -40,7 +50,8 @@ pub fn take(cpu: u32) -> Option<ArrayVec<u64, DEPTH>> {
     }
     for _ in 0..PATIENCE {
         if ASKED.load(Ordering::Acquire) == 0 {
-            return Some(ADDRESSES.iter().map(|a| a.load(Ordering::Relaxed)).take_while(|&a| a != 0).collect());
+            let stack = ADDRESSES.iter().map(|a| a.load(Ordering::Relaxed)).take_while(|&a| a != 0).collect();
+            return Some(Sample { stack, interrupts_off: INTERRUPTS_OFF.load(Ordering::Relaxed) });
         }
         core::hint::spin_loop();
     }
@@ -61,6 +72,7 @@ pub fn answer(me: &Percpu, frame: &Frame) {
     }
     let top = me.head.kernel_stack_top.load(Ordering::Relaxed);
     let stack = top - STACK_BYTES..top - 16;
+    INTERRUPTS_OFF.store(frame.rflags & RFLAGS_IF == 0, Ordering::Relaxed);
     ADDRESSES[0].store(frame.rip, Ordering::Relaxed);
     let mut at = frame.rbp;
     for address in &ADDRESSES[1..] {

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod tick;
 pub mod timer;
+pub mod watchdog;
 
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,10 @@
 //! The latency trace: each CPU writes typed records into a ring of its own; a housekeeping CPU reads them and never interrupts
 //! anyone for it.
 //!
-//! `key` has the sites, `record` writes, `rings` decides who records what, `stream` drains to the serial lines, `interruption_log` is the list of who interrupted
+//! `key` has the sites, `record` writes, `rings` decides who records what, `stream` drains to the serial lines, `dump` is what an epitaph does without it, `interruption_log` is the list of who interrupted
 //! isolated CPUs.
 
+pub mod dump;
 pub mod interruption_log;
 pub mod key;
 pub mod names;

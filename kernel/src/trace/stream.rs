@@ -145,13 +145,18 @@ pub fn finish() {
     Box::leak(stream);
 }
 
-/// The epitaph's last act: what the rings hold and the stream's end, if nobody was stopped while working on it. No lock, no heap.
-pub fn finish_dying() {
-    let Some(stream) = take() else { return };
+/// The epitaph's last act: what the rings hold and the stream's end to the second serial port. False: there is none, or somebody was
+/// stopped while working on it. No lock, no heap.
+pub fn finish_dying() -> bool {
+    let Some(stream) = take() else { return false };
     let stream = Box::leak(stream);
+    if stream.output.is_none() {
+        return false;
+    }
     (stream.dying, stream.text) = (true, false);
     while stream.round() == ROUND {}
     stream.end();
+    true
 }
 
 impl Stream {

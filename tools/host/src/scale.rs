@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How many CPUs the machines have.
 const CPUS: [u32; 7] = [1, 2, 4, 16, 64, 128, XAPIC_CPUS];
 /// The first program ends the machine, so that nothing but the boot is run.
-const CMDLINE: &str = "trace_event= init=/bin/poweroff";
+const CMDLINE: &str = "trace_event= nowatchdog init=/bin/poweroff";
 
 /// Boots each machine and prints a row for it.
 pub fn main(tree: &Tree) -> Result<(), Failure> {

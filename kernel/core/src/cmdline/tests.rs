@@ -225,3 +225,15 @@ fn silly_machines() {
     assert_eq!(resolve("nohz_full=all", 0, 0).housekeeping, set("0"));
     assert!(!resolve("nohz_full=all isolcpus=all", u32::MAX, u32::MAX).housekeeping.is_empty());
 }
+
+#[test]
+fn the_watchdog_and_failing_allocations() {
+    let params = resolve("quiet", 4, 0);
+    assert_eq!((params.watchdog_threshold_s, params.fail_alloc), (10, 0));
+    assert_eq!(resolve("watchdog_thresh=3 fail_alloc=77", 4, 0).watchdog_threshold_s, 3);
+    assert_eq!(resolve("watchdog_thresh=3 fail_alloc=77", 4, 0).fail_alloc, 77);
+    assert_eq!(resolve("nowatchdog", 4, 0).watchdog_threshold_s, 0);
+    assert!(params.random_layout && !resolve("norandmaps", 4, 0).random_layout);
+    let params = resolve("watchdog_thresh=61 fail_alloc=-1", 4, 0);
+    assert_eq!((params.watchdog_threshold_s, params.fail_alloc, params.complaints.len()), (10, 0, 2));
+}

@@ -241,3 +241,13 @@ fn faults() {
         assert_eq!(map.fault(addr, Read, Pte::Absent), (unmapped, Prot::NONE));
     }
 }
+
+#[test]
+fn mmap_starts_lower() {
+    let mut map = AddressSpaceMap::new(Limits::for_stack(8 << 20));
+    let before = map.limits().mmap_base;
+    map.lower_mmap_base(5 * PAGE_SIZE + 1);
+    assert_eq!(map.limits().mmap_base, before - 6 * PAGE_SIZE);
+    map.lower_mmap_base(u64::MAX);
+    assert_eq!(map.limits().mmap_base, map.limits().min);
+}

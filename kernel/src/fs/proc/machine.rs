@@ -110,6 +110,25 @@ pub(super) fn cpuinfo(_: u64, out: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
+/// /proc/sys/kernel/watchdog_thresh. A watchdog that was not started at boot stays off.
+pub(super) fn set_watchdog_thresh(_: u64, text: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+    let seconds = text.trim().parse().ok().filter(|&s| s <= kcore::watchdog::MAX_THRESHOLD_S).ok_or(EINVAL)?;
+    crate::time::watchdog::set_threshold_s(seconds);
+    Ok(())
+}
+
+/// /proc/sys/kernel/randomize_va_space: 0 for the same layout always; 1 and 2 for one at random.
+pub(super) fn set_randomize_va_space(_: u64, text: &[u8]) -> Result<(), Errno> {
+    let on = match text.trim_ascii() {
+        b"0" => false,
+        b"1" | b"2" => true,
+        _ => return Err(EINVAL),
+    };
+    crate::process::random::set_layout_random(on);
+    Ok(())
+}
+
 /// /proc/sysrq-trigger: `c` crashes the kernel on purpose, as in Linux. Other requests are EINVAL.
 pub(super) fn sysrq_trigger(_: u64, text: &[u8]) -> Result<(), Errno> {
     match text.first() {

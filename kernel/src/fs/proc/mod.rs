@@ -10,6 +10,8 @@ use super::generated::{Item, Leaf, Numbered, new_root};
 use super::inode::{Inode, device_number};
 use super::{current, mount};
 use crate::errno::Errno;
+use crate::process::random;
+use crate::time::watchdog;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt::Write;
@@ -43,6 +45,16 @@ static ROOT: &[Item] = &[
                     Item::File("ostype", |_, out| line("Linux", out)),
                     Item::File("osrelease", |_, out| line(crate::syscall::system::RELEASE, out)),
                     Item::File("pid_max", |_, out| line(crate::sched::task::PID_MAX, out)),
+                    Item::Setting(
+                        "watchdog_thresh",
+                        |_, out| line(watchdog::threshold_s(), out),
+                        machine::set_watchdog_thresh,
+                    ),
+                    Item::Setting(
+                        "randomize_va_space",
+                        |_, out| line(if random::is_layout_random() { 2 } else { 0 }, out),
+                        machine::set_randomize_va_space,
+                    ),
                     Item::File("threads-max", |_, out| line(crate::sched::task::PID_MAX, out)),
                 ],
             ),

@@ -32,6 +32,7 @@ pub static ITEMS: &[Item] = &[
             leaf: Leaf::Link(descriptor),
         })],
     ),
+    Item::Setting("fail-nth", fail_nth, set_fail_nth),
     Item::File("maps", maps),
     Item::File("mounts", |_, out| {
         mount::describe(out);
@@ -79,6 +80,24 @@ fn view(id: u64) -> Result<View, Errno> {
 
 fn process(pid: u64) -> Result<Arc<Process>, Errno> {
     view(pid)?.process.ok_or(errno::ESRCH)
+}
+
+/// /proc/PID/fail-nth: how many allocations of its first thread (of the caller, if that is one of its threads) until one fails.
+fn fail_nth(pid: u64, out: &mut String) -> Result<(), Errno> {
+    super::line(victim(pid)?.fail_nth.left(), out)
+}
+
+fn set_fail_nth(pid: u64, text: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    let nth = text.trim().parse().map_err(|_| errno::EINVAL)?;
+    victim(pid)?.fail_nth.arm(nth);
+    Ok(())
+}
+
+fn victim(pid: u64) -> Result<TaskRef, Errno> {
+    let own = crate::sched::current().index;
+    let own = threads(pid).contains(&own).then(|| task::by_index(own)).flatten();
+    own.or(view(pid)?.task).ok_or(errno::ESRCH)
 }
 
 /// Threads of a process are found by their process only, as in Linux's listing.

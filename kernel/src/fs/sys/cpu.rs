@@ -1,5 +1,6 @@
 //! /sys/devices/system/cpu. Source of the names: Linux Documentation/ABI/testing/sysfs-devices-system-cpu.
 
+use crate::arch::cpu_features;
 use crate::errno::Errno;
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::isolation::housekeeping;
@@ -8,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use kcore::cpu_set::CpuSet;
+use kcore::vulnerability::ALL;
 
 /// What is in it.
 pub static ITEMS: &[Item] = &[
@@ -18,6 +20,7 @@ pub static ITEMS: &[Item] = &[
     Item::File("isolated", |_, out| list(&housekeeping::isolcpus(), out)),
     Item::File("nohz_full", |_, out| list(&housekeeping::nohz_full(), out)),
     Item::File("kernel_max", |_, out| line(kcore::cpu_set::MAX_CPUS - 1, out)),
+    Item::Dir("vulnerabilities", VULNERABILITIES),
     Item::Numbered(Numbered {
         prefix: "cpu",
         exists: |_, cpu| cpu < percpu::nr_cpus(),
@@ -26,6 +29,19 @@ pub static ITEMS: &[Item] = &[
         leaf: Leaf::Dir(&[Item::File("online", |cpu, out| line(percpu::is_online(cpu as u32) as u32, out))]),
     }),
 ];
+
+/// One file for each of `vulnerability::ALL`.
+static VULNERABILITIES: &[Item] = &{
+    macro_rules! files {
+        ($($index:literal)*) => { [$(Item::File(ALL[$index].name, |_, out| vulnerability::<$index>(out))),*] };
+    }
+    files!(0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+};
+const _: () = assert!(ALL.len() == VULNERABILITIES.len());
+
+fn vulnerability<const INDEX: usize>(out: &mut String) -> Result<(), Errno> {
+    line(ALL[INDEX].state(cpu_features::vendor(), cpu_features::architecture_capabilities()), out)
+}
 
 fn all() -> CpuSet {
     CpuSet::full(percpu::nr_cpus())

@@ -5,8 +5,11 @@
 //! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds;
 //! `rcu_fanout` measures their tree.
+//! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
+//! `nmi` or `nested` written to `panic` ends the kernel in an NMI with the console held, or by a panic with a second one in it.
 //! A CPU's number written to `nmi` sends it one; `torture…` is in torture.rs.
 
+use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
@@ -16,8 +19,8 @@ use crate::percpu;
 use crate::rcu;
 use crate::rcu::deferred_free::{free_rcu, reclaim};
 use crate::smp::{deferred_work, stack_sample};
-use crate::spin_lock::{SpinLock, rank};
-use crate::time::timer;
+use crate::spin_lock::{PreemptOff, SpinLock, rank};
+use crate::time::{timer, watchdog};
 use alloc::boxed::Box;
 use alloc::string::String;
 use arrayvec::ArrayVec;
@@ -48,6 +51,13 @@ pub static ITEMS: &[Item] = &[
             return Err(errno::EINVAL);
         }
         stack_sample::take(cpu).map(|_| ()).ok_or(errno::EAGAIN)
+    }),
+    Item::Control("lockup", lock_up),
+    Item::Control("panic", |_, text| match text.trim_ascii() {
+        b"nmi" => crate::panic::panic_in_nmi(),
+        // A wild frame pointer: the epitaph panics at its stack.
+        b"nested" => crate::panic::panic_nested(),
+        _ => Err(errno::EINVAL),
     }),
     Item::File("traps", |_, out| {
         let (listed, late) = crate::text_patch::traps();
@@ -101,6 +111,23 @@ fn hold_grace_periods(ms: u32) {
         core::hint::spin_loop();
     }
     drop(reader);
+}
+
+/// A CPU that hangs: the watchdog has to tell it, or somebody else, within this time.
+fn lock_up(_: u64, text: &[u8]) -> Result<(), Errno> {
+    const LONGEST_NS: u64 = 120_000_000_000;
+    let hard = match text.trim_ascii() {
+        b"hard" => true,
+        b"soft" => false,
+        _ => return Err(errno::EINVAL),
+    };
+    let (told, give_up_tsc) = (watchdog::told(), tsc::now() + tsc::ns_to_ticks(LONGEST_NS));
+    let _stays = PreemptOff::new();
+    let _irq_off = hard.then(IrqOff::new);
+    while watchdog::told() == told && tsc::now() < give_up_tsc {
+        core::hint::spin_loop();
+    }
+    if watchdog::told() == told { Err(errno::ETIMEDOUT) } else { Ok(()) }
 }
 
 /// The most that one write does.

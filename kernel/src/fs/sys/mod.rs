@@ -6,6 +6,8 @@ mod ipi;
 mod isolate;
 mod lease;
 mod log;
+mod memory;
+mod protection;
 mod quiesce;
 mod rcu_fanout;
 mod torture;

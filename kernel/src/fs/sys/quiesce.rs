@@ -28,6 +28,8 @@ pub static ITEMS: &[Item] = &[
     Item::Special("log", super::log::open),
     Item::Control("inject_ipi", inject_ipi),
     Item::File("ipi", super::ipi::read),
+    Item::File("memory", super::memory::read),
+    Item::File("protection", super::protection::read),
     Item::Setting("isolate", super::isolate::read, super::isolate::write),
     Item::Mapped("lease", super::lease::read, super::lease::write, super::lease::map),
     Item::Dir("debug", super::debug::ITEMS),

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod busy;
 pub mod calls;
 pub mod cpus;
+pub mod enomem;
 pub mod fuzz;
 pub mod init;
 pub mod isolate;

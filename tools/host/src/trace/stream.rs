@@ -51,9 +51,22 @@ pub struct Trace {
 /// A task's name, from the record with this number on.
 type Name = (u64, [u8; 16]);
 
-/// Reads and decodes the file.
+/// Reads and decodes the file: what the second serial port gave, or a console log with the dump of an epitaph.
 pub fn read(path: &Path) -> Result<Trace, Failure> {
-    Ok(decode(&failure::read(path)?))
+    let bytes = failure::read(path)?;
+    Ok(decode(console_dump(&bytes).as_deref().unwrap_or(&bytes)))
+}
+
+/// What the lines of a console log that start with `@trace` hold, which the kernel prints after an epitaph; `None` without such lines.
+/// Lines that are damaged are left out: the decoder tells what is missing.
+pub fn console_dump(log: &[u8]) -> Option<Vec<u8>> {
+    let digit = |c: &u8| (*c as char).to_digit(16).map(|d| d as u8);
+    let frame = |line: &[u8]| -> Option<Vec<u8>> {
+        let digits: Option<Vec<u8>> = line.trim_ascii().strip_prefix(b"@trace ")?.iter().map(digit).collect();
+        Some(digits?.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    };
+    let frames: Vec<_> = log.split(|&b| b == b'\n').filter_map(frame).collect();
+    (!frames.is_empty()).then(|| frames.concat())
 }
 
 /// The trace in these bytes, whatever they are.

@@ -22,6 +22,7 @@ mod signal;
 mod thread;
 mod time;
 mod vdso;
+mod vector;
 mod watch;
 
 use crate::entry::{Args, Failure, Outcome};
@@ -90,6 +91,9 @@ pub fn main(args: &Args) -> Outcome {
     {
         return process::exec_check(rest);
     }
+    if args.rest().first().is_some_and(|word| word == vector::START_CHECK) {
+        return vector::start_check();
+    }
     let first = linux::own_pid() == 1;
     if first {
         crate::program::init::provide_files();
@@ -106,6 +110,7 @@ pub fn main(args: &Args) -> Outcome {
         thread::CHECKS,
         time::CHECKS,
         vdso::CHECKS,
+        vector::CHECKS,
         pointer::CHECKS,
         fault::CHECKS,
         watch::CHECKS,

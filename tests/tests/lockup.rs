@@ -1,0 +1,23 @@
+//! Scenario: a CPU that hangs in the kernel, with interrupts on or off, is told by the watchdog with its task and its stack.
+
+use scenarios::{Outcome, Vm};
+
+#[test]
+fn a_cpu_that_hangs_is_named() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=3 watchdog_thresh=1").spawn()?;
+    guest.prompt()?;
+    assert_eq!(guest.command("cat /proc/sys/kernel/watchdog_thresh")?.trim(), "1");
+    for kind in ["hard", "soft"] {
+        // Returns when the watchdog has told it. It never sits on an isolated CPU.
+        let told = guest.command(&format!("run -c 3 sh -c 'echo {kind} > /sys/kernel/quiesce/debug/lockup'"))?;
+        let line = told.lines().find(|l| l.contains(" lockup - CPU#")).unwrap_or_default();
+        assert!(
+            line.contains(&format!("watchdog: BUG: {kind} lockup - CPU#3 stuck for ")) && line.contains("[sh:"),
+            "{told}"
+        );
+        let addresses = told.lines().filter(|l| l.contains("watchdog:   0xffffffff8")).count();
+        assert!(addresses >= 3, "a stack: {told}");
+    }
+    guest.power_off()?.assert_clean();
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Scenario: what keeps programs away from the kernel and each other: layouts at random, no kernel address in what programs may read, and
+//! a true word on what is not mitigated.
+
+use scenarios::vm::Running;
+use scenarios::{Failed, Outcome, Vm};
+use std::collections::BTreeSet;
+
+/// Where program, heap, mmap's region, stack and vDSO of a program that starts lie.
+fn layout(guest: &mut Running) -> Result<Vec<String>, Failed> {
+    let maps = guest.command("cat /proc/self/maps")?;
+    let start = |line: &str| line.split('-').next().unwrap_or_default().to_string();
+    let lines: Vec<&str> = maps.lines().filter(|l| l.contains('-')).collect();
+    let named = |name: &str| lines.iter().find(|l| l.ends_with(name)).map(|l| start(l)).unwrap_or_default();
+    let first = lines.first().map(|l| start(l)).unwrap_or_default();
+    assert!(lines.len() > 4 && !named("[stack]").is_empty() && !named("[vdso]").is_empty(), "{maps}");
+    Ok(vec![first, named("[stack]"), named("[vdso]")])
+}
+
+#[test]
+fn layouts_differ_unless_that_is_switched_off() -> Outcome {
+    const STARTS: usize = 8;
+    let mut guest = Vm::new().smp(1).spawn()?;
+    guest.prompt()?;
+    let layouts = (0..STARTS).map(|_| layout(&mut guest)).collect::<Result<Vec<_>, _>>()?;
+    for place in 0..3 {
+        let different: BTreeSet<_> = layouts.iter().map(|l| &l[place]).collect();
+        // Two of eight are the same once in 100 000 runs with 22 bits.
+        assert!(different.len() >= STARTS - 1, "place {place}: {layouts:?}");
+    }
+    guest.command("echo 0 > /proc/sys/kernel/randomize_va_space")?;
+    assert_eq!(layout(&mut guest)?, layout(&mut guest)?);
+    guest.power_off()?.assert_clean();
+    let mut guest = Vm::new().smp(1).cmdline("norandmaps").spawn()?;
+    guest.prompt()?;
+    assert_eq!(guest.command("cat /proc/sys/kernel/randomize_va_space")?.trim(), "0");
+    assert_eq!(layout(&mut guest)?, layout(&mut guest)?);
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// Whether a text has an address of the kernel's half: 16 digits, of which the first four are f.
+fn kernel_address(text: &str) -> Option<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let is_address = |w: &&str| {
+        let digits = w.strip_prefix("0x").unwrap_or(w);
+        digits.len() == 16
+            && digits.starts_with("ffff")
+            && digits.chars().all(|c| c.is_ascii_hexdigit())
+            && digits != "ffffffffffffffff"
+    };
+    words.into_iter().find(is_address)
+}
+
+#[test]
+fn no_kernel_address_is_told_and_vulnerabilities_are() -> Outcome {
+    assert!(kernel_address("at ffffffff80101234, 0x12").is_some() && kernel_address("7fffffffe000 ffffffff").is_none());
+    let mut guest = Vm::new().cmdline("nohz_full=3 loglevel=4").spawn()?;
+    guest.prompt()?;
+    guest.command("run -c 3 true")?;
+    for files in [
+        "/proc/self/maps /proc/self/stat /proc/self/statm /proc/self/status /proc/1/stat /proc/1/maps /proc/2/stat",
+        "/proc/interrupts /proc/meminfo /proc/stat /proc/cpuinfo /proc/mounts /proc/version /proc/loadavg /proc/cmdline",
+        "/sys/kernel/quiesce/cpus /sys/kernel/quiesce/ipi /sys/kernel/quiesce/rcu /sys/kernel/quiesce/memory",
+        "/sys/kernel/quiesce/cpu0/why /sys/kernel/quiesce/cpu3/entries /sys/kernel/quiesce/isolate",
+        "/sys/kernel/quiesce/debug/kernel_stacks /sys/kernel/quiesce/debug/traps /sys/kernel/tracing/trace",
+    ] {
+        let text = guest.command(&format!("cat {files}"))?;
+        assert!(text.lines().count() > 2, "{files}: {text}");
+        assert_eq!(kernel_address(&text), None, "{files}: {text}");
+    }
+    let log = guest.command("dmesg")?;
+    assert!(log.contains("Command line"), "{log}");
+    assert_eq!(kernel_address(&log), None, "{log}");
+    let names = guest.command("ls /sys/devices/system/cpu/vulnerabilities")?;
+    for name in ["meltdown", "spectre_v1", "spectre_v2", "mds", "retbleed"] {
+        assert!(names.split_whitespace().any(|n| n == name), "{names}");
+        let state = guest.command(&format!("cat /sys/devices/system/cpu/vulnerabilities/{name}"))?;
+        assert!(["Vulnerable", "Not affected"].contains(&state.trim()), "{name}: {state}");
+    }
+    let spectre = guest.command("cat /sys/devices/system/cpu/vulnerabilities/spectre_v1")?;
+    assert_eq!(spectre.trim(), "Vulnerable");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+#[test]
+fn registers_and_page_tables_protect() -> Outcome {
+    let mut guest = Vm::new().spawn()?;
+    guest.prompt()?;
+    for cpu in 0..4 {
+        let told = guest.command(&format!("run -c {cpu} cat /sys/kernel/quiesce/protection"))?;
+        assert!(told.contains("wp=on nx=on smep=on smap=on umip=on"), "CPU {cpu}: {told}");
+        assert!(told.contains(" writable_executable=0 user=0") && !told.contains(" executable=0 "), "{told}");
+    }
+    guest.power_off()?.assert_clean();
+    // Without them the kernel runs, and says so.
+    let mut guest = Vm::new().smp(1).cpu("max,-smep,-smap,-umip").spawn()?;
+    guest.prompt()?;
+    let told = guest.command("cat /sys/kernel/quiesce/protection")?;
+    assert!(told.contains("nx=on smep=absent smap=absent umip=absent"), "{told}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! enomem: see `guest::program::enomem`.
+#![no_main]
+
+guest::program!(guest::program::enomem::main);

@@ -1,0 +1,216 @@
+//! fuzz: children that make system calls at random, on all CPUs, under signals and NMIs. The kernel has to survive, end each of them and
+//! get all memory back; what happens to a child is its own affair.
+//!
+//! `fuzz [-s SEED] [-f FIRST] [-n CHILDREN] [-c CALLS]`. Child N makes the calls that SEED and N say, so `fuzz -s SEED -f N -n 1`
+//! repeats one. With -c there are as many children as it takes. Under the instruction clock a whole run repeats.
+
+mod arguments;
+mod child;
+pub mod memory;
+mod random;
+
+use crate::entry::{Args, Failure, Outcome};
+use crate::linux::{self, Fork, SharedPage, Wait};
+use crate::output::{describe, write_out};
+use crate::{cpu_list, kernel_file};
+use random::Random;
+use std::sync::atomic::Ordering::Relaxed;
+
+const USAGE: &str = "usage: fuzz [-s SEED] [-f FIRST] [-n CHILDREN] [-c CALLS]";
+/// Where the children have their files.
+const DIRECTORY: &str = "/tmp/fuzz";
+/// A child that has begun no call for so long is killed, in nanoseconds.
+const PATIENCE_NS: u64 = 100_000_000;
+/// Between two NMIs, in nanoseconds.
+const NMI_REST_NS: u64 = 1_000_000;
+/// Children of each worker before memory is measured: what the kernel keeps for later is there then.
+const WARM_UP: u64 = 6;
+
+/// Places in the page that all share. Behind `WORKER` a count of calls for each worker.
+const NEXT: usize = 0;
+const KILLED: usize = 1;
+const NMIS: usize = 2;
+const OVER: usize = 3;
+const WORKER: usize = 8;
+
+/// What is to be done.
+struct Task {
+    seed: u64,
+    /// Children have numbers from here on.
+    first: u64,
+    /// So many at most.
+    children: u64,
+    /// And none when so many calls were made.
+    calls: u64,
+    cpus: Vec<u32>,
+    page: &'static SharedPage,
+}
+
+/// Reads the command line, makes the children and looks at what is left of them.
+pub fn main(args: &Args) -> Outcome {
+    let (mut seed, mut first, mut children, mut calls) = (linux::monotonic_ns(), 0, u64::MAX, u64::MAX);
+    let mut words = args.rest().iter().filter(|w| !w.contains('='));
+    while let Some(word) = words.next() {
+        let target = match word.as_str() {
+            "-s" => &mut seed,
+            "-f" => &mut first,
+            "-n" => &mut children,
+            "-c" => &mut calls,
+            _ => return Err(Failure::usage(USAGE)),
+        };
+        *target = words.next().and_then(|w| w.parse().ok()).ok_or_else(|| Failure::usage(USAGE))?;
+    }
+    if children == u64::MAX && calls == u64::MAX {
+        children = 200;
+    }
+    let cpus = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
+    let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
+    let mut task = Task { seed, first, children, calls, cpus, page };
+    write_out(format!("fuzz: seed {seed}, children from {first} on\n").as_bytes());
+    let root = names("/");
+    let one = children == 1;
+    let before = if one {
+        None
+    } else {
+        // Numbers that no run reaches.
+        let warm_up = WARM_UP * task.workers() as u64;
+        (task.first, task.children, task.calls) = (1 << 40, warm_up, u64::MAX);
+        task.run(&root)?;
+        (task.first, task.children, task.calls) = (first, children, calls);
+        Some(memory::in_use()?)
+    };
+    task.run(&root)?;
+    let left = before.as_ref().map(memory::left_over).transpose()?.flatten();
+    write_out(
+        format!(
+            "fuzz: seed {seed}: {} calls by {} children on {} CPUs ended, {} of them waited and were killed, {} NMIs\n",
+            task.done(),
+            page[NEXT].load(Relaxed),
+            task.cpus.len(),
+            page[KILLED].load(Relaxed),
+            page[NMIS].load(Relaxed)
+        )
+        .as_bytes(),
+    );
+    match (before, left) {
+        (_, Some(left)) => Err(Failure::new(left)),
+        (Some(before), None) => {
+            write_out(format!("fuzz: nothing left over: tasks, frames, heap bytes as before: {before:?}\n").as_bytes());
+            Ok(0)
+        }
+        (None, None) => Ok(0),
+    }
+}
+
+impl Task {
+    /// How many work at once.
+    fn workers(&self) -> usize {
+        self.cpus.len().min(8)
+    }
+
+    /// Calls begun.
+    fn done(&self) -> u64 {
+        (0..self.workers()).map(|worker| self.page[WORKER + worker].load(Relaxed)).sum()
+    }
+
+    /// All children, by workers that share them; meanwhile NMIs. Afterwards no file is left.
+    fn run(&self, root: &[std::ffi::OsString]) -> Result<(), Failure> {
+        let fail = |e: std::io::Error| Failure::new(format!("fork: {}", describe(&e)));
+        self.page.iter().for_each(|word| word.store(0, Relaxed));
+        let _ = std::fs::create_dir(DIRECTORY);
+        let mut workers = Vec::new();
+        for worker in 0..self.workers() {
+            match linux::fork().map_err(fail)? {
+                Fork::Child => match self.work(worker) {
+                    Ok(()) => linux::exit_now(0),
+                    Err(failure) => {
+                        write_out(format!("fuzz: {}\n", failure.text).as_bytes());
+                        linux::exit_now(1)
+                    }
+                },
+                Fork::Parent(pid) => workers.push(pid),
+            }
+        }
+        let disturber = match linux::fork().map_err(fail)? {
+            Fork::Child => self.disturb(),
+            Fork::Parent(pid) => pid,
+        };
+        let ended: Vec<_> = workers.into_iter().map(linux::wait_for).collect();
+        self.page[OVER].store(1, Relaxed);
+        let _ = linux::wait_for(disturber);
+        let _ = std::fs::remove_dir_all(DIRECTORY);
+        // Paths at random are now and then names in the root.
+        for name in names("/").iter().filter(|name| !root.contains(name)) {
+            let path = std::path::Path::new("/").join(name);
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        }
+        if let Some(bad) = ended.iter().find(|e| e.as_ref().map_or(1, |e| e.status()) != 0) {
+            return Err(Failure::new(format!("a worker ended with {bad:?}")));
+        }
+        Ok(())
+    }
+
+    /// One child after the other, as long as there is something to do.
+    fn work(&self, worker: usize) -> Result<(), Failure> {
+        while self.done() < self.calls {
+            let index = self.page[NEXT].fetch_add(1, Relaxed);
+            if index >= self.children {
+                self.page[NEXT].fetch_sub(1, Relaxed);
+                break;
+            }
+            let number = self.first.wrapping_add(index);
+            if index % 500 == 499 {
+                write_out(format!("fuzz: child {number}, {} calls\n", self.done()).as_bytes());
+            }
+            let place = WORKER + worker;
+            match linux::fork().map_err(|e| Failure::new(format!("fork: {}", describe(&e))))? {
+                Fork::Child => {
+                    let random = Random(self.seed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
+                    child::run(number, random, &self.cpus, self.page, place)
+                }
+                Fork::Parent(pid) => self.collect(pid, number, place)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a child; kills it when it gets no further.
+    fn collect(&self, pid: linux::Pid, number: u64, place: usize) -> Result<(), Failure> {
+        let fail = |e: std::io::Error| Failure::new(format!("wait: {}", describe(&e)));
+        let (mut calls, mut since_ns, mut late) = (u64::MAX, linux::monotonic_ns(), false);
+        while linux::wait(pid, Wait::Poll).map_err(fail)?.is_none() {
+            let now_ns = linux::monotonic_ns();
+            let begun = self.page[place].load(Relaxed);
+            if begun != calls {
+                (calls, since_ns) = (begun, now_ns);
+            } else if !late && now_ns.saturating_sub(since_ns) > PATIENCE_NS {
+                late = true;
+                self.page[KILLED].fetch_add(1, Relaxed);
+                let _ = linux::kill(pid, libc::SIGKILL); // it may have ended this moment
+            }
+            linux::sleep_ns(500_000);
+        }
+        // What it left behind in its group, and its files.
+        let _ = linux::kill(-pid, libc::SIGKILL);
+        let _ = std::fs::remove_dir_all(format!("{DIRECTORY}/{number}"));
+        Ok(())
+    }
+
+    /// NMIs to CPUs at random until the run is over.
+    fn disturb(&self) -> ! {
+        let mut random = Random(!self.seed);
+        while self.page[OVER].load(Relaxed) == 0 {
+            let cpu = random.pick(&self.cpus);
+            if kernel_file::write("/sys/kernel/quiesce/debug/nmi", &cpu.to_string()).is_ok() {
+                self.page[NMIS].fetch_add(1, Relaxed);
+            }
+            linux::sleep_ns(random.below(2 * NMI_REST_NS));
+        }
+        linux::exit_now(0)
+    }
+}
+
+fn names(directory: &str) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).collect()
+}
