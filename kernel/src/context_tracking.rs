@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering;
 use kcore::context_tracking::{
     ContextWord, DEFERRED_MASK, Deferred, KERNEL_EXPECTED, LOW_MASK, NmiToken, deferred, is_watching,
 };
+use kcore::trace_event::{Data, Flags};
 
 fn irq_off() -> IrqOff {
     // SAFETY: entry code calls here with interrupts off.
@@ -57,6 +58,10 @@ fn settle() {
     }
     word.run_deferred(deferred(now), |bits| {
         run(bits);
+        // Behind the serialisation, which may be about this very site.
+        if bits != 0 {
+            crate::trace_point!(WORK, &irq_off, Flags::IRQS_OFF, Data::WorkRan { bits, word: now });
+        }
         run_outside_nmi(bits);
     });
 }

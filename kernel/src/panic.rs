@@ -243,10 +243,10 @@ fn tell(frame: Option<&Frame>, rbp: u64) {
 /// The last records of this CPU, if it is traced. Reads the ring as any reader does: no lock.
 fn last_transitions(me: &percpu::Percpu) {
     let Some(ring) = crate::trace::rings::of(me.cpu()) else { return };
-    let mut cursor = Cursor::at_last(ring, LAST_TRANSITIONS);
+    let mut cursor = Cursor::at_last(&*ring, LAST_TRANSITIONS);
     say!("last transitions:");
     for _ in 0..2 * LAST_TRANSITIONS {
-        match cursor.next(ring) {
+        match cursor.next(&*ring) {
             Next::Empty => return,
             Next::Lost(_) => {}
             Next::Record(words) => {

@@ -1,10 +1,11 @@
 //! What the scenarios in `tests/` use: a guest under test (`vm`), a host program under test (`program`, `run_smp`) and a place of its own
-//! for one (`sandbox`).
+//! for one (`sandbox`), a guest's trace (`trace_file`).
 
 pub mod heard;
 pub mod program;
 pub mod run_smp;
 pub mod sandbox;
+pub mod trace_file;
 pub mod vm;
 
 pub use vm::{Failed, Finished, Vm};

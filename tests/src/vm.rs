@@ -11,6 +11,8 @@ use host::limine::Limine;
 use host::plugin::{self, Report};
 use host::qemu::{self, End, Medium, Qemu};
 use host::settings::{Accel, Firmware, Loader, Settings};
+use host::trace::conformance::{self, Findings};
+use host::trace::stream::{self, Trace};
 use host::tree::{Profile, Tree};
 use host::{image, iso, symbolize};
 use std::fmt;
@@ -55,6 +57,7 @@ pub struct Vm {
     initrd: Option<Vec<u8>>,
     limine: Option<(Limine, Drive)>,
     count: bool,
+    losses: bool,
     limit: Duration,
 }
 
@@ -82,7 +85,15 @@ impl Vm {
             _ => Profile::Release,
         };
         let settings = Settings { accel: Accel::Tcg, loader: Loader::Direct, profile, ..Settings::default() };
-        Vm { settings, archive: None, initrd: None, limine: None, count: false, limit: Duration::from_secs(LIMIT_S) }
+        Vm {
+            settings,
+            archive: None,
+            initrd: None,
+            limine: None,
+            count: false,
+            losses: false,
+            limit: Duration::from_secs(LIMIT_S),
+        }
     }
 
     /// Number of CPUs.
@@ -103,9 +114,16 @@ impl Vm {
         self
     }
 
-    /// A second serial port, whose output goes to this file.
+    /// A second serial port, whose output goes to this file. At the end of the guest it is replayed: a step that nothing explains
+    /// fails the scenario, and so does a lost record.
     pub fn trace(mut self, file: &Path) -> Vm {
         self.settings.trace = Some(file.into());
+        self
+    }
+
+    /// The scenario loses records of its trace on purpose: it fails if none is lost.
+    pub fn expects_losses(mut self) -> Vm {
+        self.losses = true;
         self
     }
 
@@ -192,6 +210,7 @@ impl Vm {
         let Qemu { child, console, slot, errors } = qemu::start(&tree, &self.settings, Chosen::Tcg, medium, |_| {})?;
         let heard = Heard::listen(console.try_clone()?);
         let kernel = tree.kernel(self.settings.profile);
+        let trace = self.settings.trace.clone().map(|path| (path, self.losses));
         let deadline = Instant::now() + self.limit;
         Ok(Running {
             child,
@@ -203,6 +222,7 @@ impl Vm {
             deadline,
             limit: self.limit,
             counts,
+            trace,
             tree,
             kernel,
         })
@@ -220,6 +240,7 @@ pub struct Running {
     deadline: Instant,
     limit: Duration,
     counts: Option<plugin::Counts>,
+    trace: Option<(PathBuf, bool)>,
     tree: Tree,
     kernel: PathBuf,
 }
@@ -235,6 +256,8 @@ pub struct Finished {
     pub output: String,
     /// What the counting plugin reported; empty without it.
     pub counts: Report,
+    /// The second serial port's trace, which follows the rules.
+    pub trace: Option<(Trace, Findings)>,
 }
 
 impl Running {
@@ -288,7 +311,11 @@ impl Running {
             None => Report::default(),
             Some(counts) => plugin::parse(&counts.text()?)?,
         };
-        Ok(Finished { clean: end == End::Clean, end, output: text, counts })
+        let trace = match self.trace.take() {
+            None => None,
+            Some((path, losses)) => Some(replayed(&path, losses).map_err(|failed| self.failed(&failed.0))?),
+        };
+        Ok(Finished { clean: end == End::Clean, end, output: text, counts, trace })
     }
 
     /// The QEMU process, for scenarios that look at it from outside.
@@ -309,6 +336,30 @@ impl Running {
         }
         Failed(message)
     }
+}
+
+/// The trace in this file, replayed against the rules of the context word. Fails for a step that nothing explains, for what did not arrive
+/// whole, and for lost records unless there have to be some.
+fn replayed(path: &Path, losses: bool) -> Result<(Trace, Findings), Failed> {
+    let trace = stream::read(path)?;
+    let findings = conformance::replay(&trace);
+    let account = &trace.account;
+    let broken = [account.missing_frames, account.bad_frames, account.bad_crcs, account.skipped_bytes];
+    let lost = (account.all().lost_in_kernel, account.all().lost_on_line());
+    let what = match () {
+        () if !findings.faults.is_empty() => "the trace does not follow the rules",
+        () if broken != [0; 4] || !trace.undecodable.is_empty() || lost.1 != 0 => "the trace did not arrive whole",
+        () if !account.ended => "the trace has no end",
+        () if lost.0 != 0 && !losses => "the trace has losses",
+        () if lost.0 == 0 && losses => "the trace has no losses, and should",
+        () => return Ok((trace, findings)),
+    };
+    Err(Failed(format!(
+        "{what}: {} lost in the kernel, {} on the line; frames missing, bad, with a wrong checksum, bytes skipped: {broken:?}\n{}",
+        lost.0,
+        lost.1,
+        findings.text()
+    )))
 }
 
 impl Drop for Running {

@@ -1,4 +1,5 @@
-//! Scenario: torture of RCU, of readers that sleep, of the context word, of live keys and of isolation, with a seed: under the instruction clock, where a run repeats
+//! Scenario: torture of RCU, of readers that sleep, of the context word, of live keys, of isolation and of leases against it, with a seed:
+//! under the instruction clock, where a run repeats
 //! exactly, and with a thread for each CPU. `make soak` runs it for hours.
 
 use scenarios::{Failed, Outcome, Vm};
@@ -27,7 +28,11 @@ fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
 
 /// What is isolated at boot. Torture of isolation starts with nothing, so that its first flip parks all CPUs while they are busy.
 fn isolated(kind: &str) -> &'static str {
-    if kind == "isolate" { "" } else { "nohz_full=1" }
+    match kind {
+        "isolate" => "",
+        "lease" => "nohz_full=1-3",
+        _ => "nohz_full=1",
+    }
 }
 
 fn with_clock(kind: &str, seed: u64) -> Outcome {
@@ -70,6 +75,16 @@ fn keys_by_the_clock() -> Outcome {
 #[test]
 fn isolation_by_the_clock() -> Outcome {
     with_clock("isolate", 4)
+}
+
+#[test]
+fn leases_by_the_clock() -> Outcome {
+    with_clock("lease", 5)
+}
+
+#[test]
+fn leases_with_threads() -> Outcome {
+    with_threads("lease")
 }
 
 #[test]

@@ -2,45 +2,19 @@
 //! timer and one known IPI are in both exactly once, with cause, sender and duration; a traced CPU that runs alone is not
 //! disturbed; every record is delivered or counted as lost; and the records replay by the rules of the context word.
 
-use host::trace::conformance;
-use host::trace::stream::{self, Trace, What};
+use host::trace::stream::{Trace, What};
 use kcore::interruption::Cause;
 use kcore::trace_event::{Data, Record};
-use scenarios::{Failed, Outcome, Vm};
-use std::path::PathBuf;
+use scenarios::trace_file::TraceFile;
+use scenarios::{Failed, Finished, Outcome, Vm};
 
-/// A file for the second serial port, gone at the end.
-struct TraceFile(PathBuf);
-
-impl TraceFile {
-    fn new(name: &str) -> TraceFile {
-        TraceFile(std::env::temp_dir().join(format!("quiesce-trace-{}-{name}", std::process::id())))
-    }
-
-    /// What is in it, which has to be whole but for what the kernel itself says it lost.
-    fn read(&self) -> Result<Trace, Failed> {
-        let trace = stream::read(&self.0)?;
-        let account = &trace.account;
-        assert!(account.ended, "no END frame");
-        assert!(trace.undecodable.is_empty(), "undecodable: {:?}", trace.undecodable);
-        let broken = [account.missing_frames, account.bad_frames, account.bad_crcs, account.skipped_bytes];
-        assert_eq!(broken, [0; 4], "frames missing, bad, with a wrong checksum, bytes skipped");
-        assert_eq!(account.all().lost_on_line(), 0);
-        Ok(trace)
-    }
-}
-
-impl Drop for TraceFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // it may never have been made
-    }
-}
-
-/// Fails if a step of the trace is unexplained, or if fewer than `least` transitions were looked at.
-fn replays(trace: &Trace, least: u64) {
-    let findings = conformance::replay(trace);
-    assert!(findings.faults.is_empty(), "{}", findings.text());
+/// What the guest sent, which follows the rules of the context word and arrived whole (`Vm::trace`). Fails if fewer than `least`
+/// transitions were looked at.
+fn trace_of(end: &mut Finished, least: u64) -> Result<Trace, Failed> {
+    let (trace, findings) = end.trace.take().ok_or_else(|| Failed("no trace".into()))?;
+    print!("{}", findings.text());
     assert!(findings.checked >= least, "{}", findings.text());
+    Ok(trace)
 }
 
 /// The records of CPU `cpu` that `wanted` picks, with their lines.
@@ -52,16 +26,15 @@ fn records(trace: &Trace, cpu: u32, wanted: impl Fn(&Data) -> bool) -> Vec<(&Rec
 #[test]
 fn one_timer_and_one_ipi_in_text_and_stream() -> Outcome {
     let file = TraceFile::new("known");
-    let words = "nohz_full=1-3 trace_event=irq:irq_entry,irq:irq_exit,ipi,timer tp_printk";
-    let mut guest = Vm::new().cmdline(words).trace(&file.0).spawn()?;
+    let words = "nohz_full=1-3 trace_event=irq:irq_entry,irq:irq_exit,ipi,timer tp_printk trace_buf_size=1M";
+    let mut guest = Vm::new().cmdline(words).trace(file.path()).spawn()?;
     guest.prompt()?;
     guest.command("echo 1 > /sys/kernel/quiesce/inject_ipi")?;
     // The one timer of CPU 2: it sleeps there once.
     guest.command("run -c 2 sleep 0.05")?;
-    let end = guest.power_off()?;
+    let mut end = guest.power_off()?;
     end.assert_clean();
-    let trace = file.read()?;
-    assert_eq!(trace.account.all().lost_in_kernel, 0);
+    let trace = trace_of(&mut end, 0)?;
 
     let sent = records(&trace, 0, |d| matches!(d, Data::IpiSend { target_cpu: 1, cause: Cause::CallFunction, .. }));
     let got = records(&trace, 1, |d| matches!(d, Data::IpiEntry { cause: Cause::CallFunction, .. }));
@@ -99,13 +72,14 @@ fn one_timer_and_one_ipi_in_text_and_stream() -> Outcome {
 #[test]
 fn a_traced_cpu_is_left_alone() -> Outcome {
     let file = TraceFile::new("alone");
-    let words = "nohz_full=1-3 trace_event=irq,ipi,tick,timer,sched,context,syscalls,rcu";
-    let mut guest = Vm::new().cmdline(words).trace(&file.0).spawn()?;
+    let words = "nohz_full=1-3 trace_event=irq,ipi,tick,timer,sched,context,syscalls,rcu trace_buf_size=2M";
+    let mut guest = Vm::new().cmdline(words).trace(file.path()).spawn()?;
     guest.prompt()?;
     let report = guest.command("noise -c 1 -s 1")?;
     assert!(report.contains("entries: 0"), "CPU 1 was disturbed while traced:\n{report}");
-    guest.power_off()?.assert_clean();
-    replays(&file.read()?, 100);
+    let mut end = guest.power_off()?;
+    end.assert_clean();
+    trace_of(&mut end, 100)?;
     Ok(())
 }
 
@@ -113,7 +87,7 @@ fn a_traced_cpu_is_left_alone() -> Outcome {
 fn what_a_full_ring_loses_is_counted_to_the_end() -> Outcome {
     let file = TraceFile::new("full");
     let words = "nohz_full=1-3 trace_event=syscalls,context,irq tp_printk";
-    let mut guest = Vm::new().cmdline(words).trace(&file.0).spawn()?;
+    let mut guest = Vm::new().cmdline(words).trace(file.path()).expects_losses().spawn()?;
     guest.prompt()?;
     guest.command("run -c 1 cat /proc/interrupts /proc/stat /proc/meminfo /proc/cpuinfo")?;
     guest.command("run -c 1 calls")?;
@@ -124,9 +98,9 @@ fn what_a_full_ring_loses_is_counted_to_the_end() -> Outcome {
         line.trim().parse().unwrap_or_else(|e| panic!("{name}{line}: {e}"))
     };
     let pushed = figure("entries:") + figure("overrun:") + figure("read events:") + figure("dropped events:");
-    let end = guest.power_off()?;
+    let mut end = guest.power_off()?;
     end.assert_clean();
-    let trace = file.read()?;
+    let trace = trace_of(&mut end, 100)?;
     let Some((_, one)) = trace.account.cpus().find(|&(cpu, _)| cpu == 1) else { panic!("nothing of CPU 1") };
     assert!(one.lost_in_kernel > 0, "nothing was lost: {one:?}");
     assert_eq!(pushed, one.received + one.lost_in_kernel, "pushed = delivered + lost: {one:?}\n{stats}");
@@ -137,6 +111,5 @@ fn what_a_full_ring_loses_is_counted_to_the_end() -> Outcome {
         .filter_map(|rest| rest.split_once(" EVENTS]")?.0.parse::<u64>().ok())
         .sum();
     assert_eq!(told, one.lost_in_kernel, "the console's [LOST n EVENTS] add up to the same");
-    replays(&trace, 100);
     Ok(())
 }

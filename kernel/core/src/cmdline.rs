@@ -32,6 +32,10 @@ pub const MAX_LINE: usize = 8192;
 pub const MAX_INIT_WORDS: usize = 32;
 /// The most complaints kept; the rest are counted.
 pub const MAX_COMPLAINTS: usize = 32;
+/// KiB of each CPU's trace where nobody says otherwise.
+pub const DEFAULT_TRACE_BUF_KIB: u32 = 64;
+/// The largest trace of a CPU, in KiB.
+pub const MAX_TRACE_BUF_KIB: u32 = 2048;
 /// The most names in `trace_event=`.
 pub const MAX_TRACE_EVENTS: usize = 32;
 
@@ -77,6 +81,8 @@ pub struct BootParams<'a> {
     pub init: Option<&'a str>,
     /// `trace_event=`: groups or events to trace from the start.
     pub trace_events: Vec<&'a str>,
+    /// `trace_buf_size=`: KiB of each CPU's trace.
+    pub trace_buf_kib: u32,
     /// `tp_printk`: trace events go to the console too.
     pub tp_printk: bool,
     /// `quiesce.defer=`: leave work for the next kernel entry instead of an IPI (default on).
@@ -105,7 +111,7 @@ impl BootParams<'_> {
 }
 
 /// Parameters that mean something here; `_` stands for `-` too.
-const OURS: [&str; 21] = [
+const OURS: [&str; 22] = [
     "nohz_full",
     "isolcpus",
     "rcu_nocbs",
@@ -123,6 +129,7 @@ const OURS: [&str; 21] = [
     "panic",
     "init",
     "trace_event",
+    "trace_buf_size",
     "ftrace",
     "tp_printk",
     "quiesce.defer",
@@ -204,6 +211,7 @@ impl<'a> Reader<'a> {
                 panic_timeout: 0,
                 init: None,
                 trace_events: Vec::new(),
+                trace_buf_kib: DEFAULT_TRACE_BUF_KIB,
                 tp_printk: false,
                 defer: true,
                 init_args: Vec::new(),
@@ -341,6 +349,16 @@ impl<'a> Reader<'a> {
                 self.out.trace_events = names.clone().take(MAX_TRACE_EVENTS).collect();
                 if names.count() > MAX_TRACE_EVENTS {
                     self.complain(param, What::TooMany(MAX_TRACE_EVENTS));
+                }
+            }
+            "trace_buf_size" => {
+                let (unit, most) = (1024, i64::from(MAX_TRACE_BUF_KIB));
+                let bytes = param.value.and_then(memory_size).unwrap_or(-1);
+                if (1..=most * unit).contains(&bytes) {
+                    self.out.trace_buf_kib = (bytes as u64).div_ceil(unit as u64) as u32;
+                } else {
+                    let used = i64::from(DEFAULT_TRACE_BUF_KIB) * unit;
+                    self.complain(param, What::BadNumber { min: 1, max: most * unit, used });
                 }
             }
             "ftrace" => self.tracer(param),
@@ -501,6 +519,17 @@ fn starts_list(item: &str) -> bool {
         },
     };
     !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A number of bytes with K, M or G behind it, or none of them.
+fn memory_size(text: &str) -> Option<i64> {
+    let shift = match text.as_bytes().last()?.to_ascii_uppercase() {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        _ => return number(text),
+    };
+    number(&text[..text.len() - 1])?.checked_mul(1 << shift)
 }
 
 /// A number as Linux reads it: decimal, `0x` hex, `0` octal, with or without a sign.

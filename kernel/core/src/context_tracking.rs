@@ -154,6 +154,20 @@ impl Deferred {
     /// The bits that an NMI, #DB or #MC does when it finds them (it clears nothing).
     pub const IN_NMI: u8 = Self::FLUSH_KERNEL_TLB | Self::SYNC_CORE;
 
+    /// All of them.
+    pub const EACH: [Deferred; 4] =
+        [Deferred::FlushKernelTlb, Deferred::SyncCore, Deferred::TickRecheck, Deferred::RcuRecheck];
+
+    /// Name as in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Deferred::FlushKernelTlb => "kernel_tlb_flush",
+            Deferred::SyncCore => "sync_core",
+            Deferred::TickRecheck => "tick_recheck",
+            Deferred::RcuRecheck => "rcu_recheck",
+        }
+    }
+
     /// The bit.
     #[inline]
     pub const fn bit(self) -> u8 {
@@ -353,7 +367,10 @@ pub struct NmiToken {
 #[must_use = "an IPI may be needed"]
 pub enum Posted {
     /// The bit is left for the CPU's next entry: send nothing.
-    Left,
+    Left {
+        /// The word that was found. Its counter tells in which stay outside the kernel.
+        found: u64,
+    },
     /// The CPU is in the kernel: send the IPI. State USER here means a short NMI: spin with PAUSE for a bounded
     /// time and post again first.
     SendIpi {
@@ -449,15 +466,15 @@ impl<const BITS: u32> ContextWord<BITS> {
                 return Posted::SendIpi { state: State::of(word) };
             }
             if cfg!(mutant = "post_skips_when_set") && word & posted == posted {
-                return Posted::Left;
+                return Posted::Left { found: word };
             }
             if cfg!(mutant = "post_by_store") {
                 self.0.store(word | posted, Ordering::Release);
-                return Posted::Left;
+                return Posted::Left { found: word };
             }
             // Also if the bit is set already: the write is what orders our stores before the target's entry.
             match self.0.compare_exchange_weak(word, word | posted, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Posted::Left,
+                Ok(_) => return Posted::Left { found: word },
                 Err(now) => word = now,
             }
         }

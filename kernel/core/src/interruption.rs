@@ -6,12 +6,14 @@
 //! ```text
 //! word 0 start_tsc        3 sender_task 31..0, sender_cpu 63..32
 //!      1 end_tsc          4-5 sender_comm, byte 0 lowest
-//!      2 cpu 31..0, cause 39..32, vector 47..40, flags 63..48 (bit 0: a sender is given)
+//!      2 cpu 31..0, cause 39..32, vector 47..40, flags 55..48 (bit 0: a sender is given), 63..56 its IPI's cause + 1, or 0
 //!      6 site             7 total
 //! ```
 
 /// Number of words of a record.
 pub const WORDS: usize = 8;
+
+use crate::ipi_ledger::IpiCause;
 
 const FLAG_SENDER: u64 = 1;
 
@@ -139,6 +141,8 @@ pub struct Interruption {
     pub sender_task: u32,
     /// Its name, zero-padded.
     pub sender_comm: [u8; 16],
+    /// What it was sent for, by the name that the ledger of IPIs has for it; of what a sender sent.
+    pub ipi: Option<IpiCause>,
     /// Address of the `&'static Location` that sent it, or 0.
     pub site: u64,
     /// Interruptions of this CPU since it was isolated, this one included.
@@ -162,7 +166,8 @@ impl Interruption {
             Cause::Exception { vector } => vector,
             _ => 0,
         };
-        let flags = if self.sender_cpu.is_some() { FLAG_SENDER } else { 0 };
+        let ipi = self.ipi.map_or(0, |ipi| ipi.code() as u64 + 1);
+        let flags = if self.sender_cpu.is_some() { FLAG_SENDER | ipi << 8 } else { 0 };
         let comm = u128::from_le_bytes(self.sender_comm);
         [
             self.start_tsc,
@@ -180,7 +185,9 @@ impl Interruption {
     pub fn decode(words: &[u64; WORDS]) -> Result<Interruption, DecodeError> {
         let (code, vector, flags) = ((words[2] >> 32) as u8, (words[2] >> 40) as u8, (words[2] >> 48) as u16);
         let cause = Cause::from_code(code, vector).ok_or(DecodeError::UnknownCause(code))?;
-        if flags as u64 & !FLAG_SENDER != 0 {
+        let (given, ipi) = (flags as u8 as u64 == FLAG_SENDER, (flags >> 8) as u8);
+        let ipi = ipi.checked_sub(1).map(|code| IpiCause::from_code(code).filter(|_| given));
+        if flags as u8 as u64 & !FLAG_SENDER != 0 || ipi == Some(None) {
             return Err(DecodeError::UnknownFlags(flags));
         }
         Ok(Interruption {
@@ -188,7 +195,8 @@ impl Interruption {
             end_tsc: words[1],
             cpu: words[2] as u32,
             cause,
-            sender_cpu: if flags as u64 & FLAG_SENDER != 0 { Some((words[3] >> 32) as u32) } else { None },
+            sender_cpu: if given { Some((words[3] >> 32) as u32) } else { None },
+            ipi: ipi.flatten(),
             sender_task: words[3] as u32,
             sender_comm: (words[4] as u128 | (words[5] as u128) << 64).to_le_bytes(),
             site: words[6],

@@ -29,6 +29,7 @@ pub mod lease_page;
 pub mod limine_cfg;
 pub mod line_discipline;
 pub mod pairing_heap;
+pub mod posted_work;
 pub mod rcu;
 pub mod run_queue;
 pub mod saved_names;

@@ -16,7 +16,7 @@ pub use text::{Clock, Line, Names, Site};
 pub enum Group {
     /// Interrupts, NMIs, exceptions.
     Irq = 0,
-    /// Interrupts between CPUs.
+    /// Interrupts between CPUs, and the work that waits instead.
     Ipi = 1,
     /// The tick stops and starts.
     Tick = 2,
@@ -119,10 +119,14 @@ pub enum Event {
     SysExit = 23,
     /// A grace period begins or ends.
     RcuGracePeriod = 24,
+    /// Work was left in another CPU's word, which is an IPI that is not sent.
+    WorkPosted = 25,
+    /// A CPU that came into the kernel found work in its word.
+    WorkRan = 26,
 }
 
 /// Number of events.
-pub const NR_EVENTS: usize = 24;
+pub const NR_EVENTS: usize = 26;
 
 // An event's bit fits an EventMask, and `Event::ALL` is in the order of the numbers.
 const _: () = {
@@ -160,6 +164,8 @@ impl Event {
         Event::SysEnter,
         Event::SysExit,
         Event::RcuGracePeriod,
+        Event::WorkPosted,
+        Event::WorkRan,
     ];
 
     /// The event with this number.
@@ -179,6 +185,7 @@ impl Event {
             Event::SchedSwitch | Event::SchedWakeup => Group::Sched,
             Event::SysEnter | Event::SysExit => Group::Syscalls,
             Event::RcuGracePeriod => Group::Rcu,
+            Event::WorkPosted | Event::WorkRan => Group::Ipi,
         }
     }
 
@@ -209,6 +216,8 @@ impl Event {
             Event::SysEnter => "sys_enter",
             Event::SysExit => "sys_exit",
             Event::RcuGracePeriod => "rcu_grace_period",
+            Event::WorkPosted => "work_posted",
+            Event::WorkRan => "work_ran",
         }
     }
 

@@ -9,29 +9,84 @@
 //!    record rather than lap that one, so two producers never write one slot at once; drops are counted.
 //! 4. What a reader was given plus what it was told as lost is what was pushed, less what is still unread.
 //!
-//! SLOTS is a power of two.
+//! The number of slots is a power of two: SLOTS, or, for [`SizedRing`], what its maker chose.
 
 use crate::atomics::{AtomicU64, Ordering, fence};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// The first slot starts a cache line, so that slots of seven words never share one.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Slots<const WORDS: usize, const SLOTS: usize>([Slot<WORDS>; SLOTS]);
+pub struct Fixed<const WORDS: usize, const SLOTS: usize>([Slot<WORDS>; SLOTS]);
+
+/// Slots whose number was chosen at run time; each starts a cache line.
+#[derive(Debug)]
+pub struct Chosen<const WORDS: usize>(Box<[Line<WORDS>]>);
 
 #[derive(Debug)]
-struct Slot<const WORDS: usize> {
+#[repr(align(64))]
+struct Line<const WORDS: usize>(Slot<WORDS>);
+
+/// Where the slots are.
+pub trait Slots<const WORDS: usize> {
+    /// How many there are: a power of two.
+    fn count(&self) -> u64;
+    /// The slot of record `n`.
+    fn of(&self, n: u64) -> &Slot<WORDS>;
+}
+
+impl<const WORDS: usize, const SLOTS: usize> Slots<WORDS> for Fixed<WORDS, SLOTS> {
+    #[inline(always)]
+    fn count(&self) -> u64 {
+        SLOTS as u64
+    }
+    #[inline(always)]
+    fn of(&self, n: u64) -> &Slot<WORDS> {
+        &self.0[n as usize & (SLOTS - 1)]
+    }
+}
+
+impl<const WORDS: usize> Slots<WORDS> for Chosen<WORDS> {
+    #[inline(always)]
+    fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+    #[inline(always)]
+    fn of(&self, n: u64) -> &Slot<WORDS> {
+        &self.0[n as usize & (self.0.len() - 1)].0
+    }
+}
+
+/// One record and its sequence.
+#[derive(Debug)]
+pub struct Slot<const WORDS: usize> {
     seq: AtomicU64,
     words: [AtomicU64; WORDS],
 }
 
+impl<const WORDS: usize> Slot<WORDS> {
+    fn empty() -> Self {
+        Slot { seq: AtomicU64::new(0), words: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
 /// The ring: `SLOTS` records of `WORDS` words.
 #[derive(Debug)]
-pub struct TraceRing<const WORDS: usize, const SLOTS: usize> {
+pub struct TraceRing<const WORDS: usize, const SLOTS: usize, S = Fixed<WORDS, SLOTS>> {
     head: AtomicU64,
     open: AtomicU64,
     dropped: AtomicU64,
-    slots: Slots<WORDS, SLOTS>,
+    /// Number of the first record that was ever in this ring; those before it were in its predecessor.
+    first: u64,
+    slots: S,
 }
+
+/// A ring whose size was chosen at run time.
+pub type SizedRing<const WORDS: usize> = TraceRing<WORDS, 0, Chosen<WORDS>>;
+
+/// Sequence of a slot that holds no record but a place at which records are missing.
+const GAP: u64 = u64::MAX;
 
 /// A place in `push` at which an NMI may nest; for tests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +118,8 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
             head: AtomicU64::new(0),
             open: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            slots: Slots(
+            first: 0,
+            slots: Fixed(
                 [const { Slot { seq: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] } }; SLOTS],
             ),
         }
@@ -72,14 +128,67 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
     /// An empty ring.
     #[cfg(loom)]
     pub fn new() -> Self {
-        use core::array::from_fn;
         let () = Self::SHAPE;
-        TraceRing {
-            head: AtomicU64::new(0),
-            open: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            slots: Slots(from_fn(|_| Slot { seq: AtomicU64::new(0), words: from_fn(|_| AtomicU64::new(0)) })),
+        Self::with(Fixed(core::array::from_fn(|_| Slot::empty())))
+    }
+}
+
+impl<const WORDS: usize> SizedRing<WORDS> {
+    /// An empty ring of `slots` records, a power of two. `None` without memory, or for another number.
+    pub fn with_slots(slots: usize) -> Option<Self> {
+        let mut lines = Vec::new();
+        if !slots.is_power_of_two() || lines.try_reserve_exact(slots).is_err() {
+            return None;
         }
+        lines.resize_with(slots, || Line(Slot::empty()));
+        Some(Self::with(Chosen(lines.into_boxed_slice())))
+    }
+
+    /// Goes on where `old` ends: has its last records by their numbers, as many as fit, and its count of drops. Nobody writes to `old` any
+    /// more and nobody knows this ring yet.
+    pub fn succeed(&mut self, old: &Self) {
+        let end = old.pushed();
+        let mut cursor = Cursor { next: end, dropped: old.dropped() };
+        cursor.next = end - (end - old.first).min(old.slots.count()).min(self.slots.count());
+        self.first = cursor.next;
+        while cursor.next < end {
+            let n = cursor.next;
+            let slot = self.slots.of(n);
+            let Next::Record(words) = cursor.next(old) else {
+                slot.seq.store(GAP, Ordering::Relaxed);
+                cursor.next = n + 1;
+                continue;
+            };
+            slot.words.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+            slot.seq.store(2 * n + 2, Ordering::Relaxed);
+        }
+        self.head.store(end, Ordering::Relaxed);
+        self.dropped.store(old.dropped(), Ordering::Relaxed);
+    }
+}
+
+impl<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>> TraceRing<WORDS, SLOTS, S> {
+    fn with(slots: S) -> Self {
+        let zero = || AtomicU64::new(0);
+        TraceRing { head: zero(), open: zero(), dropped: zero(), first: 0, slots }
+    }
+
+    /// Says that something may be missing here: readers are told one lost record. In the owner's place, who must not push meanwhile.
+    pub fn gap(&self) {
+        let n = self.head.load(Ordering::Relaxed);
+        self.slots.of(n).seq.store(GAP, Ordering::Release);
+        self.head.store(n + 1, Ordering::Release);
+    }
+
+    /// How many records it holds at most.
+    #[inline]
+    pub fn slots(&self) -> u64 {
+        self.slots.count()
+    }
+
+    /// Number of the oldest record that it can still hold.
+    pub fn oldest(&self) -> u64 {
+        self.first.max(self.pushed().saturating_sub(self.slots.count()))
     }
 
     /// Writes a record over the oldest one. Own CPU, any context. False: dropped (and counted), because SLOTS
@@ -112,7 +221,7 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
             }
         };
         at(PushStep::Announced);
-        let slot = &self.slots.0[n as usize & (SLOTS - 1)];
+        let slot = self.slots.of(n);
         let (writing, written) =
             if cfg!(mutant = "ring_commit_first") { (2 * n + 2, 2 * n + 2) } else { (2 * n + 1, 2 * n + 2) };
         // Release: who sees the mark sees the head that allowed it.
@@ -165,7 +274,7 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
         if cfg!(mutant = "ring_nested_laps") {
             return false;
         }
-        n + 1 - self.open.load(Ordering::Relaxed) >= SLOTS as u64
+        n + 1 - self.open.load(Ordering::Relaxed) >= self.slots.count()
     }
 
     /// Records that were not written because too many nested, since boot.
@@ -214,14 +323,17 @@ impl Cursor {
     }
 
     /// From what is pushed after now.
-    pub fn at_end<const WORDS: usize, const SLOTS: usize>(ring: &TraceRing<WORDS, SLOTS>) -> Self {
+    pub fn at_end<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>>(ring: &TraceRing<WORDS, SLOTS, S>) -> Self {
         Cursor { next: ring.head.load(Ordering::Acquire), dropped: ring.dropped.load(Ordering::Relaxed) }
     }
 
     /// From the last `count` records of now on, as many as there are.
-    pub fn at_last<const WORDS: usize, const SLOTS: usize>(ring: &TraceRing<WORDS, SLOTS>, count: u64) -> Self {
+    pub fn at_last<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>>(
+        ring: &TraceRing<WORDS, SLOTS, S>,
+        count: u64,
+    ) -> Self {
         let end = Self::at_end(ring);
-        Cursor { next: end.next.saturating_sub(count.min(SLOTS as u64)), ..end }
+        Cursor { next: end.next.saturating_sub(count.min(ring.slots())).max(ring.first), ..end }
     }
 
     /// Number of the record that is next.
@@ -231,7 +343,10 @@ impl Cursor {
     }
 
     /// The next record, or what happened to it.
-    pub fn next<const WORDS: usize, const SLOTS: usize>(&mut self, ring: &TraceRing<WORDS, SLOTS>) -> Next<WORDS> {
+    pub fn next<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>>(
+        &mut self,
+        ring: &TraceRing<WORDS, SLOTS, S>,
+    ) -> Next<WORDS> {
         let dropped = ring.dropped.load(Ordering::Relaxed);
         if dropped != self.dropped {
             let lost = dropped.wrapping_sub(self.dropped);
@@ -242,10 +357,11 @@ impl Cursor {
         if self.next >= head {
             return Next::Empty;
         }
-        if head - self.next > SLOTS as u64 {
-            return self.lapped(head - SLOTS as u64 - self.next);
+        let oldest = ring.first.max(head.saturating_sub(ring.slots()));
+        if self.next < oldest {
+            return self.lapped(oldest - self.next);
         }
-        let slot = &ring.slots.0[self.next as usize & (SLOTS - 1)];
+        let slot = ring.slots.of(self.next);
         let written = 2 * self.next + 2;
         let before = slot.seq.load(Ordering::Acquire);
         if before < written {
@@ -298,6 +414,9 @@ mod tests {
         let ring: TraceRing<7, 4> = TraceRing::new();
         assert_eq!(core::mem::size_of::<Slot<7>>(), 64);
         assert_eq!(core::ptr::from_ref(&ring.slots).addr() % 64, 0);
+        let sized = SizedRing::<7>::with_slots(4).unwrap();
+        assert!((0..4).all(|n| core::ptr::from_ref(sized.slots.of(n)).addr() % 64 == 0));
+        assert_eq!(core::mem::size_of::<Line<7>>(), 64);
         assert_eq!(core::mem::align_of::<TraceRing<7, 4>>(), 64);
     }
 
@@ -316,6 +435,54 @@ mod tests {
         assert_eq!((all.position(), all.next(&ring)), (2, Next::Record([2, 2])));
         let mut end = Cursor::at_end(&ring);
         assert_eq!((end.position(), end.next(&ring)), (6, Next::Empty));
+    }
+
+    /// All that a cursor is given: records by their first word, losses as negative numbers.
+    fn read(cursor: &mut Cursor, ring: &SizedRing<2>) -> Vec<i64> {
+        let mut all = Vec::new();
+        loop {
+            match cursor.next(ring) {
+                Next::Record([n, _]) => all.push(n as i64),
+                Next::Lost(n) => all.push(-(n as i64)),
+                Next::Empty => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_of_another_size_goes_on_where_the_old_one_ends() {
+        for (slots, kept) in [(8, 4), (4, 4), (2, 2), (1, 1)] {
+            let old = SizedRing::with_slots(4).unwrap();
+            (0..10).for_each(|n| assert!(old.push([n, n])));
+            let (mut early, mut late, mut end) = (Cursor::new(), Cursor::new(), Cursor::at_end(&old));
+            assert_eq!(read(&mut late, &old), [-6, 6, 7, 8, 9]);
+            let mut new = SizedRing::with_slots(slots).unwrap();
+            new.succeed(&old);
+            assert_eq!((new.pushed(), new.oldest()), (10, 10 - kept));
+            assert_eq!((read(&mut late, &new), read(&mut end, &new)), (vec![], vec![]));
+            let mut first = vec![-(10 - kept as i64)];
+            first.extend(10 - kept as i64..10);
+            assert_eq!(read(&mut early, &new), first);
+            assert!(new.push([10, 10]));
+            assert_eq!((read(&mut late, &new), read(&mut early, &new)), (vec![10], vec![10]));
+            assert_eq!(Cursor::at_last(&new, 100).position(), 11 - (kept + 1).min(slots as u64));
+        }
+        assert!(SizedRing::<2>::with_slots(3).is_none() && SizedRing::<2>::with_slots(0).is_none());
+    }
+
+    #[test]
+    fn a_gap_is_told_once_at_its_place_and_its_slot_is_used_again() {
+        let ring = SizedRing::with_slots(4).unwrap();
+        let mut cursor = Cursor::new();
+        assert!(ring.push([1, 1]));
+        ring.gap();
+        assert!(ring.push([2, 2]));
+        assert_eq!(read(&mut cursor, &ring), [1, -1, 2]);
+        let mut new = SizedRing::with_slots(8).unwrap();
+        new.succeed(&ring);
+        assert_eq!(read(&mut Cursor::new(), &new), [1, -1, 2]);
+        (3..7).for_each(|n| assert!(ring.push([n, n])));
+        assert_eq!(read(&mut cursor, &ring), [3, 4, 5, 6]);
     }
 
     #[test]

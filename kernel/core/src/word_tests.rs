@@ -7,7 +7,7 @@ fn one_stay_in_user_mode() {
     let word: ContextWord = ContextWord::new();
     assert!(word.user_enter().is_plain());
     assert_eq!(word.load() & LOW_MASK, USER_EXPECTED);
-    assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::Left);
+    assert!(matches!(word.post(Deferred::FlushKernelTlb), Posted::Left { .. }));
     let back = word.user_exit();
     assert!(back.is_legal() && !back.is_plain());
     assert_eq!(back.deferred(), Deferred::FLUSH_KERNEL_TLB);
@@ -26,7 +26,7 @@ fn nmi_from_user_mode_refuses_posts() {
     let token = word.nmi_enter();
     assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::SendIpi { state: State::User });
     word.nmi_exit(token);
-    assert_eq!(word.post(Deferred::FlushKernelTlb), Posted::Left);
+    assert!(matches!(word.post(Deferred::FlushKernelTlb), Posted::Left { .. }));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_patient_post_waits_for_the_end_of_an_nmi_but_not_for_ever() {
             word.nmi_exit(token);
         }
     });
-    assert_eq!(posted, Posted::Left);
+    assert!(matches!(posted, Posted::Left { .. }));
 }
 
 #[test]

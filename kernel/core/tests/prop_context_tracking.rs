@@ -73,7 +73,7 @@ fn run<const BITS: u32>(ops: &[Op]) -> Result<(), TestCaseError> {
                 }
             }
             Op::Post(bits) => match word.post_bits(bits) {
-                Posted::Left => {
+                Posted::Left { .. } => {
                     prop_assert!(model.state != State::Kernel);
                     model.posted |= bits;
                 }

@@ -3,6 +3,7 @@
 
 use kcore::cpu_set::CpuSet;
 use kcore::interruption::{Cause, DecodeError, Interruption};
+use kcore::ipi_ledger::IpiCause;
 use kcore::rcu::{CallbackSegments, CpuSnapshot, GpSeq, GracePeriod, KICK_EVERY};
 use kcore::static_key::{JumpEntry, NOP5, PatchError, entries, nop_or_jmp, plan};
 use kcore::tick::{self, Change, Decision, Held, HeldTable, LOG_LEN, Scope, TickDep, TickLog, TickMask};
@@ -22,9 +23,11 @@ proptest! {
     fn interruption_round_trip(
         tsc in any::<(u64, u64)>(), cpu in any::<u32>(), cause in cause(), sender_cpu in any::<Option<u32>>(),
         sender_task in any::<u32>(), sender_comm in any::<[u8; 16]>(), site in any::<u64>(), total in any::<u64>(),
+        ipi in proptest::option::of(0..IpiCause::ALL.len()),
     ) {
+        let ipi = ipi.filter(|_| sender_cpu.is_some()).map(|code| IpiCause::ALL[code]);
         let record = Interruption {
-            start_tsc: tsc.0, end_tsc: tsc.1, cpu, cause, sender_cpu, sender_task, sender_comm, site, total,
+            start_tsc: tsc.0, end_tsc: tsc.1, cpu, cause, sender_cpu, sender_task, sender_comm, ipi, site, total,
         };
         prop_assert_eq!(Interruption::decode(&record.encode()), Ok(record));
     }

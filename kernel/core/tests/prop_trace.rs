@@ -4,7 +4,7 @@
 use kcore::context_tracking::ContextWord;
 use kcore::interruption::Cause;
 use kcore::tick::{NR_DEPS, Scope, TickDep};
-use kcore::trace_conformance::Replay;
+use kcore::trace_conformance::{Replay, Told};
 use kcore::trace_event::{
     By, Clock, Data, Event, FIRST_IDLE_TASK, Flags, Line, NR_EVENTS, Names, Record, RecordTask, Site, WORDS,
 };
@@ -48,6 +48,8 @@ fn data() -> impl Strategy<Value = Data> {
             Event::SysEnter => Data::SysEnter { number: a, args: [b, c, d, e] },
             Event::SysExit => Data::SysExit { number: a, result: b as i64 },
             Event::RcuGracePeriod => Data::RcuGracePeriod { sequence: a, end: byte & 1 != 0, expedited: byte & 2 != 0 },
+            Event::WorkPosted => Data::WorkPosted { target_cpu: id, bits: byte, word: a, site: b },
+            Event::WorkRan => Data::WorkRan { bits: byte, word: a },
         }
     })
 }
@@ -253,7 +255,7 @@ proptest! {
             stays.push(stay);
         }
         let faults = |stays: &[Vec<Data>]| {
-            let mut replay = Replay::new(true);
+            let mut replay = Replay::new(Told { nmis: true, irqs: true });
             let record = |&data| Record { tsc: 0, flags: Flags::NONE, task: 1, data };
             stays.iter().flatten().map(record).filter(|record| replay.record(record).is_err()).count()
         };

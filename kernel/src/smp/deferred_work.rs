@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kcore::context_tracking::{Deferred, Posted};
 use kcore::cpu_set::CpuSet;
 use kcore::ipi_ledger::IpiCause;
+use kcore::trace_event::{Data, Flags};
 
 /// Off: every piece of work is an IPI. The storm's control run (`quiesce.defer=off`).
 static DEFER: AtomicBool = AtomicBool::new(true);
@@ -65,10 +66,10 @@ pub fn leave_now(cpu: u32, work: Deferred, site: &'static Location<'static>) -> 
     }
     let irq_off = IrqOff::new();
     let posted = percpu::of(cpu).head.context.0.post_patiently(work, core::hint::spin_loop);
-    if posted != Posted::Left {
-        return false;
-    }
+    let Posted::Left { found } = posted else { return false };
     ipi::avoided(cpu, &ipi::Sender::here(cause_of(work), site, &irq_off), &irq_off);
+    let (bits, site) = (work.bit(), site as *const _ as u64);
+    crate::trace_point!(WORK, &irq_off, Flags::IRQS_OFF, Data::WorkPosted { target_cpu: cpu, bits, word: found, site });
     true
 }
 

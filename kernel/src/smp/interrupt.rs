@@ -175,6 +175,7 @@ fn log(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &Ir
         sender_cpu: sender.map(|s| s.cpu),
         sender_task: sender.map_or(0, |s| s.task),
         sender_comm: sender.map_or([0; 16], |s| s.comm),
+        ipi: sender.map(|s| s.cause),
         site: sender.map_or(0, |s| s.site as *const _ as u64),
         total,
     };

@@ -162,6 +162,9 @@ fn format(i: &Interruption, out: &mut alloc::string::String) {
     if let Some(cpu) = i.sender_cpu {
         let comm = crate::sched::task::comm_field(&i.sender_comm);
         let _ = write!(out, " sender_cpu={cpu} sender_task={} sender_comm={comm}", i.sender_task);
+        if let Some(ipi) = i.ipi {
+            let _ = write!(out, " ipi={}", ipi.name());
+        }
     }
     if i.site != 0 {
         // SAFETY: only `smp::interrupt::record` writes sites, from `&'static Location`.

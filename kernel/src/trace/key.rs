@@ -25,6 +25,8 @@ pub static TRACE_SYSCALLS: StaticKey = StaticKey::new();
 pub static TRACE_CONTEXT: StaticKey = StaticKey::new();
 /// IPIs sent.
 pub static IPI_SEND: StaticKey = StaticKey::new();
+/// Work left for other CPUs, and found.
+pub static WORK: StaticKey = StaticKey::new();
 /// The tick.
 pub static TICK: StaticKey = StaticKey::new();
 /// Timers.
@@ -44,7 +46,7 @@ const fn events(list: &[Event]) -> EventMask {
 }
 
 /// Which events switch which key on.
-const KEYS: [(&StaticKey, EventMask); 11] = [
+const KEYS: [(&StaticKey, EventMask); 12] = [
     (
         &INTERRUPTS,
         events(&[Event::IrqEntry, Event::IrqExit, Event::IpiEntry, Event::IpiExit, Event::UserExit, Event::IdleExit]),
@@ -55,6 +57,7 @@ const KEYS: [(&StaticKey, EventMask); 11] = [
     (&TRACE_SYSCALLS, Group::Syscalls.events().union(events(&[Event::UserExit, Event::UserEnter]))),
     (&TRACE_CONTEXT, events(&[Event::UserEnter, Event::IdleEnter, Event::IdleExit])),
     (&IPI_SEND, events(&[Event::IpiSend])),
+    (&WORK, events(&[Event::WorkPosted, Event::WorkRan])),
     (&TICK, Group::Tick.events()),
     (&TIMER, Group::Timer.events()),
     (&SCHED, Group::Sched.events()),

@@ -17,15 +17,12 @@ pub mod stream;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use kcore::interruption;
 use kcore::trace_event;
-use kcore::trace_ring::TraceRing;
+use kcore::trace_ring::{SizedRing, TraceRing};
 
 /// Interruptions that fit before the oldest are overwritten (and counted as lost).
 pub const INTERRUPTION_SLOTS: usize = 128;
-/// Events that fit before the oldest are overwritten (and counted as lost).
-pub const EVENT_SLOTS: usize = 1024;
-
-/// A CPU's events.
-pub type EventRing = TraceRing<{ trace_event::WORDS }, EVENT_SLOTS>;
+/// A CPU's events. The oldest are overwritten (and counted as lost); how many fit is chosen (`rings::resize`).
+pub type EventRing = SizedRing<{ trace_event::WORDS }>;
 
 /// A CPU's records.
 pub struct CpuTrace {

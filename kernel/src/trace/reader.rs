@@ -59,7 +59,7 @@ impl Reader {
                 if place.cursor.position() >= place.end {
                     continue;
                 }
-                match place.cursor.next(ring) {
+                match place.cursor.next(&*ring) {
                     Next::Empty => continue,
                     Next::Lost(n) => return Some(Entry::Lost(place.cpu, n)),
                     Next::Record(words) => match Record::decode(&words) {
@@ -117,7 +117,7 @@ pub fn clear(only: Option<u32>) {
     }
     for place in pipe.places.iter_mut().filter(|p| only.is_none_or(|cpu| cpu == p.cpu)) {
         if let Some(ring) = rings::of(place.cpu) {
-            (place.cursor, place.next) = (Cursor::at_end(ring), None);
+            (place.cursor, place.next) = (Cursor::at_end(&*ring), None);
         }
     }
 }

@@ -40,7 +40,8 @@ pub fn record<P: Pinned>(pin: &P, flags: Flags, data: Data) {
 #[inline(always)]
 pub fn record_wanted<P: Pinned>(_: &P, flags: Flags, data: Data) {
     let ring = cpu_head::read_u64::<{ offset_of!(Percpu, trace.events) }>() as *const EventRing;
-    // SAFETY: the mask was not empty, so the ring was stored before it, for good; loads are not reordered on x86_64.
+    // SAFETY: the mask was not empty, so the ring was stored before it (loads are not reordered on x86_64); it is freed a grace period after
+    // the mask became empty (`rings`), and preemption is off here.
     let ring = unsafe { &*ring };
     ring.push(Record { tsc: tsc::now(), flags, task: crate::sched::current().index, data }.encode());
 }

@@ -1,6 +1,6 @@
 //! `host bench`: runs the guest program `bench` as process 1 with instructions as the clock: with nothing isolated
 //! (`off`), on an isolated CPU (`tracked`), and on CPU 0 while others are isolated (`untracked`);
-//! then with tracing on (`traced`, `traced_syscalls`, `off_recorded`, `tracked_recorded`). Adds what only the
+//! then with tracing on (`traced`, `traced_syscalls`, `off_recorded`, `tracked_recorded`). Adds the differences (`added`) and what only the
 //! counting plugin can see, compares all with budgets.toml, and shows Linux's figures beside them.
 
 use crate::budgets::{self, Metric};
@@ -97,6 +97,21 @@ fn traced_event(all: &[Metric], prefix: &str, events: f64) -> Option<Metric> {
     Some(Metric { name: format!("{prefix}.event"), value: more / events, unit: "insns".into() })
 }
 
+/// What tracking adds to one kernel entry and the way back, by what makes it.
+fn added_by_tracking(all: &[Metric]) -> impl Iterator<Item = Metric> {
+    const OF: [(&str, &str); 4] = [
+        ("syscall", "syscall_getppid.med"),
+        ("invalid_call", "syscall_bad10000.med"),
+        ("fault", "fault_read.med"),
+        ("interrupt", "ipi_user.mode"),
+    ];
+    let value = |name: String| all.iter().find(|m| m.name == name).map(|m| m.value);
+    OF.into_iter().filter_map(move |(name, metric)| {
+        let more = value(format!("tracked.{metric}"))? - value(format!("off.{metric}"))?;
+        Some(Metric { name: format!("added.{name}"), value: more, unit: "insns".into() })
+    })
+}
+
 /// Builds, measures, prints the table, and fails where a bound does not hold.
 pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     tree.build(Profile::Release)?;
@@ -122,6 +137,8 @@ pub fn main(tree: &Tree, options: &Options) -> Result<(), Failure> {
     // user_exit, sys_enter, sys_exit, user_enter; the two in the middle alone.
     all.extend(traced_event(&all, "traced", 4.0));
     all.extend(traced_event(&all, "traced_syscalls", 2.0));
+    let added: Vec<_> = added_by_tracking(&all).collect();
+    all.extend(added);
     if options.raw {
         for m in &all {
             println!("metric {} {} {}", m.name, m.value, m.unit);

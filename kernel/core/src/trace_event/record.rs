@@ -83,7 +83,7 @@ pub struct RecordTask {
     pub comm: [u8; 16],
 }
 
-/// The event and what belongs to it. `word` is the CPU's context word: after user_exit, idle_exit and nmi_entry, before
+/// The event and what belongs to it. `word` is the CPU's context word: after user_exit, idle_exit, work_ran and nmi_entry, before
 /// user_enter, idle_enter and nmi_exit; 0 where the site did not load it (no CPU's word is 0 then: WATCH is set) or user mode is not tracked. A
 /// `site` is the address of a `&'static Location`, or 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +137,10 @@ pub enum Data {
     SysExit { number: u64, result: i64 },
     /// [`Event::RcuGracePeriod`].
     RcuGracePeriod { sequence: u64, end: bool, expedited: bool },
+    /// [`Event::WorkPosted`]: bits of `context_tracking::Deferred`, and the target's word as it was found, with WATCH clear.
+    WorkPosted { target_cpu: u32, bits: u8, word: u64, site: u64 },
+    /// [`Event::WorkRan`]: the bits that were found. Flush and serialisation have been done, tick and RCU are looked at next.
+    WorkRan { bits: u8, word: u64 },
 }
 
 /// One record.
@@ -245,6 +249,8 @@ impl Data {
             Data::SysEnter { .. } => Event::SysEnter,
             Data::SysExit { .. } => Event::SysExit,
             Data::RcuGracePeriod { .. } => Event::RcuGracePeriod,
+            Data::WorkPosted { .. } => Event::WorkPosted,
+            Data::WorkRan { .. } => Event::WorkRan,
         }
     }
 
@@ -285,6 +291,8 @@ impl Data {
                 let end = if end { GP_END } else { 0 };
                 (end | if expedited { GP_EXPEDITED } else { 0 }, [sequence, 0, 0, 0, 0])
             }
+            Data::WorkPosted { target_cpu, bits, word, site } => (bits as u16, [target_cpu as u64, word, site, 0, 0]),
+            Data::WorkRan { bits, word } => (bits as u16, [word, 0, 0, 0, 0]),
         }
     }
 
@@ -334,6 +342,8 @@ impl Data {
                 end: argument & GP_END != 0,
                 expedited: argument & GP_EXPEDITED != 0,
             },
+            Event::WorkPosted => Data::WorkPosted { target_cpu: w[0] as u32, bits: low, word: w[1], site: w[2] },
+            Event::WorkRan => Data::WorkRan { bits: low, word: w[0] },
         })
     }
 }
@@ -343,6 +353,7 @@ impl Record {
     pub const fn site(&self) -> u64 {
         match self.data {
             Data::TickRestart { site, .. } | Data::IpiSend { site, .. } | Data::IpiEntry { site, .. } => site,
+            Data::WorkPosted { site, .. } => site,
             Data::TimerArm { function, .. } | Data::TimerExpireEntry { function, .. } => function,
             _ => 0,
         }

@@ -8,6 +8,7 @@
 //! Flags: `d` interrupts off, `z` in an NMI, `u` from user mode.
 
 use super::record::{Data, Flags, Record, RecordTask};
+use crate::context_tracking::Deferred;
 use crate::tick::{Scope, TickDep};
 use core::fmt::{Display, Formatter, Result, Write};
 
@@ -193,7 +194,32 @@ impl Line<'_> {
                 let name = if expedited { "expedited" } else { "rcu" };
                 write!(f, " {name} {sequence} {}", if end { "end" } else { "start" })
             }
+            Data::WorkPosted { target_cpu, bits, word, site } => {
+                write!(f, " cpu={target_cpu} work={}", Work(bits))?;
+                context_word(f, word)?;
+                write!(f, "{}", at("callsite", site))
+            }
+            Data::WorkRan { bits, word } => {
+                write!(f, " work={}", Work(bits))?;
+                context_word(f, word)
+            }
         }
+    }
+}
+
+/// Bits of posted work by their names; what has none as a number.
+struct Work(u8);
+
+impl Display for Work {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let named = Deferred::EACH.into_iter().filter(|work| self.0 & work.bit() != 0);
+        let rest = self.0 & !Deferred::ALL;
+        let mut between = "";
+        for work in named {
+            write!(f, "{between}{}", work.name())?;
+            between = "+";
+        }
+        if rest != 0 || self.0 == 0 { write!(f, "{between}{rest:#x}") } else { Ok(()) }
     }
 }
 
@@ -257,6 +283,13 @@ mod tests {
         let data =
             Data::SchedWakeup { task: RecordTask { id: 4, comm: comm[..16].try_into().unwrap() }, target_cpu: 2 };
         assert!(line(7, Flags::NONE, data).ends_with("sched_wakeup: comm=a?b? pid=4 target_cpu=002"));
+        let posted = |bits| Data::WorkPosted { target_cpu: 1, bits, word: 0x2_0001, site: 0x1000 };
+        let of = "work_posted: cpu=1 work=";
+        let rest = "word=0x20001 callsite=kernel/src/smp/ipi.rs:12";
+        assert!(line(7, Flags::NONE, posted(3)).ends_with(&format!("{of}kernel_tlb_flush+sync_core {rest}")));
+        assert!(line(7, Flags::NONE, posted(0x88)).ends_with(&format!("{of}rcu_recheck+0x80 {rest}")));
+        let data = Data::WorkRan { bits: 4, word: 0x3_0400 };
+        assert!(line(7, Flags::NONE, data).ends_with("work_ran: work=tick_recheck word=0x30400"));
         let data = Data::TickStop { prevented_by: Some((TickDep::Sched, Scope::Cpu)) };
         assert!(line(7, Flags::NONE, data).ends_with("tick_stop: success=0 dependency=sched scope=cpu"));
     }

@@ -5,10 +5,10 @@
 
 use super::trace_file;
 use crate::arch::tsc;
-use crate::errno::{EBUSY, EINVAL, Errno};
+use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::percpu;
-use crate::trace::{EVENT_SLOTS, EventRing, reader, rings};
+use crate::trace::{reader, rings};
 use alloc::string::String;
 use core::fmt::Write;
 use kcore::cpu_set::CpuSet;
@@ -20,10 +20,7 @@ pub static ITEMS: &[Item] = &[
     Item::Special("trace_pipe", |_| trace_file::open_pipe(trace_file::ALL)),
     Item::File("available_events", |_, out| events(EventMask::ALL, out)),
     Item::Setting("set_event", |_, out| events(rings::selected(), out), |_, text| choose(text)),
-    Item::File("buffer_size_kb", |_, out| {
-        let ring = size_of::<EventRing>() >> 10;
-        line(if rings::selected().is_empty() { 0 } else { ring }, out)
-    }),
+    Item::Setting("buffer_size_kb", |_, out| line(rings::size_kib(), out), |_, text| resize(text)),
     Item::Dir(
         "per_cpu",
         &[Item::Numbered(Numbered {
@@ -75,6 +72,13 @@ fn choose(text: &[u8]) -> Result<(), Errno> {
     })
 }
 
+/// KiB of each CPU's ring, rounded up. EINVAL: no number, 0, or too much; ENOMEM: nothing has changed.
+fn resize(text: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+    let kib = text.trim().parse().ok().filter(|kib| (1..=rings::MOST_KIB).contains(kib)).ok_or(EINVAL)?;
+    if rings::resize(kib) { Ok(()) } else { Err(ENOMEM) }
+}
+
 static PER_CPU: &[Item] = &[
     Item::Special("trace", trace_file::open_trace),
     Item::Special("trace_pipe", trace_file::open_pipe),
@@ -88,7 +92,7 @@ fn stats(cpu: u64, out: &mut String) -> Result<(), Errno> {
     let Some(ring) = rings::of(cpu) else { return Ok(()) };
     let (position, read) = reader::consumed(cpu);
     let pushed = ring.pushed();
-    let oldest = position.max(pushed.saturating_sub(EVENT_SLOTS as u64));
+    let oldest = position.max(ring.oldest());
     let entries = pushed.saturating_sub(oldest);
     let overrun = pushed.saturating_sub(entries + read);
     let bytes = entries * (trace_event::WORDS * size_of::<u64>()) as u64;

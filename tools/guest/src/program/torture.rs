@@ -5,6 +5,7 @@
 //! `ctx`: every CPU goes to and fro between user mode, idle and kernel, and reads kernel memory that moves meanwhile.
 //! `keys`: trace points are switched while every CPU runs through them.
 //! `isolate`: CPUs are isolated and come back, at random, under all of the above. NMIs, short timers and forks disturb each.
+//! `lease`: leases are asked for while CPUs are isolated and come back: whoever holds one is left alone, and its CPU stays isolated.
 //! The same seed does the same under the instruction clock.
 
 use super::busy;
@@ -13,13 +14,18 @@ use crate::isolation_state::{self, IsolationState};
 use crate::linux::{self, Fork, SharedPage};
 use crate::output::write_out;
 use crate::{cpu_list, duration, kernel_file};
+use kcore::lease::State;
+use kcore::lease_page::Contents;
 use std::sync::atomic::Ordering;
 
-const USAGE: &str = "usage: torture rcu|srcu|ctx|keys|isolate SECONDS SEED";
+const USAGE: &str = "usage: torture rcu|srcu|ctx|keys|isolate|lease SECONDS SEED";
 const DEBUG: &str = "/sys/kernel/quiesce/debug";
 /// Places in the page that the workers share.
 const OPERATIONS: usize = 0;
 const FAILURES: usize = 1;
+const LEASES: usize = 2;
+const FLIPS: usize = 3;
+const REFUSED_FLIPS: usize = 4;
 
 /// A worker's state.
 struct Worker {
@@ -37,17 +43,19 @@ struct Worker {
 
 type Round = fn(&mut Worker) -> Result<(), String>;
 
-/// `torture rcu|srcu|ctx|keys|isolate SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
+/// `torture rcu|srcu|ctx|keys|isolate|lease SECONDS SEED`: prints operations and failures; fails if there is one, or if nothing was done.
 pub fn main(args: &Args) -> Outcome {
     let [kind, seconds, seed] = args.rest() else { return Err(Failure::usage(USAGE)) };
     let ns = duration::parse_seconds(seconds).map_err(Failure::usage)?;
     let seed: u64 = seed.parse().map_err(|_| Failure::usage(USAGE))?;
-    let (on_each, once): (Round, &[Round]) = match kind.as_str() {
-        "rcu" => (read_objects, &[read_objects, update_objects, update_objects, disturb]),
-        "srcu" => (read_srcu, &[read_srcu, read_srcu, update_srcu, update_srcu, disturb]),
-        "ctx" => (come_and_go, &[move_memory, disturb, disturb]),
-        "keys" => (run_through, &[flip, disturb]),
-        "isolate" => (do_anything, &[isolate, update_objects, move_memory, flip, disturb, come_and_go, spin_on]),
+    let (on_each, once): (Option<Round>, &[Round]) = match kind.as_str() {
+        "rcu" => (Some(read_objects), &[read_objects, update_objects, update_objects, disturb]),
+        "srcu" => (Some(read_srcu), &[read_srcu, read_srcu, update_srcu, update_srcu, disturb]),
+        "ctx" => (Some(come_and_go), &[move_memory, disturb, disturb]),
+        "keys" => (Some(run_through), &[flip, disturb]),
+        "isolate" => (Some(do_anything), &[isolate, update_objects, move_memory, flip, disturb, come_and_go, spin_on]),
+        // Nobody is bound to a CPU but who asks for a lease of it, and NMIs would break it.
+        "lease" => (None, &[hold, hold, isolate_unless_leased, isolate_unless_leased, run_through, move_memory]),
         _ => return Err(Failure::usage(USAGE)),
     };
     let online = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
@@ -55,7 +63,8 @@ pub fn main(args: &Args) -> Outcome {
     let before = objects(kind)?;
     let end_ns = linux::monotonic_ns() + ns;
     let mut children = Vec::new();
-    let workers = online.iter().map(|&cpu| (Some(cpu), on_each)).chain(once.iter().map(|&round| (None, round)));
+    let bound = on_each.iter().flat_map(|&round| online.iter().map(move |&cpu| (Some(cpu), round)));
+    let workers = bound.chain(once.iter().map(|&round| (None, round)));
     for (number, (cpu, round)) in workers.enumerate() {
         // Neither seed nor number may be 0 for the generator.
         let random =
@@ -73,7 +82,8 @@ pub fn main(args: &Args) -> Outcome {
             page[FAILURES].fetch_add(1, Ordering::Relaxed);
         }
     }
-    if kind == "isolate" {
+    let flips = matches!(kind.as_str(), "isolate" | "lease");
+    if flips {
         online.iter().try_for_each(|cpu| write(ISOLATE, &format!("{cpu} off"))).map_err(Failure::new)?;
     }
     let after = objects(kind)?;
@@ -81,11 +91,17 @@ pub fn main(args: &Args) -> Outcome {
     let operations = page[OPERATIONS].load(Ordering::Relaxed);
     let failures = page[FAILURES].load(Ordering::Relaxed) + used_freed + lost + illegal;
     let has_objects = matches!(kind.as_str(), "rcu" | "srcu" | "isolate");
-    let objects = if has_objects { format!(", {reads} reads, {updates} updates") } else { String::new() };
+    let [leases, flips, refused] = [LEASES, FLIPS, REFUSED_FLIPS].map(|place| page[place].load(Ordering::Relaxed));
+    let objects = match kind.as_str() {
+        _ if has_objects => format!(", {reads} reads, {updates} updates"),
+        "lease" => format!(", {leases} leases, {flips} flips, {refused} flips refused for a lease"),
+        _ => String::new(),
+    };
     write_out(
         format!("torture {kind}: seed {seed}: {operations} operations{objects}, {failures} failures\n").as_bytes(),
     );
-    let idle = operations == 0 || has_objects && (reads == 0 || updates == 0);
+    let no_contest = kind == "lease" && (leases == 0 || flips == 0);
+    let idle = operations == 0 || has_objects && (reads == 0 || updates == 0) || no_contest;
     if failures != 0 || idle { Err(Failure::new("torture failed")) } else { Ok(0) }
 }
 
@@ -283,6 +299,56 @@ fn isolate(worker: &mut Worker) -> Result<(), String> {
     if cpu_list::parse(&list)? != worker.isolated {
         return Err(format!("after CPU {cpu} {wish}: nohz_full is {list:?}"));
     }
+    worker.sleep();
+    Ok(())
+}
+
+/// EBUSY, which is no failure here, as `false`.
+fn unless_busy(done: std::io::Result<()>) -> Result<bool, String> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A CPU but the first is isolated or comes back, unless somebody holds a lease of it.
+fn isolate_unless_leased(worker: &mut Worker) -> Result<(), String> {
+    let cpu = 1 + worker.below(worker.cpus as u64 - 1);
+    let wish = ["off", "on", "on", "on keep"][worker.below(4) as usize];
+    let file = kernel_file::open(ISOLATE, libc::O_WRONLY).map_err(|failure| failure.text)?;
+    let done = unless_busy(file.write(&format!("{cpu} {wish}"))).map_err(|e| format!("CPU {cpu} {wish}: {e}"))?;
+    worker.page[if done { FLIPS } else { REFUSED_FLIPS }].fetch_add(1, Ordering::Relaxed);
+    worker.sleep();
+    Ok(())
+}
+
+/// A lease of some CPU, if it is granted: as long as it is held nothing enters the CPU, and it stays isolated.
+fn hold(worker: &mut Worker) -> Result<(), String> {
+    let cpu = 1 + worker.below(worker.cpus as u64 - 1) as u32;
+    let text = |failure: crate::entry::Failure| failure.text;
+    let file = kernel_file::open("/sys/kernel/quiesce/lease", libc::O_RDWR).map_err(text)?;
+    let page = file.lease_page(cpu).map_err(|error| format!("the lease's page: {error}"))?;
+    if !unless_busy(linux::set_affinity(&[cpu])).map_err(|error| format!("affinity to CPU {cpu}: {error}"))? {
+        return Ok(());
+    }
+    let granted = unless_busy(file.write("on")).map_err(|error| format!("lease of CPU {cpu}: {error}"))?;
+    if granted {
+        worker.page[LEASES].fetch_add(1, Ordering::Relaxed);
+        (0..4).for_each(|_| worker.spin());
+        let list = kernel_file::read("/sys/devices/system/cpu/nohz_full").map_err(text)?;
+        let contents = page.read().as_ref().and_then(Contents::decode);
+        if !cpu_list::parse(&list)?.contains(&cpu) {
+            return Err(format!("CPU {cpu} is leased and not isolated: nohz_full is {list:?}"));
+        }
+        if !contents.is_some_and(|c| c.state == State::Granted && c.breaches == 0) {
+            return Err(format!("the lease of CPU {cpu} does not hold: {contents:?}"));
+        }
+        file.write("off").map_err(|error| format!("end of the lease of CPU {cpu}: {error}"))?;
+    }
+    // Bound to none again, so that others may have a lease there.
+    let all: Vec<u32> = (0..worker.cpus).collect();
+    linux::set_affinity(&all).map_err(|error| format!("affinity to all CPUs: {error}"))?;
     worker.sleep();
     Ok(())
 }

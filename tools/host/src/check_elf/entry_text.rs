@@ -126,7 +126,8 @@ pub fn off_path(image: &Image) -> Vec<String> {
     bad
 }
 
-/// Every locked instruction of entry text is `mov ecx, delta; lock xadd word, rcx; and ecx, LOW_MASK; cmp ecx, expected`.
+/// Every locked instruction of entry text is the second of the same five: `mov ecx, delta; lock xadd word, rcx; and ecx, LOW_MASK;
+/// cmp ecx, expected; jne slow` (`je` on, from idle). So user_exit and leaving idle by an interrupt cost the same, one locked instruction among them.
 pub fn transitions(image: &Image) -> Vec<String> {
     let legal = [
         (word::USER_EXIT_DELTA, word::USER_EXPECTED),
@@ -150,7 +151,9 @@ pub fn transitions(image: &Image) -> Vec<String> {
                     immediate(compare, Mnemonic::Cmp)?,
                 ))
             });
-            let which = found.and_then(|(d, m, e)| legal.iter().position(|&l| l == (d, e) && m == word::LOW_MASK));
+            let decides = |i: &Instruction| matches!(i.mnemonic(), Mnemonic::Je | Mnemonic::Jne);
+            let decided = found.filter(|_| code.get(at + 3).is_some_and(decides));
+            let which = decided.and_then(|(d, m, e)| legal.iter().position(|&l| l == (d, e) && m == word::LOW_MASK));
             match which {
                 Some(w) if i.mnemonic() == Mnemonic::Xadd => seen[w] += 1,
                 _ => bad.push(format!("{:#x} in {}: not one of kcore's transitions", i.ip(), f.name)),

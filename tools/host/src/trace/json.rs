@@ -175,6 +175,11 @@ fn data(trace: &Trace, entry: &Entry, record: &Record, object: &mut Object) {
         Data::RcuGracePeriod { sequence, end, expedited } => {
             object.raw("sequence", sequence).raw("end", end).raw("expedited", expedited);
         }
+        Data::WorkPosted { target_cpu, bits, word, site: at } => {
+            object.raw("target_cpu", target_cpu).raw("work", bits).text("word", &hex(word));
+            site(trace, entry, "callsite", at, object);
+        }
+        Data::WorkRan { bits, word } => drop(object.raw("work", bits).text("word", &hex(word))),
     }
 }
 
