@@ -109,11 +109,16 @@ trace:
 mutants:
 	@$(HOST) mutants $(if $(LAYERS),--layers $(LAYERS))
 
+# An NMI at each instruction of the entry paths, and a second one at each instruction of its own, the handler's included.
+.PHONY: inject
+inject: build
+	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test nmi_injection -- --nocapture
+
 # The long forms: more seconds of silence, storm and torture, grace periods at more sizes, more random system calls.
 .PHONY: test-long
 test-long: test
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu --test storm --test torture --test grace_periods \
-		--test fuzz -- --test-threads=2 --nocapture
+		--test fuzz --test nmi_injection -- --test-threads=2 --nocapture
 
 # 10 million random system calls; then torture with a thread for each CPU: a fifth of the time for each kind.
 .PHONY: soak

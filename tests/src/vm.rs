@@ -318,6 +318,17 @@ impl Running {
         Ok(Finished { clean: end == End::Clean, end, output: text, counts, trace })
     }
 
+    /// Whether `text` came in output that was not waited for yet.
+    pub fn has_said(&self, text: &str) -> bool {
+        let output = self.heard.lock();
+        output.bytes[self.seen..].windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    /// The ELF file of the kernel that it runs.
+    pub fn kernel(&self) -> &Path {
+        &self.kernel
+    }
+
     /// The QEMU process, for scenarios that look at it from outside.
     pub fn process_id(&self) -> u32 {
         self.child.id()

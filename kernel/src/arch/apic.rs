@@ -125,6 +125,11 @@ pub unsafe fn init_cpu(boot_cpu: bool) {
     write(REG_TIMER_INITIAL, 0);
 }
 
+/// Whether the machine's NMI line interrupts the running CPU.
+pub fn take_nmi_line(taken: bool, _: &IrqOff) {
+    write(REG_LVT_LINT1, if taken { DELIVERY_NMI } else { LVT_MASKED });
+}
+
 /// APIC id of the running CPU.
 pub fn id() -> u32 {
     let v = read(REG_ID);

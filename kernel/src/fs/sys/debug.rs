@@ -7,8 +7,10 @@
 //! `rcu_fanout` measures their tree.
 //! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
 //! `nmi` or `nested` written to `panic` ends the kernel in an NMI with the console held, or by a panic with a second one in it.
-//! A CPU's number written to `nmi` sends it one; `torture…` is in torture.rs.
+//! A CPU's number written to `nmi` sends it one, and written to `nmi_line` lets the machine's NMI line interrupt that CPU alone;
+//! `torture…` is in torture.rs.
 
+use crate::arch::apic;
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, phys_to_virt};
 use crate::arch::tsc;
@@ -18,6 +20,7 @@ use crate::mm::{frame, kernel_map, stack, tlb_flush};
 use crate::percpu;
 use crate::rcu;
 use crate::rcu::deferred_free::{free_rcu, reclaim};
+use crate::smp::call_function::call;
 use crate::smp::{deferred_work, stack_sample};
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use crate::time::{timer, watchdog};
@@ -25,6 +28,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
+use kcore::ipi_ledger::IpiCause;
 
 /// What is in it.
 pub static ITEMS: &[Item] = &[
@@ -59,6 +63,14 @@ pub static ITEMS: &[Item] = &[
         b"nested" => crate::panic::panic_nested(),
         _ => Err(errno::EINVAL),
     }),
+    Item::Control("nmi_line", |_, text| {
+        let cpu = number(text)?;
+        if !percpu::is_online(cpu) {
+            return Err(errno::EINVAL);
+        }
+        percpu::online().iter().for_each(|at| call(at, IpiCause::Injected, move_nmi_line, cpu as usize));
+        Ok(())
+    }),
     Item::File("traps", |_, out| {
         let (listed, late) = crate::text_patch::traps();
         let _ = writeln!(out, "listed={listed} late={late}");
@@ -71,6 +83,12 @@ pub static ITEMS: &[Item] = &[
         Ok(())
     }),
 ];
+
+/// On each CPU: the machine's NMI line interrupts CPU `to`.
+fn move_nmi_line(to: usize) {
+    let irq_off = IrqOff::new();
+    apic::take_nmi_line(percpu::this(&irq_off).cpu() as usize == to, &irq_off);
+}
 
 /// `normal N`, `expedited N`, `barrier N`, `poll N`, `cond N`, `srcu N`, or `free N` and `reclaim N` of memory: so many, one after the other.
 fn force_grace_periods(_: u64, text: &[u8]) -> Result<(), Errno> {

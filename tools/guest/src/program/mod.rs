@@ -6,6 +6,7 @@ pub mod calls;
 pub mod cpus;
 pub mod enomem;
 pub mod fuzz;
+pub mod hazard_nmi;
 pub mod init;
 pub mod isolate;
 pub mod lease;

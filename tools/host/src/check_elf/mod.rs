@@ -2,7 +2,7 @@
 //! `CHECKS`. Called by `make check`.
 
 mod entry_text;
-mod image;
+pub(crate) mod image;
 mod paranoid;
 mod text;
 
