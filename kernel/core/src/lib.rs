@@ -17,6 +17,7 @@ pub mod cpu_set;
 pub mod deferred_free;
 pub mod elf;
 pub mod epoll;
+pub mod futex_op;
 pub mod histogram;
 pub mod interruption;
 pub mod interval_timer;

@@ -5,6 +5,7 @@
 
 use super::inode::{DirEntry, Inode, Kind, mode};
 use super::open_file::{File, How, flag};
+use super::place::Place;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::address_space::Content;
@@ -72,8 +73,8 @@ pub struct Numbered {
 pub enum Leaf {
     /// A directory.
     Dir(&'static [Item]),
-    /// A symbolic link.
-    Link(fn(u64) -> Result<Vec<u8>, Errno>),
+    /// A symbolic link to something that is open: its text, and what it leads to.
+    OpenFile(fn(u64) -> Result<Vec<u8>, Errno>, fn(u64) -> Result<Arc<Place>, Errno>),
 }
 
 /// A directory of generated files.
@@ -130,7 +131,7 @@ impl Item {
             Item::Mapped(_, read, write, map) => {
                 Kind::Generated(Generated { read: Some(*read), write: Some(*write), map: Some(*map), argument })
             }
-            Item::Link(_, target) => Kind::GeneratedLink(*target, argument),
+            Item::Link(_, target) => Kind::GeneratedLink(*target, None, argument),
             Item::Special(_, make) => Kind::Special(*make, argument),
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
             Item::Numbered(n) => n.leaf.kind(argument),
@@ -140,13 +141,13 @@ impl Item {
 
 impl Leaf {
     fn mode(&self) -> u32 {
-        if matches!(self, Leaf::Link(_)) { mode::LNK | 0o777 } else { mode::DIR | 0o555 }
+        if matches!(self, Leaf::OpenFile(..)) { mode::LNK | 0o777 } else { mode::DIR | 0o555 }
     }
 
     fn kind(&self, argument: u64) -> Kind {
         match self {
             Leaf::Dir(items) => Kind::Virtual(VirtualDir { items, argument }),
-            Leaf::Link(target) => Kind::GeneratedLink(*target, argument),
+            Leaf::OpenFile(text, place) => Kind::GeneratedLink(*text, Some(*place), argument),
         }
     }
 }

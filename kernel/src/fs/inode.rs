@@ -6,6 +6,7 @@
 use super::generated::{Generated, VirtualDir};
 use super::open_file::{File, How};
 use super::pipe::Pipe;
+use super::place::Place;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::file_pages::FilePages;
@@ -59,8 +60,9 @@ pub enum Kind {
     Socket,
     /// A file whose text is made when it is read.
     Generated(Generated),
-    /// A symbolic link whose target is made when it is read.
-    GeneratedLink(fn(u64) -> Result<Vec<u8>, Errno>, u64),
+    /// A symbolic link whose target is made when it is read. With the second function it leads to what that gives, whatever its
+    /// text is.
+    GeneratedLink(fn(u64) -> Result<Vec<u8>, Errno>, Option<fn(u64) -> Result<Arc<Place>, Errno>>, u64),
     /// A file that gives each opener something of its own.
     Special(fn(u64) -> Arc<dyn File>, u64),
     /// A directory of generated files.
@@ -246,8 +248,16 @@ impl Inode {
     pub fn link_target(&self) -> Result<Vec<u8>, Errno> {
         match &self.kind {
             Kind::Symlink(target) => Ok(target.to_vec()),
-            Kind::GeneratedLink(make, argument) => make(*argument),
+            Kind::GeneratedLink(make, _, argument) => make(*argument),
             _ => Err(errno::EINVAL),
+        }
+    }
+
+    /// Where a link leads that is more than its text.
+    pub fn link_place(&self) -> Option<Result<Arc<Place>, Errno>> {
+        match &self.kind {
+            Kind::GeneratedLink(_, Some(place), argument) => Some(place(*argument)),
+            _ => None,
         }
     }
 
@@ -318,6 +328,7 @@ impl Inode {
     pub fn open(self: &Arc<Inode>, flags: u32) -> Result<Arc<dyn File>, Errno> {
         match &self.kind {
             Kind::Device { major, minor } => super::device::open(*major, *minor),
+            Kind::Fifo(pipe) if self.dev == device_number::ANONYMOUS => Ok(pipe.open_again(flags)),
             Kind::Fifo(pipe) => pipe.open_named(flags),
             Kind::Socket => Err(errno::ENXIO),
             Kind::Generated(g) => g.open(flags),

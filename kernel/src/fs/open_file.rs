@@ -118,6 +118,10 @@ pub trait File: Send + Sync {
     }
     /// For programs: the open-file description is about to go. `access` is its access mode.
     fn release(&self, _access: u32) {}
+    /// An inode by which it can be opened again, of a file that is not in a directory.
+    fn inode(self: Arc<Self>) -> Option<Arc<Inode>> {
+        None
+    }
     /// Bytes that can be read now (FIONREAD).
     fn readable_bytes(&self) -> Option<usize> {
         None

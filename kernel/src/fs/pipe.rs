@@ -3,7 +3,7 @@
 //! Process context. Writes of at most PIPE_BUF bytes are whole. A side that is about to wait says so under the lock, so the other side touches
 //! the wait queue only when somebody waits. Source: pipe(7), fifo(7).
 
-use super::inode::{Stat, device_number, mode, new_ino};
+use super::inode::{Inode, Kind, Stat, device_number, mode, new_ino};
 use super::open_file::{File, How, flag, poll};
 use super::user_buffer::UserBuffer;
 use super::waiting;
@@ -124,6 +124,12 @@ impl Pipe {
             }
         }
         Ok(self.clone())
+    }
+
+    /// Open a pipe without a name once more, by way of a descriptor's link: nobody is waited for.
+    pub fn open_again(self: &Arc<Pipe>, flags: u32) -> Arc<dyn File> {
+        self.enter(flags & flag::ACCMODE);
+        self.clone()
     }
 
     /// Take bytes out: how many, 0 at the end.
@@ -440,6 +446,10 @@ impl File for Pipe {
         if no_writers {
             wake(reader, true, &self.readable);
         }
+    }
+
+    fn inode(self: Arc<Self>) -> Option<Arc<Inode>> {
+        Some(Inode::build(device_number::ANONYMOUS, self.ino, mode::FIFO | 0o600, Kind::Fifo(self)))
     }
 
     fn readable_bytes(&self) -> Option<usize> {

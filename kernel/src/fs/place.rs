@@ -22,9 +22,9 @@ const MAX_LINKS: u32 = 40;
 pub struct Place {
     /// What is there.
     pub inode: Arc<Inode>,
-    /// Its name in the parent; empty for the root.
+    /// Its name in the parent; empty for the root, a text like `pipe:[7]` for what is in no directory.
     pub name: Box<[u8]>,
-    /// The directory that it is in; none for the root.
+    /// The directory that it is in, if any.
     pub parent: Option<Arc<Place>>,
 }
 
@@ -38,7 +38,8 @@ impl Place {
             at = parent;
         }
         if names.is_empty() {
-            return b"/".to_vec();
+            // What is in no directory has a name for people.
+            return if self.name.is_empty() { b"/".to_vec() } else { self.name.to_vec() };
         }
         let mut path = Vec::new();
         for name in names.iter().rev() {
@@ -142,6 +143,18 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
             links += 1;
             if links > MAX_LINKS {
                 return Err(errno::ELOOP);
+            }
+            if let Some(place) = next.inode.link_place() {
+                let place = place?;
+                if !is_last {
+                    at = place;
+                    rest = tail;
+                    continue;
+                }
+                if slash && !place.inode.is_dir() {
+                    return Err(errno::ENOTDIR);
+                }
+                return Ok(Found { parent: at, name: name.to_vec(), child: Some(place), slash });
             }
             let mut target = next.inode.link_target()?;
             if target.is_empty() {

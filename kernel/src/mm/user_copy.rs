@@ -97,6 +97,33 @@ unsafe extern "C" fn raw_read_word(from: u64) -> u64 {
     )
 }
 
+/// Replace the word at `at` by `new` if it is `old`, in one step; returns what it was, with a bit above 31 set if that faulted.
+///
+/// # Safety
+/// The word lies below USER_END.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.user_copy")]
+unsafe extern "C" fn raw_exchange_word(at: u64, old: u32, new: u32) -> u64 {
+    naked_asm!(
+        "mov eax, esi",
+        "87: .byte 0x0f, 0x1f, 0x00",
+        ".pushsection __stac_sites, \"a\"",
+        ".quad 87b",
+        ".popsection",
+        "88: lock cmpxchg [rdi], edx",
+        "89: .byte 0x0f, 0x1f, 0x00",
+        ".pushsection __clac_sites, \"a\"",
+        ".quad 89b",
+        ".popsection",
+        "ret",
+        "91: mov rax, -1",
+        "jmp 89b",
+        ".pushsection __ex_table, \"a\"",
+        ".quad 88b, 91b",
+        ".popsection",
+    )
+}
+
 /// The fault of an instruction that accesses user memory, in assembly: on to label 91.
 macro_rules! may_fault {
     ($instruction:literal) => {
@@ -272,6 +299,16 @@ pub fn read_word(from: u64) -> Result<u32, Fault> {
     }
     // SAFETY: below USER_END, which is page-aligned, and so is the word's end.
     let value = unsafe { raw_read_word(from) };
+    if value >> 32 == 0 { Ok(value as u32) } else { Err(Fault) }
+}
+
+/// Replace the aligned word at user address `at` by `new` if it is `old`, in one step; what it was.
+pub fn exchange_word(at: u64, old: u32, new: u32) -> Result<u32, Fault> {
+    if at >= USER_END || !at.is_multiple_of(4) {
+        return Err(Fault);
+    }
+    // SAFETY: below USER_END, which is page-aligned, and so is the word's end.
+    let value = unsafe { raw_exchange_word(at, old, new) };
     if value >> 32 == 0 { Ok(value as u32) } else { Err(Fault) }
 }
 

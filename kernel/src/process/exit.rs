@@ -78,6 +78,7 @@ fn process_ends(process: &Process, status: u32) {
         let number = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
         crate::panic::cannot_go_on(format_args!("init exited {what} {number}"));
     }
+    super::alarm::process_ends(process);
     let parent = process.vfork.lock().take();
     if let Some(parent) = parent {
         parent.complete();

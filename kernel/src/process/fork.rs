@@ -160,6 +160,7 @@ pub(super) fn new_process(
         exit_signal,
         ended_runtime_ns: AtomicU64::new(0),
         start_ns: crate::arch::tsc::now_ns(),
+        has_alarm: AtomicBool::new(false),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
     })
 }

@@ -3,6 +3,7 @@
 //! A `sched::task::Task` that runs user code owns a `Thread`; threads of one process share its `Process`. Process context only,
 //! but for what says otherwise. `tree` knows all processes.
 
+pub mod alarm;
 pub mod exec;
 pub mod exit;
 pub mod fault;
@@ -80,6 +81,8 @@ pub struct Process {
     pub ended_runtime_ns: AtomicU64,
     /// When it was made, ns since boot.
     pub start_ns: u64,
+    /// It has an entry in `alarm`.
+    pub has_alarm: AtomicBool,
     /// RLIMIT_NOFILE and the like are constants; the nice value is kept.
     pub nice: core::sync::atomic::AtomicI32,
 }

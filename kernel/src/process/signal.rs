@@ -24,6 +24,7 @@ pub mod sig {
     pub const KILL: u32 = 9;
     pub const SEGV: u32 = 11;
     pub const PIPE: u32 = 13;
+    pub const ALRM: u32 = 14;
     pub const CHLD: u32 = 17;
     pub const CONT: u32 = 18;
     pub const STOP: u32 = 19;

@@ -11,6 +11,7 @@ use crate::process::{Thread, current_thread};
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use kcore::futex_op::FutexOp;
 
 /// Which word: the address space or shared memory, and the place in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,24 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
     }
     let key = key_of(address, private)?;
     Ok(wake_in(&mut TABLE[key.bucket()].lock(), key, most, bitset) as u64)
+}
+
+/// FUTEX_WAKE_OP: change the word at `to`, wake at most `most` waiters of the one at `address`, and at most `most_at_to` of the
+/// changed one if its old value fulfils the comparison. Returns how many were woken.
+pub fn wake_op(address: u64, to: u64, private: bool, most: usize, most_at_to: usize, op: FutexOp) -> SysResult {
+    let (key, to_key) = (key_of(address, private)?, key_of(to, private)?);
+    let mut old = user_copy::read_word(to)?;
+    loop {
+        match user_copy::exchange_word(to, old, op.apply(old))? {
+            found if found == old => break,
+            found => old = found,
+        }
+    }
+    let mut woken = wake_in(&mut TABLE[key.bucket()].lock(), key, most, u32::MAX);
+    if op.holds(old) {
+        woken += wake_in(&mut TABLE[to_key.bucket()].lock(), to_key, most_at_to, u32::MAX);
+    }
+    Ok(woken as u64)
 }
 
 /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE: wake at most `most`, let at most `move_most` others wait for the word at `to`. With `expected`

@@ -12,6 +12,7 @@ use crate::sched::{self, futex};
 use crate::system_call;
 use core::sync::atomic::Ordering;
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
+use kcore::futex_op::FutexOp;
 use kcore::ipi_ledger::IpiCause;
 use kcore::run_queue::Class;
 
@@ -268,6 +269,10 @@ system_call! {
             9 => futex::wait(address, private, value, value3, deadline(true)?),
             1 => futex::wake(address, private, value as usize, u32::MAX),
             10 => futex::wake(address, private, value as usize, value3),
+            5 => {
+                let op = FutexOp::decode(value3).ok_or(ENOSYS)?;
+                futex::wake_op(address, address2, private, value as usize, timeout as u32 as usize, op)
+            }
             3 | 4 => {
                 if value as i32 >= 0 && timeout as i32 >= 0 {
                     let expected = (command == 4).then_some(value3);

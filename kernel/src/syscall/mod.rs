@@ -8,6 +8,7 @@ mod file_path;
 mod file_poll;
 mod file_stat;
 pub mod frame_call;
+mod interval_timer;
 pub mod memory;
 pub mod process;
 pub mod signal;

@@ -18,6 +18,7 @@ const GROUPS: &[Calls] = &[
     super::file::FILE_CALLS,
     super::cpu::CALLS,
     super::frame_call::CALLS,
+    super::interval_timer::CALLS,
     super::memory::CALLS,
     super::process::CALLS,
     super::signal::CALLS,

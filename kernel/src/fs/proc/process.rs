@@ -4,6 +4,7 @@ use super::statistics::user_ticks;
 use crate::errno::{self, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::fs::mount;
+use crate::fs::place::Place;
 use crate::process::{Process, signal, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
 use alloc::borrow::Cow;
@@ -29,7 +30,7 @@ pub static ITEMS: &[Item] = &[
             exists: |pid, fd| open_file(pid, fd).is_ok(),
             all: |pid| files(pid).map_or(Vec::new(), |f| f.open_numbers()),
             argument: |pid, fd| pid << 32 | fd as u64,
-            leaf: Leaf::Link(descriptor),
+            leaf: Leaf::OpenFile(descriptor, descriptor_place),
         })],
     ),
     Item::Setting("fail-nth", fail_nth, set_fail_nth),
@@ -143,6 +144,16 @@ fn descriptor(argument: u64) -> Result<Vec<u8>, Errno> {
             if pipe { alloc::format!("pipe:[{}]", s.ino) } else { String::from("anon_inode:[eventfd]") }.into_bytes()
         }
     })
+}
+
+/// What a descriptor has open, also where no path leads any more. ENXIO if it cannot be opened again.
+fn descriptor_place(argument: u64) -> Result<Arc<Place>, Errno> {
+    let open = open_file(argument >> 32, argument as u32)?;
+    if let Some(place) = &open.place {
+        return Ok(place.clone());
+    }
+    let inode = open.file.clone().inode().ok_or(errno::ENXIO)?;
+    Ok(Arc::new(Place { inode, name: descriptor(argument)?.into(), parent: None }))
 }
 
 fn cwd(pid: u64) -> Result<Vec<u8>, Errno> {
