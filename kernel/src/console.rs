@@ -9,6 +9,8 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const RING: usize = 32 * 1024;
+/// Bytes that the log holds.
+pub const LOG_SIZE: usize = RING;
 
 struct Log {
     bytes: [u8; RING],
@@ -107,7 +109,7 @@ pub fn print_dying(args: fmt::Arguments<'_>) {
 /// Copy the log from position `from` on. Returns bytes copied and the next position; a position that was overwritten moves up.
 pub fn read_log(from: u64, out: &mut [u8]) -> (usize, u64) {
     let log = LOG.lock_irq();
-    let start = from.max(log.written.saturating_sub(RING as u64));
+    let start = from.clamp(log.written.saturating_sub(RING as u64), log.written);
     let n = ((log.written - start) as usize).min(out.len());
     for (i, b) in out[..n].iter_mut().enumerate() {
         *b = log.bytes[((start + i as u64) % RING as u64) as usize];

@@ -7,12 +7,14 @@ use host::tree::Tree;
 use std::process::Command;
 
 /// Every variable that the runner reads; those of the caller must not leak in.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 18] = [
     "SMP",
     "MEM",
     "PROFILE",
     "CMDLINE",
     "INITRD",
+    "ROOT",
+    "SHELL_PROGRAM",
     "ACCEL",
     "ICOUNT",
     "CPU",

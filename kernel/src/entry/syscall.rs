@@ -241,6 +241,16 @@ pub unsafe extern "C" fn full_frame_call() {
     )
 }
 
+/// Table entry of numbers without a call: the handler gets the number, which is in RAX.
+///
+/// # Safety
+/// Called by `syscall_entry`'s dispatch only.
+#[unsafe(naked)]
+#[unsafe(link_section = ".entry.text")]
+pub unsafe extern "C" fn absent_call() {
+    naked_asm!("mov rdi, rax", "jmp {absent}", absent = sym crate::syscall::table::absent)
+}
+
 /// SYSCALL from 32-bit code: there is no 32-bit code segment, so this is never reached; it fails closed.
 ///
 /// # Safety

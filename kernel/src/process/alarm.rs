@@ -8,7 +8,6 @@ use super::signal::{self, Info, sig};
 use crate::arch::tsc;
 use crate::errno::{EAGAIN, Errno};
 use crate::fs::waiting;
-use crate::isolation::housekeeping;
 use crate::sched::task;
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
@@ -58,7 +57,7 @@ pub fn get(process: &Process) -> Setting {
 /// Set the alarm of `process`, or with a time of 0 end it; what it was. EAGAIN if the first alarm finds no memory for its thread.
 pub fn set(process: &Arc<Process>, new: Setting) -> Result<Setting, Errno> {
     if new.left_ns != 0 && !STARTED.swap(true, Ordering::SeqCst) {
-        let thread = task::spawn_kthread("alarms", &housekeeping::kernel_noise(), send_when_due, 0);
+        let thread = task::spawn_kthread("alarms", send_when_due, 0);
         thread.map_err(|_| {
             STARTED.store(false, Ordering::SeqCst);
             EAGAIN

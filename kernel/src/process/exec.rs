@@ -7,7 +7,7 @@ use super::{Thread, current_thread, random};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
-use crate::errno::{EAGAIN, ENOEXEC, ENOMEM, Errno};
+use crate::errno::{EAGAIN, ELIBBAD, ENOEXEC, ENOMEM, Errno};
 use crate::fs::{self, Running, WorkDir};
 use crate::mm::address_space::{AddressSpace, Content, Mapped, Place, STACK_LIMIT, affordable};
 use crate::mm::vdso;
@@ -62,19 +62,13 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
         crate::info!("{}: {e}", core::str::from_utf8(path).unwrap_or("?"));
         ENOEXEC
     })?;
-    if let Some(range) = &plan.interp {
-        let name = &file.bytes.get(range.clone()).unwrap_or(&[]);
-        // As on Linux, an interpreter that is not there, or is no program, says so itself.
-        file_at(work_dir, name)?;
-        let name = core::str::from_utf8(name).unwrap_or("?");
-        crate::info!(
-            "{}: needs the interpreter {name}: only static programs run",
-            core::str::from_utf8(path).unwrap_or("?")
-        );
-        return Err(ENOEXEC);
-    }
+    let interpreter = match &plan.interp {
+        Some(range) => Some(interpreter_at(work_dir, file.bytes.get(range.clone()).unwrap_or(&[]))?),
+        None => None,
+    };
     let space = AddressSpace::new().ok_or(ENOMEM)?;
-    let (base, end) = map_segments(&space, &file.mapped, &plan)?;
+    let base = program_base(&plan)?;
+    let end = map_segments(&space, &file.mapped, &plan, base)?;
     // As many random bits as Linux has: 13 of the heap's start, 22 of the stack's, 28 of mmap's and of a program's own.
     space.set_brk_start(end + random::offset(13, PAGE_SIZE));
     let stack_offset = random::offset(22, PAGE_SIZE);
@@ -87,16 +81,26 @@ pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -
     let needed = args.bytes().len() + env.bytes().len() + (args.len() + env.len()) * 8 + 4096;
     let size = (needed as u64 + 32 * PAGE_SIZE).next_multiple_of(PAGE_SIZE).min(STACK_LIMIT);
     space.map(Place::FixedNoReplace(top - size), size, stack_prot, Content::Stack)?;
+    // Behind everything else, so that it takes a place that is free.
+    let (interpreter_base, first) = match &interpreter {
+        Some((file, plan)) => {
+            let base = place_for(&space, plan)?;
+            map_segments(&space, &file.mapped, plan, base)?;
+            (base, plan.entry + base)
+        }
+        None => (0, plan.entry + base),
+    };
     let start = Program {
         phdr: plan.phdr_vaddr.map_or(0, |p| p + base),
         phent: plan.phentsize as u64,
         phnum: plan.phnum as u64,
         entry: plan.entry + base,
+        interpreter: interpreter_base,
         vdso: vdso_at,
     };
     // A few bytes down from the top, so that caches see stacks at different places.
     let stack = user_stack::build(&space, top - random::offset(5, 16), path, &args, env, &start)?;
-    Ok(Loaded { space: Arc::new(space), entry: start.entry, stack, args, program: Arc::new(program) })
+    Ok(Loaded { space: Arc::new(space), entry: first, stack, args, program: Arc::new(program) })
 }
 
 /// A program's file: what is mapped of it, and its bytes as they are now.
@@ -111,6 +115,12 @@ fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(Image, Running), Errno> {
     Ok((Image { mapped, bytes }, program))
 }
 
+/// Whether the last name of `path` is a symbolic link; a descriptor's link in /proc counts as what it leads to.
+pub fn is_link(work_dir: &WorkDir, path: &[u8]) -> Result<bool, Errno> {
+    let found = fs::place::resolve(&work_dir.place(), path, false)?;
+    Ok(found.inode.is_symlink() && found.inode.link_place().is_none())
+}
+
 /// `#!interpreter [argument]` in the first line.
 fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let line = file.strip_prefix(b"#!")?;
@@ -123,15 +133,43 @@ fn script_line(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     (!program.is_empty()).then_some((program, (!rest.is_empty()).then_some(rest)))
 }
 
-/// Map the segments; returns the base and the end of the highest.
-fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan) -> Result<(u64, u64), Errno> {
-    let base = match plan.kind {
-        Kind::Static => 0,
+/// The program that PT_INTERP names, which loads the rest. It may be open for writing, as on Linux; what it asks for itself is ignored.
+fn interpreter_at(work_dir: &WorkDir, name: &[u8]) -> Result<(Image, LoadPlan), Errno> {
+    let (file, _) = file_at(work_dir, name)?;
+    let plan = elf::plan_user(&file.bytes).map_err(|e| {
+        crate::info!("{}: {e}", core::str::from_utf8(name).unwrap_or("?"));
+        ELIBBAD
+    })?;
+    Ok((file, plan))
+}
+
+/// What is added to a program's addresses.
+fn program_base(plan: &LoadPlan) -> Result<u64, Errno> {
+    match plan.kind {
+        Kind::Static => Ok(0),
         Kind::Pie => (PIE_BASE + random::offset(28, PAGE_SIZE))
             .next_multiple_of(plan.align)
             .checked_sub(plan.span().start)
-            .ok_or(ENOEXEC)?,
-    };
+            .ok_or(ENOEXEC),
+    }
+}
+
+/// What is added to an interpreter's addresses: a free place for all of it. Nobody else maps anything meanwhile.
+fn place_for(space: &AddressSpace, plan: &LoadPlan) -> Result<u64, Errno> {
+    let span = plan.span();
+    match plan.kind {
+        Kind::Static => Ok(0),
+        Kind::Pie => {
+            let len = (span.end - span.start).checked_add(plan.align).ok_or(ENOMEM)?;
+            let at = space.map(Place::Anywhere(0), len, Prot::NONE, Content::Anonymous)?;
+            space.unmap(at, len)?;
+            at.next_multiple_of(plan.align).checked_sub(span.start).ok_or(ENOEXEC)
+        }
+    }
+}
+
+/// Map the segments, `base` added; returns the end of the highest.
+fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan, base: u64) -> Result<u64, Errno> {
     let mut end = 0;
     for segment in &plan.segments {
         let mut prot = Prot::NONE;
@@ -161,7 +199,7 @@ fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan) -> Result<
         }
         end = end.max(memory_end);
     }
-    Ok((base, end))
+    Ok(end)
 }
 
 /// The registers of a program that starts.

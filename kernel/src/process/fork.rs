@@ -30,6 +30,7 @@ pub mod flag {
     pub const FS: u64 = 0x200;
     pub const FILES: u64 = 0x400;
     pub const SIGHAND: u64 = 0x800;
+    pub const PIDFD: u64 = 0x1000;
     pub const VFORK: u64 = 0x4000;
     pub const PARENT: u64 = 0x8000;
     pub const THREAD: u64 = 0x1_0000;

@@ -10,6 +10,7 @@ pub mod fault;
 pub mod fork;
 pub mod init;
 pub mod lease_breach;
+pub mod missing;
 pub mod pending_signals;
 pub mod random;
 pub mod signal;

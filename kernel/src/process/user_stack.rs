@@ -88,6 +88,8 @@ pub struct Program {
     pub phnum: u64,
     /// First instruction
     pub entry: u64,
+    /// What was added to its interpreter's addresses; 0 without one.
+    pub interpreter: u64,
     /// Address of the vDSO.
     pub vdso: u64,
 }
@@ -158,7 +160,7 @@ pub fn build(
         (a::PHDR, program.phdr),
         (a::PHENT, program.phent),
         (a::PHNUM, program.phnum),
-        (a::BASE, 0),
+        (a::BASE, program.interpreter),
         (a::FLAGS, 0),
         (a::ENTRY, program.entry),
         (a::UID, 0),

@@ -10,6 +10,7 @@ use crate::fs::pipe::{self, Pipe};
 use crate::fs::table::MAX_FILES;
 use crate::fs::tree;
 use crate::mm::user_copy;
+use crate::process::missing;
 
 pub(super) fn close(fd: u64) -> Result<usize, Errno> {
     current::files().close(fd as i32).map(|()| 0)
@@ -69,7 +70,10 @@ pub(super) fn fcntl(fd: u64, command: u64, argument: u64) -> Result<usize, Errno
         8 | 9 => Ok(0),
         1031 | 1032 if open.is_pipe() => Ok(pipe::CAPACITY),
         1031 | 1032 => Err(errno::EBADF),
-        _ => Err(errno::EINVAL),
+        _ => {
+            missing::note_operation(72, command);
+            Err(errno::EINVAL)
+        }
     }
 }
 

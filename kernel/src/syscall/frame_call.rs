@@ -3,9 +3,10 @@
 //! Reached by `entry::syscall::full_frame_call`, the table's entry for their numbers.
 
 use super::table::{Calls, into_rax};
+use crate::arch::page_table::PAGE_SIZE;
 use crate::entry::frame::Frame;
 use crate::entry::syscall::full_frame_call;
-use crate::errno::{E2BIG, EFAULT, ENAMETOOLONG, Errno};
+use crate::errno::{E2BIG, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, Errno};
 use crate::mm::user_copy;
 use crate::process::fork::{self, Clone, flag};
 use crate::process::signal::{Info, force, sig};
@@ -20,6 +21,8 @@ const CLONE: usize = 56;
 const FORK: usize = 57;
 const VFORK: usize = 58;
 const EXECVE: usize = 59;
+const EXECVEAT: usize = 322;
+const CLONE3: usize = 435;
 
 /// Numbers; the handler is one for all.
 pub const CALLS: Calls = &[
@@ -28,6 +31,8 @@ pub const CALLS: Calls = &[
     (FORK, full_frame_call_entry()),
     (VFORK, full_frame_call_entry()),
     (EXECVE, full_frame_call_entry()),
+    (EXECVEAT, full_frame_call_entry()),
+    (CLONE3, full_frame_call_entry()),
 ];
 
 /// `full_frame_call` as a table entry: it takes its arguments from the frame and so ignores the registers.
@@ -61,7 +66,12 @@ fn dispatch(frame: &mut Frame) {
             let flags = flag::VM | flag::VFORK | signal;
             fork::clone(frame, &Clone { flags, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
         }
+        CLONE3 => clone3_args(frame.rdi, frame.rsi).and_then(|args| fork::clone(frame, &args)),
         EXECVE => match execve(frame) {
+            Ok(()) => return,
+            Err(e) => Err(e),
+        },
+        EXECVEAT => match execveat(frame) {
             Ok(()) => return,
             Err(e) => Err(e),
         },
@@ -91,12 +101,84 @@ fn strings(at: u64) -> Result<Strings, Errno> {
     Ok(out)
 }
 
+/// struct clone_args of clone3(2), `size` bytes at `at`. A chosen thread id and a cgroup are not there.
+fn clone3_args(at: u64, size: u64) -> Result<Clone, Errno> {
+    const FIRST_VERSION: u64 = 64;
+    const WORDS: usize = 11;
+    const CSIGNAL: u64 = 0xff;
+    if size < FIRST_VERSION {
+        return Err(EINVAL);
+    }
+    if size > PAGE_SIZE {
+        return Err(E2BIG);
+    }
+    let mut words = [0u64; WORDS];
+    for i in 0..size / 8 {
+        let word: u64 = user_copy::read(at.checked_add(i * 8).ok_or(EFAULT)?)?;
+        match words.get_mut(i as usize) {
+            Some(known) => *known = word,
+            None if word != 0 => return Err(E2BIG),
+            None => {}
+        }
+    }
+    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, _, set_tid_size, _] = words;
+    let bad_stack = (stack == 0) != (stack_size == 0) || user_copy::check(stack, stack_size).is_err();
+    let bad_signal = flags & (flag::THREAD | flag::PARENT) != 0 && exit_signal != 0;
+    if flags & CSIGNAL != 0 || exit_signal > CSIGNAL || bad_signal || set_tid_size != 0 || bad_stack {
+        return Err(EINVAL);
+    }
+    if flags & flag::PIDFD != 0 && flags & flag::PARENT_SETTID != 0 && pidfd == parent_tid {
+        return Err(EINVAL);
+    }
+    Ok(Clone { flags: flags | exit_signal, stack: stack + stack_size, parent_tid, child_tid, tls })
+}
+
 fn execve(frame: &mut Frame) -> Result<(), Errno> {
     let path = user_copy::read_string(frame.rdi, 4096)?.ok_or(ENAMETOOLONG)?;
-    let mut args = strings(frame.rsi)?;
-    let env = strings(frame.rdx)?;
+    let (args, env) = (frame.rsi, frame.rdx);
+    run(frame, &path, args, env)
+}
+
+fn run(frame: &mut Frame, path: &[u8], args: u64, env: u64) -> Result<(), Errno> {
+    let mut args = strings(args)?;
+    let env = strings(env)?;
     if args.is_empty() {
         args.push(b"")?;
     }
-    exec::execve(frame, &path, args, &env)
+    exec::execve(frame, path, args, &env)
+}
+
+/// execveat(2): by way of the descriptor's link in /proc where the path is not enough, as Linux names it for scripts.
+fn execveat(frame: &mut Frame) -> Result<(), Errno> {
+    const EMPTY_PATH: u64 = 0x1000;
+    const NOFOLLOW: u64 = 0x100;
+    const CWD: i32 = -100;
+    let (dir, flags) = (frame.rdi as i32, frame.r8);
+    let path = user_copy::read_string(frame.rsi, 4096)?.ok_or(ENAMETOOLONG)?;
+    if flags & !(EMPTY_PATH | NOFOLLOW) != 0 {
+        return Err(EINVAL);
+    }
+    if path.is_empty() && flags & EMPTY_PATH == 0 {
+        return Err(ENOENT);
+    }
+    let full = if path.first() == Some(&b'/') || dir == CWD {
+        path
+    } else {
+        let open = current_thread().files().ok_or(EBADF)?.file(dir)?;
+        let directory = open.inode().is_some_and(|inode| inode.is_dir());
+        if !path.is_empty() && !directory {
+            return Err(ENOTDIR);
+        }
+        let mut full = alloc::format!("/proc/self/fd/{dir}").into_bytes();
+        if !path.is_empty() {
+            full.push(b'/');
+            full.extend_from_slice(&path);
+        }
+        full
+    };
+    if flags & NOFOLLOW != 0 && exec::is_link(&current_thread().process.work_dir, &full)? {
+        return Err(ELOOP);
+    }
+    let (args, env) = (frame.rdx, frame.r10);
+    run(frame, &full, args, env)
 }

@@ -4,7 +4,7 @@ use super::table::Calls;
 use crate::errno::{EINVAL, ERESTARTSYS, ESRCH, Errno, SysResult};
 use crate::mm::user_copy;
 use crate::process::tree::{self, What, Who};
-use crate::process::{Process, current, current_thread, exit};
+use crate::process::{Process, current, current_thread, exit, missing};
 use crate::system_call;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -373,7 +373,10 @@ system_call! {
             30 => Ok(thread.timer_slack_ns.load(Ordering::Relaxed)),
             38 if a == 1 => Ok(0),          // PR_SET_NO_NEW_PRIVS
             39 => Ok(0),                    // PR_GET_NO_NEW_PRIVS
-            _ => Err(EINVAL),
+            _ => {
+                missing::note_operation(157, option);
+                Err(EINVAL)
+            }
         }
     }
 }

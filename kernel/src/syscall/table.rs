@@ -3,7 +3,7 @@
 //! A handler has the C ABI and takes six arguments; `system_call!` writes that for it. Handlers run in process context with
 //! interrupts on, on the task's kernel stack. Numbers are Linux's (arch/x86/entry/syscalls/syscall_64.tbl).
 
-use crate::entry::syscall::TABLE_LEN;
+use crate::entry::syscall::{TABLE_LEN, absent_call};
 
 /// One handler.
 pub type Handler = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64) -> i64;
@@ -30,7 +30,7 @@ const GROUPS: &[Calls] = &[
 pub static TABLE: Table = Table(build());
 
 const fn build() -> [Handler; TABLE_LEN] {
-    let mut table: [Handler; TABLE_LEN] = [enosys; TABLE_LEN];
+    let mut table: [Handler; TABLE_LEN] = [absent_call_entry(); TABLE_LEN];
     let mut group = 0;
     while group < GROUPS.len() {
         let mut i = 0;
@@ -59,8 +59,16 @@ pub fn into_rax(result: crate::errno::SysResult) -> i64 {
     }
 }
 
-unsafe extern "C" fn enosys(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> i64 {
+/// A number below `TABLE_LEN` without a call.
+pub extern "C" fn absent(number: u64) -> i64 {
+    crate::process::missing::note_call(number);
     -(crate::errno::ENOSYS.0 as i64)
+}
+
+/// `entry::syscall::absent_call` as a table entry: it looks at RAX alone.
+const fn absent_call_entry() -> Handler {
+    // SAFETY: both are C-ABI function pointers, and the function ends as one of the C ABI does.
+    unsafe { core::mem::transmute::<unsafe extern "C" fn(), Handler>(absent_call) }
 }
 
 /// A handler with up to six arguments, all u64. The body gives `SysResult` and may use `?` and `return`.

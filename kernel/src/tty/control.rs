@@ -4,6 +4,7 @@ use super::console;
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::mm::user_copy;
+use crate::process::missing;
 use kcore::line_discipline::Termios;
 
 const TCGETS: u32 = 0x5401;
@@ -119,7 +120,10 @@ pub fn ioctl(request: u32, argument: u64) -> Result<i64, Errno> {
                 console::session_ended(current::session());
             }
         }
-        _ => return Err(errno::ENOTTY),
+        _ => {
+            missing::note_operation(16, request.into());
+            return Err(errno::ENOTTY);
+        }
     }
     Ok(0)
 }

@@ -446,6 +446,21 @@ pub fn end_machine(how: MachineEnd) -> Error {
     Error::last_os_error()
 }
 
+/// From now on the signals that busybox's poweroff, halt and reboot send to process 1 end the machine.
+pub fn end_machine_by_signal() {
+    extern "C" fn end(signal: c_int) {
+        let _ = end_machine(if signal == libc::SIGTERM { MachineEnd::Restart } else { MachineEnd::PowerOff });
+    }
+    // SAFETY: (1) sigaction is plain integers, for which zero is a value; (2) the handler makes system calls only.
+    unsafe {
+        let mut action: libc::sigaction = core::mem::zeroed();
+        action.sa_sigaction = end as extern "C" fn(c_int) as usize;
+        for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM] {
+            libc::sigaction(signal, &action, core::ptr::null_mut());
+        }
+    }
+}
+
 /// Mounts file system `kind` on the directory `target`.
 pub fn mount(kind: &CStr, target: &CStr) -> Result<()> {
     // SAFETY: (1) all strings are C strings that outlive the call, (2) no data is passed.

@@ -1,5 +1,5 @@
-//! newc cpio writer. Used by `image` for the boot archive and the root file system; the bytes depend on the
-//! entries alone (inode numbers count up, all times are 0).
+//! newc cpio writer. Used for the boot archive and root file systems; the bytes depend on the
+//! entries alone (inode numbers count up; what is not said is 0).
 //!
 //! Source of the format: cpio(5), "New ASCII Format"; Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 
@@ -7,6 +7,25 @@ const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
 const SYMBOLIC_LINK: u32 = 0o120_777;
+
+/// What an entry has besides its name and data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meta {
+    /// Type and permissions, as stat(2) gives them.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of its names.
+    pub links: u32,
+    /// Time of the last change, seconds since 1970.
+    pub mtime: u32,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// The inode of an earlier entry, of which this is another name; `None`: a new one.
+    pub inode: Option<u32>,
+}
 
 /// A newc archive under construction.
 #[derive(Default)]
@@ -18,37 +37,50 @@ pub struct Archive {
 impl Archive {
     /// Adds a directory; `path` has no leading slash.
     pub fn directory(&mut self, path: &str) {
-        self.entry(path, DIRECTORY, 2, &[]);
+        self.plain(path, DIRECTORY, 2, &[]);
     }
 
     /// Adds a plain file.
     pub fn file(&mut self, path: &str, data: &[u8]) {
-        self.entry(path, FILE, 1, data);
+        self.plain(path, FILE, 1, data);
     }
 
     /// Adds an executable file.
     pub fn program(&mut self, path: &str, data: &[u8]) {
-        self.entry(path, PROGRAM, 1, data);
+        self.plain(path, PROGRAM, 1, data);
     }
 
     /// Adds a symbolic link at `path` that leads to `to`.
     pub fn symbolic_link(&mut self, path: &str, to: &str) {
-        self.entry(path, SYMBOLIC_LINK, 1, to.as_bytes());
+        self.plain(path, SYMBOLIC_LINK, 1, to.as_bytes());
     }
 
     /// Ends the archive and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
-        self.inode = u32::MAX; // the trailer's inode number wraps to 0
-        self.entry("TRAILER!!!", 0, 1, &[]);
+        self.member(0, "TRAILER!!!", &Meta { links: 1, ..Meta::default() }, &[]);
         self.bytes
     }
 
-    fn entry(&mut self, path: &str, mode: u32, links: u32, data: &[u8]) {
-        self.inode = self.inode.wrapping_add(1);
+    /// Adds any entry; gives its inode number, for further names of it.
+    pub fn entry(&mut self, path: &str, meta: &Meta, data: &[u8]) -> u32 {
+        let inode = meta.inode.unwrap_or_else(|| {
+            self.inode += 1;
+            self.inode
+        });
+        self.member(inode, path, meta, data);
+        inode
+    }
+
+    fn plain(&mut self, path: &str, mode: u32, links: u32, data: &[u8]) {
+        self.entry(path, &Meta { mode, links, ..Meta::default() }, data);
+    }
+
+    fn member(&mut self, inode: u32, path: &str, meta: &Meta, data: &[u8]) {
         let size = u32::try_from(data.len()).expect("a newc member is below 4 GiB");
         let name = path.len() as u32 + 1;
+        let Meta { mode, uid, gid, links, mtime, device: (major, minor), .. } = *meta;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name, 0];
+        let fields = [inode, mode, uid, gid, links, mtime, size, 0, 0, major, minor, name, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());

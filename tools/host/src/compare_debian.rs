@@ -3,9 +3,9 @@
 //! The image is kept in `target/compare/debian` by package and version, so that a second run needs no network. What is
 //! unfinished lies in a directory of its own, which is removed on every way out (`interrupt::Scratch`).
 
+use crate::debian;
 use crate::failure::{self, Failure};
 use crate::interrupt::Scratch;
-use crate::tool;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub struct Kernel {
 
 /// Finds the kernel that `linux-image-amd64` stands for, and downloads it unless it is in `cache`.
 pub fn kernel(cache: &Path, say: impl Fn(&str)) -> Result<Kernel, Failure> {
-    let record = output(Command::new("apt-cache").args(["show", "--no-all-versions", CURRENT]))
+    let record = debian::output(Command::new("apt-cache").args(["show", "--no-all-versions", CURRENT]))
         .map_err(|why| Failure::Usage(format!("compare: {why}; Debian and `apt-get update` are needed")))?;
     let Some(Package { name, version }) = current(&record) else {
         return Err(Failure::Usage(format!("compare: apt-cache names no kernel that {CURRENT} depends on")));
@@ -35,27 +35,11 @@ pub fn kernel(cache: &Path, say: impl Fn(&str)) -> Result<Kernel, Failure> {
     }
     say(&format!("downloading {name} {version}"));
     let scratch = Scratch::new(cache.join(format!("unfinished-{}", std::process::id())));
-    let dir = scratch.path();
-    std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
-    let failed = |what: &str, why: &str| Failure::Usage(format!("compare: {what}: {why}"));
-    let wanted = format!("{name}={version}");
-    output(Command::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", &wanted]).current_dir(dir))
-        .map_err(|why| failed(&format!("apt-get download {wanted}"), &why))?;
-    let package = only_file(dir).ok_or_else(|| failed("apt-get download", "no file came"))?;
-    say("unpacking");
-    let tree = dir.join("tree");
-    output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&tree)).map_err(|why| failed("dpkg-deb", &why))?;
+    let tree = debian::download(scratch.path(), &name, &version)?;
     let boot = tree.join("boot").join(format!("vmlinuz-{}", name.trim_start_matches("linux-image-")));
     failure::read(&boot)?; // named if it is not there
     std::fs::rename(&boot, &kernel.image).map_err(|e| Failure::Usage(format!("{}: {e}", kernel.image.display())))?;
     Ok(kernel)
-}
-
-fn not_run(program: &str, error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{program}: not found"),
-        _ => format!("{program}: {error}"),
-    }
 }
 
 struct Package {
@@ -73,23 +57,6 @@ fn current(record: &str) -> Option<Package> {
     })
 }
 
-fn only_file(dir: &Path) -> Option<PathBuf> {
-    let mut files = std::fs::read_dir(dir).ok()?.filter_map(|e| Some(e.ok()?.path()));
-    files.find(|path| path.extension().is_some_and(|e| e == "deb"))
-}
-
-/// Runs a command; gives its output, or one line that says why there is none.
-fn output(command: &mut Command) -> Result<String, String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = tool::output(command.env("LC_ALL", "C")).map_err(|e| not_run(&program, &e))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    let first = errors.lines().find(|l| l.starts_with("E:") || l.contains("error")).or_else(|| errors.lines().next());
-    Err(first.map_or_else(|| output.status.to_string(), |line| line.trim_start_matches("E: ").to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,14 +68,5 @@ mod tests {
         assert_eq!((package.name.as_str(), package.version.as_str()), ("linux-image-6.1.0-5-amd64", "6.1.1-2"));
         assert!(current("Package: x\nDepends: linux-base\n").is_none());
         assert!(current("").is_none());
-    }
-
-    #[test]
-    fn a_failed_command_gives_one_line() {
-        let missing = output(&mut Command::new("no-such-program")).unwrap_err();
-        assert!(missing.starts_with("no-such-program: "), "{missing}");
-        let failed = output(Command::new("sh").args(["-c", "echo W: x >&2; echo E: gone >&2; exit 1"])).unwrap_err();
-        assert_eq!(failed, "gone");
-        assert_eq!(output(Command::new("echo").arg("yes")).unwrap(), "yes\n");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::archive::Archive;
 use crate::failure::{self, Failure};
+use crate::root_tree;
 use crate::tool;
 use crate::tree::{Profile, Tree};
 use std::path::{Path, PathBuf};
@@ -55,19 +56,42 @@ pub fn boot_archive(tree: &Tree, profile: Profile, initrd: &[u8]) -> Result<Vec<
 /// that are mounted over.
 pub fn root_file_system(tree: &Tree) -> Result<Vec<u8>, Failure> {
     let mut archive = Archive::default();
+    our_files(tree, &mut archive, |_| false)?;
+    Ok(archive.finish())
+}
+
+/// Adds our root file system to `archive`, but for the names in `/bin` that `others` has.
+pub fn our_files(tree: &Tree, archive: &mut Archive, others: impl Fn(&str) -> bool) -> Result<(), Failure> {
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.directory(directory);
     }
     for (name, path) in tree.guests()? {
-        let place = if name == "init" { name } else { format!("bin/{name}") };
-        archive.program(&place, &loadable_part(&path)?);
+        let place = if name == "init" { name.clone() } else { format!("bin/{name}") };
+        if !others(&name) || place == name {
+            archive.program(&place, &loadable_part(&path)?);
+        }
         if place == BOX {
-            for applet in applets(&path)? {
+            for applet in applets(&path)?.iter().filter(|a| !others(a)) {
                 archive.symbolic_link(&format!("bin/{applet}"), "box");
             }
         }
     }
+    Ok(())
+}
+
+/// A directory of the host as root file system. What has no `/init` gets ours, which runs `/bin/sh`.
+pub fn directory(tree: &Tree, dir: &Path) -> Result<Vec<u8>, Failure> {
+    let mut archive = Archive::default();
+    root_tree::add(&mut archive, dir)?;
+    if std::fs::symlink_metadata(dir.join("init")).is_err() {
+        archive.program("init", &loadable_part(&guest(tree, "init")?)?);
+    }
     Ok(archive.finish())
+}
+
+fn guest(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
+    let found = tree.guests()?.into_iter().find(|(known, _)| known == name);
+    found.map(|(_, path)| path).ok_or_else(|| Failure::Usage(format!("no guest program {name}")))
 }
 
 /// A root file system with one guest program, as /init, and the directories that it may mount over.
@@ -76,17 +100,12 @@ pub fn program_alone(tree: &Tree, name: &str) -> Result<Vec<u8>, Failure> {
     for directory in ["dev", "proc", "sys", "tmp"] {
         archive.directory(directory);
     }
-    let guests = tree.guests()?;
-    let (_, path) = guests
-        .iter()
-        .find(|(known, _)| known == name)
-        .ok_or_else(|| Failure::Usage(format!("no guest program {name}")))?;
-    archive.program("init", &loadable_part(path)?);
+    archive.program("init", &loadable_part(&guest(tree, name)?)?);
     Ok(archive.finish())
 }
 
-/// The names that `box` answers to. It is a static Linux program, so it can say so itself, here.
-fn applets(path: &Path) -> Result<Vec<String>, Failure> {
+/// The names that `box`, or busybox, answers to. It is a static Linux program, so it can say so itself, here.
+pub fn applets(path: &Path) -> Result<Vec<String>, Failure> {
     let fail = |why: String| Failure::Usage(format!("{} --list: {why}", path.display()));
     let output = tool::output(Command::new(path).arg("--list")).map_err(|e| fail(e.to_string()))?;
     if !output.status.success() {

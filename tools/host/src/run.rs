@@ -2,6 +2,7 @@
 //! this process: guest output alone goes to stdout, our own lines go to stderr.
 
 use crate::accelerator;
+use crate::busybox;
 use crate::failure::{self, Failure};
 use crate::image;
 use crate::interrupt;
@@ -53,9 +54,11 @@ pub fn main(tree: &Tree, _: &Options) -> Result<(), Failure> {
     }
     let accel = accelerator::choose(settings.accel, settings.icount, say)?;
     tree.build(settings.profile)?;
-    let initrd = match initrd {
-        Some(bytes) => bytes,
-        None => image::root_file_system(tree)?,
+    let initrd = match (initrd, &settings.root) {
+        (Some(bytes), _) => bytes,
+        (None, Some(dir)) => image::directory(tree, dir).map_err(|e| Failure::Usage(format!("ROOT={e}")))?,
+        (None, None) if settings.busybox => busybox::root_file_system(tree, say)?,
+        (None, None) => image::root_file_system(tree)?,
     };
     let (events, inbox) = mpsc::channel();
     let bytes = match &limine {

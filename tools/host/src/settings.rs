@@ -56,6 +56,10 @@ pub struct Settings {
     pub cmdline: String,
     /// Root file system in place of our own.
     pub initrd: Option<PathBuf>,
+    /// A directory of the host as root file system.
+    pub root: Option<PathBuf>,
+    /// Debian's busybox as the shell of our root file system.
+    pub busybox: bool,
     /// The accelerator asked for.
     pub accel: Accel,
     /// Virtual time counts instructions.
@@ -88,6 +92,8 @@ impl Default for Settings {
             profile: Profile::Release,
             cmdline: String::new(),
             initrd: None,
+            root: None,
+            busybox: false,
             accel: Accel::Auto,
             icount: false,
             cpu: None,
@@ -137,6 +143,17 @@ impl Settings {
         if let Some(value) = given("INITRD") {
             std::fs::File::open(&value).map_err(|e| Failure::Usage(format!("INITRD={value}: {e}")))?;
             settings.initrd = Some(value.into());
+        }
+        if let Some(value) = given("ROOT") {
+            std::fs::read_dir(&value).map_err(|e| Failure::Usage(format!("ROOT={value}: {e}")))?;
+            settings.root = Some(value.into());
+        }
+        if let Some(value) = given("SHELL_PROGRAM") {
+            settings.busybox = match value.as_str() {
+                "busybox" => true,
+                "quiesce" => false,
+                _ => return Err(wrong("SHELL_PROGRAM", &value, "busybox or quiesce")),
+            };
         }
         if let Some(value) = given("ACCEL") {
             settings.accel = match value.as_str() {
@@ -209,6 +226,11 @@ impl Settings {
     /// Refuses combinations that QEMU cannot run.
     pub fn check(&self) -> Result<(), Failure> {
         let x2apic_wanted = self.cpu.as_deref().is_some_and(asks_for_x2apic);
+        let roots =
+            [(self.initrd.is_some(), "INITRD"), (self.root.is_some(), "ROOT"), (self.busybox, "SHELL_PROGRAM=busybox")];
+        if let [first, second, ..] = roots.iter().filter(|r| r.0).map(|r| r.1).collect::<Vec<_>>()[..] {
+            return Err(Failure::Usage(format!("{first} with {second}: each gives the root file system")));
+        }
         if self.icount && self.accel == Accel::Kvm {
             return Err(Failure::Usage("ICOUNT=1 with ACCEL=kvm: instructions are counted under TCG only".into()));
         }
@@ -303,6 +325,8 @@ mod tests {
             ("MEM", "M"),
             ("PROFILE", "fast"),
             ("INITRD", "/no/such/file"),
+            ("ROOT", "/no/such/dir"),
+            ("SHELL_PROGRAM", "zsh"),
             ("ACCEL", "xen"),
             ("ICOUNT", "yes"),
             ("LOADER", "grub"),
@@ -328,6 +352,7 @@ mod tests {
         assert!(read(&[("ICOUNT", "1"), ("SMP", "256")]).unwrap_err().contains("SMP=256"));
         assert!(read(&[("ICOUNT", "1"), ("CPU", "max,-x2apic")]).is_ok());
         assert!(read(&[("ICOUNT", "1"), ("FIRMWARE", "uefi")]).unwrap_err().contains("FIRMWARE=uefi"));
+        assert!(read(&[("ROOT", "/tmp"), ("SHELL_PROGRAM", "busybox")]).unwrap_err().contains("SHELL_PROGRAM=busybox"));
         assert!(read(&[("FIRMWARE", "uefi"), ("LOADER", "direct")]).unwrap_err().contains("FIRMWARE=uefi"));
     }
 

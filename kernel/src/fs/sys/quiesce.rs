@@ -33,6 +33,10 @@ pub static ITEMS: &[Item] = &[
     Item::Setting("isolate", super::isolate::read, super::isolate::write),
     Item::Mapped("lease", super::lease::read, super::lease::write, super::lease::map),
     Item::Dir("debug", super::debug::ITEMS),
+    Item::File("missing", |_, out| {
+        crate::process::missing::describe(out);
+        Ok(())
+    }),
     Item::File("console", |_, out| {
         let _ = writeln!(out, "overflows {}", crate::tty::console::overflows());
         Ok(())

@@ -10,6 +10,7 @@ mod exhaust;
 mod free;
 mod ipi;
 mod ls;
+mod missing;
 mod power;
 mod ps;
 mod rcu;
@@ -21,7 +22,7 @@ use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 19] = [
+pub const APPLETS: [(&str, Main); 20] = [
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
@@ -32,6 +33,7 @@ pub const APPLETS: [(&str, Main); 19] = [
     ("free", free::main),
     ("ipi", ipi::main),
     ("ls", ls::main),
+    ("missing", missing::main),
     ("poweroff", power::power_off),
     ("ps", ps::main),
     ("rcu", rcu::main),

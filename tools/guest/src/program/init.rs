@@ -12,7 +12,12 @@ use std::ffi::CStr;
 pub fn main(args: &Args) -> Outcome {
     open_console();
     provide_files();
-    for (name, value) in [("PATH", "/bin"), ("HOME", "/"), ("TERM", "vt100")] {
+    if linux::own_pid() == 1 {
+        linux::end_machine_by_signal();
+    }
+    for (name, value) in
+        [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/"), ("TERM", "vt100")]
+    {
         // SAFETY: (1) init has one thread.
         unsafe { std::env::set_var(name, value) };
     }
