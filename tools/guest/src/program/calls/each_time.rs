@@ -107,6 +107,13 @@ fn futex() -> Result<(), String> {
         refused(SYS_futex, &[NOWHERE, WAIT | private, 5, 0], EFAULT)?;
         refused(SYS_futex, &[KERNEL, WAIT | private, 5, 0], EFAULT)?;
         refused(SYS_futex, &[KERNEL, WAKE | private, 1], EFAULT)?;
+        // WAKE_OP: add 3 to the second word, whose old value is not 7: nobody is woken at either.
+        let second = AtomicU32::new(5);
+        let add_3_if_7 = 1 << 28 | 3 << 12 | 7u64;
+        gives(SYS_futex, &[there, 5 | private, 1, 1, at(&second), add_3_if_7], 0)?;
+        equal!(second.load(Ordering::SeqCst), 8);
+        refused(SYS_futex, &[there, 5 | private, 1, 1, at(&second), 7 << 28], ENOSYS)?;
+        refused(SYS_futex, &[there, 5 | private, 1, 1, NOWHERE, add_3_if_7], EFAULT)?;
         refused(SYS_futex, &[there, 99 | private, 1], ENOSYS)?;
         refused(SYS_futex, &[there, WAKE | private | 256, 1], ENOSYS)?; // no clock in it
         refused(SYS_futex, &[there, WAIT | private | 256, 4, 0], ENOSYS)?;

@@ -9,6 +9,7 @@ mod each_file;
 mod each_memory;
 mod each_process;
 mod each_signal;
+mod each_start;
 mod each_time;
 mod each_transfer;
 mod fault;
@@ -121,6 +122,7 @@ pub fn main(args: &Args) -> Outcome {
         each_transfer::CHECKS,
         each_file::CHECKS,
         each_time::CHECKS,
+        each_start::CHECKS,
     ];
     if let Err(error) = each::begin() {
         return Err(Failure::new(format!("shared memory: {error}")));

@@ -1,6 +1,6 @@
 //! Broken program files: execve refuses each with Linux's error, or the program ends by a signal; the caller goes on.
 
-use super::{Check, equal};
+use super::{Check, ensure, equal};
 use crate::linux;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -140,6 +140,23 @@ fn interpreter() -> Result<(), String> {
     expect("name without its end", &names(b"/no/such", 8), &[ERROR])?;
     expect("name outside", &names(b"", 1 << 40), &[ERROR])?;
     equal!(run(&names(b"/dev/null\0", 10))?, End::Error(libc::EACCES));
+    // One that runs: position-independent, and it alone decides how the program ends. 43: `program` itself ends with 42.
+    let path = format!("/tmp/calls-interpreter-{}\0", linux::own_pid());
+    let mut file = with(&[(16, &[3]), (CODE + 1, &[43])]);
+    for at in [24, FIRST + 16, FIRST + 24, SECOND + 16, SECOND + 24] {
+        let mut word = [0u8; 8];
+        word.copy_from_slice(&file[at..at + 8]);
+        file[at..at + 8].copy_from_slice(&(u64::from_le_bytes(word) - 0x40_0000).to_le_bytes());
+    }
+    let name = path.trim_end_matches('\0');
+    std::fs::write(name, &file).map_err(|e| e.to_string())?;
+    std::fs::set_permissions(name, std::fs::Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
+    let end = run(&names(path.as_bytes(), path.len() as u64));
+    std::fs::write(name, b"no program").map_err(|e| e.to_string())?;
+    let broken = run(&names(path.as_bytes(), path.len() as u64));
+    let _ = std::fs::remove_file(name);
+    equal!(end?, End::Exit(43));
+    ensure!(matches!(broken?, End::Error(libc::ELIBBAD | libc::EIO)));
     Ok(())
 }
 
