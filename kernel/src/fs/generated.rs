@@ -3,9 +3,8 @@
 //! A directory is a static table of items, each with the directory's argument (a CPU, a process). A file's text is made at the first read and at each
 //! read at offset 0 again, so what a reader gets in several reads belongs together (as Linux's seq files).
 
-use super::inode::{DirEntry, Inode, Kind, mode};
+use super::inode::{DirEntry, Inode, Kind, LinkPlace, LinkText, mode};
 use super::open_file::{File, How, flag};
-use super::place::Place;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::address_space::Content;
@@ -74,7 +73,7 @@ pub enum Leaf {
     /// A directory.
     Dir(&'static [Item]),
     /// A symbolic link to something that is open: its text, and what it leads to.
-    OpenFile(fn(u64) -> Result<Vec<u8>, Errno>, fn(u64) -> Result<Arc<Place>, Errno>),
+    OpenFile(LinkText, LinkPlace),
 }
 
 /// A directory of generated files.

@@ -39,6 +39,11 @@ pub struct Directory {
     pub(super) dead: bool,
 }
 
+/// Makes the text of a generated link. The argument is the link's.
+pub type LinkText = fn(u64) -> Result<Vec<u8>, Errno>;
+/// Finds what a generated link leads to, whatever its text is.
+pub type LinkPlace = fn(u64) -> Result<Arc<Place>, Errno>;
+
 /// What an inode is.
 pub enum Kind {
     /// A directory in memory.
@@ -62,7 +67,7 @@ pub enum Kind {
     Generated(Generated),
     /// A symbolic link whose target is made when it is read. With the second function it leads to what that gives, whatever its
     /// text is.
-    GeneratedLink(fn(u64) -> Result<Vec<u8>, Errno>, Option<fn(u64) -> Result<Arc<Place>, Errno>>, u64),
+    GeneratedLink(LinkText, Option<LinkPlace>, u64),
     /// A file that gives each opener something of its own.
     Special(fn(u64) -> Arc<dyn File>, u64),
     /// A directory of generated files.
