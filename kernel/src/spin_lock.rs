@@ -13,7 +13,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// The ranks: a lock may be taken while locks of lower rank are held.
 pub mod rank {
     /// Process tables, files: process context only.
-    pub const PROCESS: u8 = 1;
+    pub const PROCESS: u8 = 0;
+    /// Who traces whom.
+    pub const TRACED: u8 = 1;
     /// One process's parts (descriptor table, signals).
     pub const PROCESS_PART: u8 = 2;
     /// Address space.

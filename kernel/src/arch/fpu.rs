@@ -67,6 +67,21 @@ pub fn describe_frame() -> ([u64; 3], usize, u32) {
     (words, size, MAGIC2)
 }
 
+/// Parts that areas have (XCR0).
+pub fn parts() -> u64 {
+    XCR0.load(Ordering::Relaxed)
+}
+
+/// Whether hardware loads `area` without a fault: no bits of MXCSR, no parts and no form that this machine does not have.
+pub fn is_well_formed(area: &[u8]) -> bool {
+    let half = |at: usize| area.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let xsave = !has_xsave()
+        || area.len() >= 576
+            && (half(512) as u64 | (half(516) as u64) << 32) & !parts() == 0
+            && area[520..576].iter().all(|&b| b == 0);
+    area.len() == area_size() && half(24) & !0xffff == 0 && xsave
+}
+
 /// An area whose header says that every part is in its initial state: FCW 0x37f, MXCSR 0x1f80.
 #[repr(C, align(64))]
 struct Initial([u8; 576]);
@@ -123,6 +138,25 @@ impl FpuState {
     pub unsafe fn copy_from(&self, other: &FpuState) {
         // SAFETY: both areas have `area_size` bytes and do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(other.0, self.0, area_size()) }
+    }
+
+    /// The bytes of the area.
+    ///
+    /// # Safety
+    /// The state is not being saved or written meanwhile.
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the area has `area_size` bytes, all initialised.
+        unsafe { core::slice::from_raw_parts(self.0, area_size()) }
+    }
+
+    /// Replace the bytes of the area by `bytes`, which `is_well_formed`, and as many.
+    ///
+    /// # Safety
+    /// The state is not being used meanwhile.
+    pub unsafe fn replace(&self, bytes: &[u8]) {
+        let n = bytes.len().min(area_size());
+        // SAFETY: `n` bytes are within both.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0, n) }
     }
 
     /// Store the CPU's state here.

@@ -4,6 +4,7 @@ pub mod acpi;
 pub mod apic;
 pub mod cpu_features;
 pub mod cpu_head;
+pub mod debug_registers;
 pub mod fpu;
 pub mod gdt;
 pub mod idt;

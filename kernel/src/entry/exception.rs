@@ -88,11 +88,21 @@ unsafe extern "C" fn exception_common() {
         "mov rdi, rsp",
         "mov esi, ebx",
         "jmp 36b",
-        "70: call {from_kernel}",
+        "70: lea rcx, [rip + iret_to_user]",
+        "cmp [rsp + {rip}], rcx",
+        "je 72f",
+        "call {from_kernel}",
         pop_all!(),
         "iretq",
+        // The exit path's IRET: all registers are the user's already, GS too.
+        "72: swapgs",
+        "call {bad_iret}",
+        "mov rsp, rax",
+        "jmp {exit}",
         by_exception = const By::Exception as u64,
         cs = const offset_of!(Frame, cs),
+        rip = const offset_of!(Frame, rip),
+        bad_iret = sym bad_iret,
         exceptions = const offset::EXCEPTIONS,
         active = const offset::ACTIVE,
         context = const offset::CONTEXT,
@@ -130,6 +140,29 @@ extern "C" fn from_user(frame: &mut Frame, vector: u64) {
         core::hint::cold_path();
         trace_crossing::exception_exit(vector);
     }
+}
+
+/// IRET to user mode faulted on what sigreturn or a debugger wrote: the fault is the program's, at the place where it was to go on.
+/// `frame` is that of the fault, with the program's registers, at the top of the task's stack; it is rebuilt there as if
+/// the program had faulted itself. Returns it, interrupts off.
+extern "C" fn bad_iret(frame: &mut Frame, vector: u64) -> *mut Frame {
+    crate::context_tracking::user_exit_if_tracked();
+    crate::percpu::count_exception();
+    let code = frame.orig_rax;
+    let top = crate::sched::current().stack_top();
+    // SAFETY: IRET's five words are the last on the stack, and hardware pushed the fault's frame below them.
+    let [rip, cs, rflags, rsp, ss] = unsafe { ((top - 40) as *const [u64; 5]).read() };
+    let back = Frame { orig_rax: u64::MAX, rip, cs, rflags, rsp, ss, ..frame.clone() };
+    let at = (top - FULL as u64) as *mut Frame;
+    // SAFETY: the running task's own stack; only `frame` lies there, and it is not used any more.
+    let frame = unsafe {
+        at.write(back);
+        &mut *at
+    };
+    x86_64::instructions::interrupts::enable();
+    crate::process::fault::user_exception(frame, vector, code);
+    x86_64::instructions::interrupts::disable();
+    at
 }
 
 /// An exception in kernel mode: a user access that faults, a fixup, or the end.

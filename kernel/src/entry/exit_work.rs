@@ -20,6 +20,9 @@ pub const SIGNAL: u32 = 2;
 /// This CPU is leased: what entered it is counted on each way out.
 pub const LEASE: u32 = 4;
 
+/// The running task is traced: the CPU is set up for it (`sched::switch`). No work of this loop.
+pub const TRACED: u32 = 8;
+
 /// Full frame on the stack, RSP at its start, interrupts off, state KERNEL: run exit work and return to user
 /// mode by IRET. Reached by jump.
 ///
@@ -40,7 +43,9 @@ pub unsafe extern "C" fn full_exit_to_user() {
         "22:",
         pop_all!(),
         "swapgs",
-        "iretq",
+        // Here a bad return address or selector faults (`exception::bad_iret`).
+        ".globl iret_to_user",
+        "iret_to_user: iretq",
         tracking_user_enter!("33", "22b", "37f", "", ""),
         "37: call {user_enter_slow}",
         "jmp 22b",
@@ -92,7 +97,7 @@ extern "C" fn run(frame: &mut Frame) {
         // SAFETY: the caller turned interrupts off; each round ends with them off.
         let irq_off = unsafe { IrqOff::assume() };
         let all = percpu::this(&irq_off).head.exit_work.load(Ordering::Relaxed);
-        let work = all & !LEASE;
+        let work = all & !(LEASE | TRACED);
         let look = Look::WayOut { first, last: work == 0 };
         let broken = if all & LEASE != 0 { crate::isolation::lease::note_entries(look, &irq_off) } else { None };
         first = false;

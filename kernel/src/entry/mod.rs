@@ -16,3 +16,4 @@ pub mod irq;
 pub mod nmi;
 pub mod syscall;
 pub mod trace_crossing;
+pub mod traced_syscall;

@@ -4,6 +4,7 @@ pub mod address_space;
 mod address_space_copy;
 pub mod failure;
 pub mod file_pages;
+mod foreign;
 pub mod frame;
 pub mod heap;
 pub mod kernel_map;

@@ -91,7 +91,7 @@ impl Inner {
 
     /// Put `entry` at `page`; the old translation is dropped everywhere, then the old frame's user.
     #[inline]
-    fn replace(&mut self, leaf: Option<&AtomicU64>, page: u64, entry: u64) -> Result<(), FaultError> {
+    pub(super) fn replace(&mut self, leaf: Option<&AtomicU64>, page: u64, entry: u64) -> Result<(), FaultError> {
         let old = self.set(leaf, page, entry)?;
         if old != 0 {
             flush(self.table.root(), page..page + PAGE_SIZE);

@@ -3,7 +3,7 @@
 //! Everything that can fail is done before the point of no return; after it the old program is gone.
 
 use super::user_stack::{self, Program, Strings};
-use super::{Thread, current_thread, random};
+use super::{Thread, current_thread, ptrace, random};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::entry::frame::{Frame, RFLAGS_IF};
@@ -25,6 +25,8 @@ use x86_64::registers::segmentation::{FS, Segment64};
 
 /// Where position-independent programs go, as in Linux: two thirds of user space.
 const PIE_BASE: u64 = 0x5555_5555_4000;
+/// execve's number.
+const EXECVE: u64 = 59;
 /// A script may name an interpreter that is a script, so often.
 const SCRIPT_DEPTH: usize = 4;
 
@@ -227,6 +229,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
         return Err(ENOMEM);
     }
     let loaded = load(&process.work_dir, path, args, env)?;
+    let old_tid = thread.tid.load(Ordering::Relaxed);
     end_other_threads(thread)?;
     // Descriptors that were shared with another process are this one's own from now on.
     let own_files = match thread.files() {
@@ -273,6 +276,11 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     process.has_execed.store(true, Ordering::Relaxed);
     describe(thread, path, &loaded);
     *frame = first_frame(loaded.entry, loaded.stack);
+    if thread.traced.load(Ordering::SeqCst) {
+        // A tracer sees which call it is that ends.
+        frame.orig_rax = EXECVE;
+        ptrace::exec_done(thread, frame, old_tid);
+    }
     Ok(())
 }
 
@@ -281,6 +289,7 @@ pub fn describe(thread: &Thread, path: &[u8], loaded: &Loaded) {
     let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
     let _ = sched::task::with(thread.task, |t| t.set_comm(name));
     let process = &thread.process;
+    process.stack_start.store(loaded.stack, Ordering::Relaxed);
     let cmdline = core::mem::replace(&mut *process.cmdline.lock(), loaded.args.bytes().to_vec());
     drop(cmdline);
     let exe = core::mem::replace(&mut *process.exe.lock(), loaded.program.path());
@@ -302,6 +311,7 @@ fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
         return Err(EAGAIN);
     }
     thread.tid.store(process.pid, Ordering::Relaxed);
+    process.traced_by.store(0, Ordering::SeqCst);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The end of a thread, and with the last one of a process.
 
-use super::{Process, current_thread, tree};
+use super::{Process, current_thread, ptrace, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::isolation::lease;
 use crate::mm::{kernel_map, user_copy};
@@ -42,6 +42,9 @@ pub fn exit_thread(status: u32) -> ! {
         drop(gone);
         last
     };
+    if ptrace::anybody() {
+        ptrace::thread_ends(thread, process.ending().unwrap_or(status), last);
+    }
     if !last {
         super::signal::leave_to_others(thread, !thread.blocked.load(Ordering::SeqCst));
     }

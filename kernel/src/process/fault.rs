@@ -5,10 +5,12 @@
 use super::signal::{self, Info, sig};
 use super::{Thread, current_thread, try_current_thread};
 use crate::arch::cpu_head::{self, offset};
+use crate::arch::debug_registers;
 use crate::arch::page_table::USER_END;
 use crate::entry::frame::Frame;
 use crate::mm::address_space::{AddressSpace, FaultError};
 use crate::rcu::deferred_free::reclaim;
+use kcore::debug_register::{COUNT, HIT, STEP};
 use kcore::vma::{Access, SegvCode};
 
 /// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions").
@@ -78,6 +80,7 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
         4 => ("overflow", Info::from_kernel(sig::SEGV)),
         5 => ("bounds", Info::from_kernel(sig::SEGV)),
         6 => ("invalid opcode", Info::fault(sig::ILL, 2, at)), // ILL_ILLOPN
+        11 => ("segment not present", Info::from_kernel(sig::BUS)),
         12 => ("stack segment", Info::from_kernel(sig::BUS)),
         13 => ("general protection fault", Info::from_kernel(sig::SEGV)),
         16 => ("x87 error", Info::fault(sig::FPE, 7, at)), // FPE_FLTINV
@@ -88,10 +91,28 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
     raise(current_thread(), frame, info, format_args!("{name}"), code);
 }
 
-/// #DB in user mode: a single step, or a breakpoint of the debug registers.
+/// #DB in user mode: a single step, a breakpoint of the debug registers, or INT1.
 pub fn user_debug(frame: &mut Frame, dr6: u64) {
-    const SINGLE_STEP: u64 = 1 << 14;
-    let code = if dr6 & SINGLE_STEP != 0 { 2 } else { 4 }; // TRAP_TRACE, TRAP_HWBKPT
+    const RF: u64 = 0x1_0000;
+    let breakpoints = &crate::sched::current().breakpoints;
+    let hits = dr6 & HIT & !debug_registers::kernel_hits(dr6);
+    if hits == 0 && dr6 & HIT != 0 && dr6 & STEP == 0 {
+        // The kernel's own watchpoint, hit by user mode.
+        return;
+    }
+    breakpoints.set_status(dr6 & STEP | hits);
+    // An instruction breakpoint comes before its instruction, which is to run when the program goes on.
+    let at_instruction = |i: &usize| hits >> i & 1 != 0 && breakpoints.control() >> (16 + 4 * i) & 3 == 0;
+    if (0..COUNT).any(|i| at_instruction(&i)) {
+        frame.rflags |= RF;
+    }
+    let code = if dr6 & STEP != 0 {
+        2 // TRAP_TRACE
+    } else if hits != 0 {
+        4 // TRAP_HWBKPT
+    } else {
+        1 // TRAP_BRKPT
+    };
     let info = Info::fault(sig::TRAP, code, frame.rip);
     raise(current_thread(), frame, info, format_args!("debug trap"), 0);
 }
@@ -99,7 +120,8 @@ pub fn user_debug(frame: &mut Frame, dr6: u64) {
 /// Send the signal; say so where nobody handles it.
 fn raise(thread: &Thread, frame: &Frame, info: Info, what: core::fmt::Arguments<'_>, code: u64) {
     let handler = thread.process.actions.lock().of(info.signal).handler;
-    if handler == signal::DEFAULT || handler == signal::IGNORE {
+    let traced = thread.traced.load(core::sync::atomic::Ordering::SeqCst);
+    if (handler == signal::DEFAULT || handler == signal::IGNORE) && !traced {
         say(thread, frame, format_args!("{what} ip {:x} sp {:x} error {code:x}", frame.rip, frame.rsp));
     }
     signal::force(info);

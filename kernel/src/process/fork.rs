@@ -18,6 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use kcore::ptrace::{self, Event};
 use kcore::run_queue::Class;
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::{FS, Segment64};
@@ -31,12 +32,14 @@ pub mod flag {
     pub const FILES: u64 = 0x400;
     pub const SIGHAND: u64 = 0x800;
     pub const PIDFD: u64 = 0x1000;
+    pub const PTRACE: u64 = 0x2000;
     pub const VFORK: u64 = 0x4000;
     pub const PARENT: u64 = 0x8000;
     pub const THREAD: u64 = 0x1_0000;
     pub const SETTLS: u64 = 0x8_0000;
     pub const PARENT_SETTID: u64 = 0x10_0000;
     pub const CHILD_CLEARTID: u64 = 0x20_0000;
+    pub const UNTRACED: u64 = 0x80_0000;
     pub const CHILD_SETTID: u64 = 0x100_0000;
     /// New namespaces, a pidfd: not here.
     pub const REFUSED: u64 = 0x7c02_1080;
@@ -87,6 +90,10 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         restart: SpinLock::new(Restart::Nothing),
         parent_death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),
+        traced: AtomicBool::new(false),
+        stands: AtomicBool::new(false),
+        stopped: SpinLock::new(None),
+        ended: AtomicBool::new(false),
         policy: AtomicU32::new(0),
     });
     task.set_owner(thread.clone());
@@ -148,11 +155,15 @@ pub(super) fn new_process(
         exe: bytes(|p| p.exe.lock().clone()),
         program: SpinLock::new(parent.and_then(|p| p.program.lock().clone())),
         cmdline: SpinLock::new(Vec::new()),
+        stack_start: AtomicU64::new(parent.map_or(0, |p| p.stack_start.load(Ordering::Relaxed))),
         threads: SpinLock::new(Vec::new()),
         actions: SpinLock::new(actions),
         pending: PendingSignals::new(),
         group_exit: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
+        stop_signal: AtomicU32::new(0),
+        killed: AtomicBool::new(false),
+        traced_by: AtomicU32::new(0),
         continues: AtomicU32::new(0),
         exec_by: AtomicU32::new(0),
         changed: WaitQueue::new(),
@@ -205,7 +216,7 @@ fn inherit_policy(me: &Thread, thread: &Thread, task: &Task) {
 }
 
 /// clone(2): the child's thread id. `frame` is the caller's.
-pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
+pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
     let Clone { flags, .. } = *args;
     let has = |f: u64| flags & f != 0;
     let bad = has(flag::THREAD) && !has(flag::SIGHAND) || has(flag::SIGHAND) && !has(flag::VM) || has(flag::REFUSED);
@@ -310,9 +321,15 @@ pub fn clone(frame: &Frame, args: &Clone) -> SysResult {
     if has(flag::THREAD) {
         task.signal_pending.store(true, Ordering::SeqCst);
     }
+    let event = ptrace::clone_event((flags & flag::SIGNAL) as u32, has(flag::VFORK), has(flag::UNTRACED));
+    let heard = me.traced.load(Ordering::SeqCst) && super::ptrace::child_begins(me, &thread, event, has(flag::PTRACE));
     sched::start(&task);
+    if let Some(event) = event.filter(|_| heard) {
+        super::ptrace::event(me, frame, event, tid as u64);
+    }
     if let Some(completion) = completion {
         completion.wait(me);
+        super::ptrace::event(me, frame, Event::VforkDone, tid as u64);
     }
     Ok(tid as u64)
 }

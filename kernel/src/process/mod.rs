@@ -12,6 +12,8 @@ pub mod init;
 pub mod lease_breach;
 pub mod missing;
 pub mod pending_signals;
+pub mod ptrace;
+pub mod ptrace_registers;
 pub mod random;
 pub mod signal;
 pub mod signal_frame;
@@ -56,6 +58,8 @@ pub struct Process {
     pub program: SpinLock<Option<Arc<crate::fs::Running>>, { rank::PROCESS_PART }>,
     /// Arguments, each with its NUL, for /proc/PID/cmdline.
     pub cmdline: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
+    /// Its first stack pointer: above it lie arguments, environment and auxiliary vector.
+    pub stack_start: AtomicU64,
     /// Threads that have not ended.
     pub threads: SpinLock<Vec<Arc<Thread>>, { rank::PROCESS_PART }>,
     /// Signal handlers.
@@ -66,6 +70,12 @@ pub struct Process {
     group_exit: AtomicU64,
     /// All threads sleep until SIGCONT.
     pub stopped: AtomicBool,
+    /// The signal that stopped it last.
+    pub stop_signal: AtomicU32,
+    /// SIGKILL has come: nothing keeps its threads from ending.
+    pub killed: AtomicBool,
+    /// Pid of the tracer that its first thread had at its end; 0: none.
+    pub traced_by: AtomicU32,
     /// How many SIGCONT there were; they wrap.
     pub continues: AtomicU32,
     /// Task index of the thread that ends all others to run another program; 0: none. No thread is added meanwhile.
@@ -130,6 +140,14 @@ pub struct Thread {
     pub parent_death_signal: AtomicU32,
     /// Timer slack, kept for prctl.
     pub timer_slack_ns: AtomicU64,
+    /// Traced: system calls, signals and more go through `ptrace`. Changed under its lock.
+    pub traced: AtomicBool,
+    /// Stopped for its tracer.
+    pub stands: AtomicBool,
+    /// Its registers meanwhile.
+    pub stopped: SpinLock<Option<alloc::boxed::Box<ptrace_registers::Registers>>, { rank::PROCESS_PART }>,
+    /// It has ended: nobody traces it any more.
+    pub ended: AtomicBool,
     /// The policy that sched_setscheduler(2) set, with `RESET_ON_FORK`; the task's class follows from it.
     pub policy: AtomicU32,
 }

@@ -5,7 +5,7 @@
 //! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
 
 pub use super::pending_signals::{file_queue, files_changed};
-use super::{Process, Restart, Thread, current_thread, signal_frame, tree};
+use super::{Process, Restart, Thread, current_thread, ptrace, signal_frame, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::exit_work;
 use crate::entry::frame::Frame;
@@ -193,6 +193,18 @@ impl Thread {
     }
 }
 
+/// Have `thread` look at what is due for it before user mode, and wake it from an interruptible sleep.
+#[track_caller]
+pub fn notify(thread: &Thread) {
+    thread.notify();
+}
+
+/// A signal for the running thread that nobody sent and nothing drops.
+pub fn post_to_self(thread: &Thread, info: Info) {
+    thread.pending.add(info);
+    look_again();
+}
+
 /// What a stop or continue signal does at once, whatever its action and mask.
 #[inline]
 fn prepare(process: &Arc<Process>, signal: u32) {
@@ -212,6 +224,7 @@ fn take_out_opposite(process: &Arc<Process>, signal: u32) {
         // A stop that was taken out before this, but has not stopped the process yet, sees it (`stop`).
         process.continues.fetch_add(1, Ordering::SeqCst);
         go_on(process);
+        ptrace::group_continue(process);
     }
 }
 
@@ -229,6 +242,10 @@ fn go_on(process: &Process) {
 /// the default action of the first process.
 #[inline(always)]
 fn is_dropped(process: &Process, signal: u32, thread: Option<&Thread>) -> bool {
+    // Its tracer is told of what it would ignore.
+    if thread.is_some_and(|t| t.traced.load(Ordering::SeqCst)) {
+        return false;
+    }
     let kept = thread.map_or(0, |t| t.waits_for.load(Ordering::SeqCst) | t.blocked.load(Ordering::SeqCst));
     if kept & bit(signal) != 0 {
         return false;
@@ -333,6 +350,9 @@ pub fn send_set(process: &Arc<Process>, set: u64) {
 #[track_caller]
 pub fn kill(process: &Process, status: u32) {
     process.set_ending(status);
+    if status == sig::KILL {
+        process.killed.store(true, Ordering::SeqCst);
+    }
     process.stopped.store(false, Ordering::SeqCst);
     for thread in threads(process) {
         thread.notify();
@@ -347,7 +367,13 @@ pub fn force(info: Info) {
     let blocked = thread.blocked.load(Ordering::SeqCst) & bit(info.signal) != 0;
     let mut actions = thread.process.actions.lock();
     let handler = actions.of(info.signal).handler;
-    if blocked || handler == IGNORE || handler == DEFAULT {
+    let traced = thread.traced.load(Ordering::SeqCst);
+    if traced {
+        if blocked || handler == IGNORE {
+            actions.set(info.signal, Action::default());
+            thread.blocked.fetch_and(!bit(info.signal), Ordering::SeqCst);
+        }
+    } else if blocked || handler == IGNORE || handler == DEFAULT {
         actions.set(info.signal, Action::default());
         drop(actions);
         kill(&thread.process, info.signal);
@@ -386,13 +412,19 @@ pub fn deliver_pending(frame: &mut Frame) {
     let Some(thread) = super::try_current_thread() else { return };
     let process = &thread.process;
     loop {
-        if let Some(status) = process.ending() {
+        let traced = thread.traced.load(Ordering::SeqCst);
+        let must_end = || thread.must_end.load(Ordering::SeqCst).then_some(0);
+        if let Some(status) = process.ending().or_else(must_end) {
+            if traced {
+                ptrace::about_to_end(thread, frame, status);
+            }
             super::exit::exit_thread(status);
         }
-        if thread.must_end.load(Ordering::SeqCst) {
-            super::exit::exit_thread(0);
-        }
-        if process.stopped.load(Ordering::SeqCst) {
+        if traced {
+            if ptrace::take_due(thread, frame) {
+                continue;
+            }
+        } else if process.stopped.load(Ordering::SeqCst) {
             wait_while_stopped(thread);
             continue;
         }
@@ -400,6 +432,18 @@ pub fn deliver_pending(frame: &mut Frame) {
         let continues = || process.continues.load(Ordering::SeqCst);
         let own = thread.pending.take_and(wanted, continues);
         let Some((info, continues)) = own.or_else(|| process.pending.take_and(wanted, continues)) else { break };
+        let info = if traced && info.signal != sig::KILL {
+            match ptrace::signal_stop(thread, frame, info) {
+                Some(info) if thread.blocked.load(Ordering::SeqCst) & bit(info.signal) != 0 => {
+                    thread.pending.add(info);
+                    continue;
+                }
+                Some(info) => info,
+                None => continue,
+            }
+        } else {
+            info
+        };
         let action = process.actions.lock().of(info.signal);
         match action.handler {
             IGNORE => continue,
@@ -436,6 +480,9 @@ pub fn deliver_pending(frame: &mut Frame) {
             blocked |= bit(info.signal);
         }
         set_blocked(thread, blocked);
+        if traced {
+            ptrace::handler_begins(thread, frame);
+        }
         return;
     }
     restart_system_call(frame, None);
@@ -483,6 +530,7 @@ fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
 /// `Process::continues` when the signal was taken out.
 fn stop(thread: &Thread, signal: u32, continues: u32) {
     let process = &thread.process;
+    process.stop_signal.store(signal, Ordering::SeqCst);
     process.stopped.store(true, Ordering::SeqCst);
     // A SIGKILL or SIGCONT that came meanwhile wins.
     if process.ending().is_some() || process.continues.load(Ordering::SeqCst) != continues {
@@ -491,6 +539,11 @@ fn stop(thread: &Thread, signal: u32, continues: u32) {
     }
     threads(process).iter().filter(|t| t.task != thread.task).for_each(|t| t.notify());
     tree::stop_changed(process, Some(signal));
+    ptrace::group_stop(process, signal);
+    if thread.traced.load(Ordering::SeqCst) {
+        // It stops for its tracer, as the loop of `deliver_pending` finds.
+        return;
+    }
     wait_while_stopped(thread);
     if process.ending().is_none() {
         tree::stop_changed(process, None);
@@ -501,6 +554,7 @@ fn wait_while_stopped(thread: &Thread) {
     let process = &thread.process;
     let over = || {
         let over = !process.stopped.load(Ordering::SeqCst)
+            || thread.traced.load(Ordering::SeqCst)
             || process.ending().is_some()
             || thread.must_end.load(Ordering::SeqCst);
         over.then_some(())

@@ -5,7 +5,7 @@
 //!        siginfo 128 | ucontext 304 | return address (restorer)      <- RSP at the handler's start, 8 below a multiple of 16
 //! ```
 //! Called by signal delivery and rt_sigreturn, process context. Nothing that comes back from the user is trusted: flags are cut to
-//! the user's, selectors are ours, RIP must be a user address, the FPU state is checked.
+//! the user's, selectors are ring 3's, the FPU state is checked; a bad selector or RIP faults at IRET, as the program's fault.
 //! Source: Linux arch/x86/include/uapi/asm/sigcontext.h, ucontext.h; SDM vol. 1, "XSAVE Area".
 
 use super::Thread;
@@ -60,6 +60,7 @@ mod at {
 /// UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
 const UC_XSTATE: u64 = 1;
 const UC_SS: u64 = 2 | 4;
+const UC_STRICT_SS: u64 = 4;
 
 /// Build the frame and make `frame` go on in the handler. `old_mask` is what is blocked again after the handler.
 pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, old_mask: u64) -> Result<(), Fault> {
@@ -111,7 +112,7 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
         f.rsp,
         f.rip,
         f.rflags,
-        USER_CS as u64 | (USER_DS as u64) << 48,
+        f.cs & 0xffff | f.ss << 48,
         0, // err
         0, // trapno
         old_mask,
@@ -164,6 +165,15 @@ pub fn fill_info(w: &mut [u64], info: &Info) {
     w[1..INFO_WORDS].copy_from_slice(&info_words(info));
 }
 
+/// What siginfo_t says, from a debugger.
+pub fn info_of(w: &[u64; 16]) -> Info {
+    let (signal, code) = (w[0] as u32, w[1] as i32);
+    match signal {
+        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if code > 0 => Info::fault(signal, code, w[2]),
+        _ => Info { signal, code, pid: w[2] as u32, uid: (w[2] >> 32) as u32, value: w[3], address: 0 },
+    }
+}
+
 /// siginfo_t's words behind si_signo and si_errno.
 #[inline]
 fn info_words(info: &Info) -> [u64; INFO_WORDS - 1] {
@@ -180,9 +190,6 @@ pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     let at_frame = frame.rsp.wrapping_sub(8);
     let w: [u64; at::INFO] = user_copy::read(at_frame)?;
     let r = &w[at::REGISTERS..];
-    if r[16] >= USER_END {
-        return Err(Fault);
-    }
     frame.r8 = r[0];
     frame.r9 = r[1];
     frame.r10 = r[2];
@@ -201,8 +208,9 @@ pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     frame.rsp = r[15];
     frame.rip = r[16];
     frame.rflags = frame.rflags & !USER_RFLAGS | r[17] & USER_RFLAGS | RFLAGS_IF;
-    frame.cs = USER_CS as u64;
-    frame.ss = USER_DS as u64;
+    // Whatever they name, it is at ring 3: IRET loads it or faults, which is the program's fault then, as is a bad RIP.
+    frame.cs = (r[18] & 0xffff) | 3;
+    frame.ss = if w[at::FLAGS] & UC_STRICT_SS != 0 { r[18] >> 48 | 3 } else { USER_DS as u64 };
     frame.orig_rax = u64::MAX;
     restore_fpu(w[at::FPSTATE])?;
     {

@@ -3,7 +3,7 @@
 //! One lock of the lowest rank; signals are sent with it held. An ended process stays until its parent has waited for it.
 
 use super::signal::{self, Info, sig};
-use super::{Process, Thread};
+use super::{Process, Thread, ptrace};
 use crate::errno::{ECHILD, EPERM, ESRCH, Errno};
 use crate::sched::task;
 use crate::spin_lock::{SpinLock, rank};
@@ -25,6 +25,8 @@ struct Node {
     life: Life,
     /// A stop or continuation that the parent has not seen: its wait status.
     report: Option<u32>,
+    /// Its end is its tracer's to see first: the pid of that. 0: nobody's, or seen.
+    owed_to: u32,
     /// CPU time of children that were waited for, ns.
     waited_runtime_ns: u64,
 }
@@ -50,6 +52,8 @@ pub struct Waited {
     pub status: u32,
     /// Its CPU time, ns.
     pub runtime_ns: u64,
+    /// It is stopped for its tracer, who asks.
+    pub trapped: bool,
 }
 
 /// Wait status of a stop by `signal`.
@@ -71,7 +75,10 @@ pub fn insert(process: Arc<Process>, parent: u32, refused: impl FnOnce() -> bool
     if let Some(p) = tree.get_mut(&parent) {
         p.children.push(pid);
     }
-    tree.insert(pid, Node { process, children: Vec::new(), life: Life::Alive, report: None, waited_runtime_ns: 0 });
+    tree.insert(
+        pid,
+        Node { process, children: Vec::new(), life: Life::Alive, report: None, owed_to: 0, waited_runtime_ns: 0 },
+    );
     true
 }
 
@@ -169,18 +176,56 @@ pub fn ended(process: &Process, status: u32) {
             init.process.children_changed.wake_all();
         }
     }
+    if ptrace::anybody() || process.traced_by.load(Ordering::SeqCst) != 0 {
+        let tracer = process.traced_by.load(Ordering::SeqCst);
+        let others = tracer != 0 && tracer != process.ppid.load(Ordering::Relaxed);
+        if let Some(tracer) = tree.get(&tracer).filter(|t| others && t.life == Life::Alive).map(|t| t.process.clone()) {
+            let node = tree.get_mut(&process.pid).expect("looked up above");
+            (node.life, node.owed_to) = (Life::Ended { status }, tracer.pid);
+            ptrace::owe(true);
+            signal::send_to_process(&tracer, end_info(process, sig::CHLD, status));
+            tracer.children_changed.wake_all();
+            release_owed(tree, process.pid);
+            return;
+        }
+    }
+    let tree = end_seen_by_parent(tree, process, status);
+    release_owed(tree, process.pid);
+}
+
+type Tree = crate::spin_lock::Guard<'static, BTreeMap<u32, Node>, { rank::PROCESS }, crate::spin_lock::PreemptOff>;
+
+fn end_info(process: &Process, signal: u32, status: u32) -> Info {
+    let (code, value) = match status & 0x7f {
+        0 => (1, status >> 8 & 0xff),                               // CLD_EXITED
+        signal => (if status & 0x80 != 0 { 3 } else { 2 }, signal), // CLD_DUMPED, CLD_KILLED
+    };
+    child_info(process, signal, code, value as i32)
+}
+
+/// The tracer `pid` has ended: the ends that it was to see are the parents' now.
+fn release_owed(mut tree: Tree, pid: u32) {
+    while ptrace::anybody() {
+        let owed = tree.values_mut().find(|n| n.owed_to == pid);
+        let Some(node) = owed else { return };
+        node.owed_to = 0;
+        ptrace::owe(false);
+        let process = node.process.clone();
+        let Life::Ended { status } = node.life else { continue };
+        tree = end_seen_by_parent(tree, &process, status);
+    }
+}
+
+/// `process` has ended, which its parent is told, or which is forgotten if the parent does not want to know.
+fn end_seen_by_parent(mut tree: Tree, process: &Process, status: u32) -> Tree {
     let ppid = process.ppid.load(Ordering::Relaxed);
     let unwanted = match tree.get(&ppid) {
         Some(parent) => process.exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for(),
         None => true,
     };
-    let (code, value) = match status & 0x7f {
-        0 => (1, status >> 8 & 0xff),                               // CLD_EXITED
-        signal => (if status & 0x80 != 0 { 3 } else { 2 }, signal), // CLD_DUMPED, CLD_KILLED
-    };
     let node = tree.get_mut(&process.pid).expect("looked up above");
     node.life = Life::Ended { status };
-    tell_parent(&tree, process, process.exit_signal, child_info(process, process.exit_signal, code, value as i32));
+    tell_parent(&tree, process, process.exit_signal, end_info(process, process.exit_signal, status));
     if unwanted {
         if let Some(parent) = tree.get_mut(&ppid) {
             parent.children.retain(|&c| c != process.pid);
@@ -189,11 +234,17 @@ pub fn ended(process: &Process, status: u32) {
         task::drop_id(process.pid);
         drop(tree);
         drop(node);
+        return TREE.lock();
     }
+    tree
 }
 
 /// `process` was stopped by `signal`, or goes on (`None`).
 pub fn stop_changed(process: &Process, signal: Option<u32>) {
+    // A parent that traces it hears of it as a tracer.
+    if ptrace::is_traced_by(process, process.ppid.load(Ordering::Relaxed)) {
+        return;
+    }
     let mut tree = TREE.lock();
     if let Some(node) = tree.get_mut(&process.pid) {
         node.report = Some(signal.map_or(CONTINUED, stopped_status));
@@ -218,11 +269,45 @@ pub struct What {
     pub keep: bool,
 }
 
+/// One look at what `tracer` traces, or traced until its end: what there is to report, and whether there is anything.
+fn look_as_tracer(tracer: &Process, who: Who, what: What) -> (Option<Waited>, bool) {
+    let is_wanted = |pid: u32, process: Option<&Process>| match who {
+        Who::Any => true,
+        Who::Pid(p) => p == pid,
+        Who::Group(g) => process.is_some_and(|p| g == p.pgid.load(Ordering::Relaxed)),
+    };
+    let (found, mut any) = ptrace::look(tracer.pid, what.keep, is_wanted);
+    if let Some(found) = found {
+        let waited = Waited { pid: found.tid, status: found.status, runtime_ns: 0, trapped: found.stopped };
+        return (Some(waited), true);
+    }
+    let mut tree = TREE.lock();
+    let owed = tree.values_mut().find(|n| n.owed_to == tracer.pid && is_wanted(n.process.pid, Some(&n.process)));
+    let Some(node) = owed.filter(|_| what.ended) else { return (None, any) };
+    any = true;
+    let process = node.process.clone();
+    let Life::Ended { status } = node.life else { return (None, any) };
+    if !what.keep {
+        node.owed_to = 0;
+        ptrace::owe(false);
+        let tree = end_seen_by_parent(tree, &process, status);
+        drop(tree);
+    }
+    (Some(Waited { pid: process.pid, status, runtime_ns: process.runtime_ns(), trapped: false }), any)
+}
+
 /// One look at the children of `parent`: `Ok(None)` if there are some that may have `what` to report, but none has.
 pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Errno> {
+    let mut any = false;
+    if ptrace::anybody() {
+        let (found, some) = look_as_tracer(parent, who, what);
+        if found.is_some() {
+            return Ok(found);
+        }
+        any = some;
+    }
     let mut tree = TREE.lock();
     let me = tree.get(&parent.pid).ok_or(ECHILD)?;
-    let mut any = false;
     let mut found = None;
     for (at, &pid) in me.children.iter().enumerate() {
         let Some(node) = tree.get(&pid) else { continue };
@@ -237,6 +322,7 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
         }
         any = true;
         let status = match (node.life, node.report) {
+            _ if node.owed_to != 0 => None,
             (Life::Ended { status }, _) => Some((status, true)),
             (_, Some(CONTINUED)) if what.continued => Some((CONTINUED, false)),
             (_, Some(status)) if what.stopped && status != CONTINUED => Some((status, false)),
@@ -250,7 +336,7 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
     let Some((at, pid, status, ended, runtime_ns)) = found else {
         return if any { Ok(None) } else { Err(ECHILD) };
     };
-    let waited = Waited { pid, status, runtime_ns };
+    let waited = Waited { pid, status, runtime_ns, trapped: false };
     if what.keep {
         return Ok(Some(waited));
     }

@@ -2,6 +2,7 @@
 //!
 //! Nothing is ever placed on an isolated CPU unasked: `placement` looks at a task's own affinity.
 
+pub mod attention;
 pub mod futex;
 pub mod idle;
 pub mod placement;

@@ -1,10 +1,12 @@
 //! The switch from one task to another: address space, FPU state, user segment bases, stacks.
 
+use super::attention::Seen;
 use super::task::Task;
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::{page_table, segment_base};
+use crate::arch::{debug_registers, page_table, segment_base};
 use crate::entry::exit_work;
 use crate::entry::frame::{FULL, Frame};
+use crate::entry::traced_syscall;
 use crate::percpu::Percpu;
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::Ordering;
@@ -39,16 +41,39 @@ pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
     unsafe { me.segments.set_rsp0(next.stack_top()) };
     // The signal bit is the task's, the word is the CPU's. `on_cpu` was set before this look: see notify_signal.
     core::sync::atomic::fence(Ordering::SeqCst);
-    if next.signal_pending.load(Ordering::Relaxed) {
-        me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
-    } else if me.head.exit_work.load(Ordering::Relaxed) & exit_work::SIGNAL != 0 {
+    let attention = next.signal_pending.look(Ordering::Relaxed);
+    if !attention.nothing() {
+        follow_attention(me, next, attention);
+    } else if me.head.exit_work.load(Ordering::Relaxed) & (exit_work::SIGNAL | exit_work::TRACED) != 0 {
         me.head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
-        if next.signal_pending.load(Ordering::SeqCst) {
-            me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
-        }
+        follow_attention(me, next, next.signal_pending.look(Ordering::SeqCst));
     }
     // SAFETY: the caller's conditions.
     unsafe { stacks(prev.saved_sp.as_ptr(), next.saved_sp.load(Ordering::Relaxed)) };
+}
+
+/// The CPU's exit work and set-up follow `next`, which is about to run or runs; what is not said of it stays.
+#[cold]
+#[inline(never)]
+fn follow_attention(me: &Percpu, next: &Task, attention: Seen) {
+    if attention.signal() {
+        me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
+    }
+    if attention.traced() {
+        me.head.exit_work.fetch_or(exit_work::TRACED, Ordering::Relaxed);
+        debug_registers::load(Some(&next.breakpoints));
+        traced_syscall::enter_here(true);
+    } else if me.head.exit_work.load(Ordering::Relaxed) & exit_work::TRACED != 0 {
+        me.head.exit_work.fetch_and(!exit_work::TRACED, Ordering::Relaxed);
+        debug_registers::load(None);
+        traced_syscall::enter_here(false);
+    }
+}
+
+/// The running task has become traced, or is not any more, or has other breakpoints.
+pub fn follow_tracing(irq_off: &IrqOff) {
+    let task = super::current();
+    follow_attention(crate::percpu::this(irq_off), task, task.signal_pending.look(Ordering::SeqCst));
 }
 
 /// Load `root` if it is not loaded. Others look at `address_space_root` to find whom to flush; CR3's load after the store

@@ -3,6 +3,8 @@
 //! The table maps a thread id to its task. It is read under RCU and changed seldom; a task leaves it when it ends and is freed
 //! a grace period later.
 
+use super::attention::Attention;
+use crate::arch::debug_registers::UserBreakpoints;
 use crate::arch::fpu::FpuState;
 use crate::isolation::housekeeping;
 use crate::mm::failure::{self, Countdown};
@@ -71,8 +73,12 @@ pub struct Task {
     pub owner: AtomicPtr<()>,
     /// Keeps what `owner` points to alive as long as the task.
     owner_kept: spin::Once<Arc<dyn Send + Sync>>,
-    /// A signal waits: exit work.
-    pub signal_pending: AtomicBool,
+    /// A signal waits: exit work. In the same word whether it is traced.
+    pub signal_pending: Attention,
+    /// Its breakpoints in the debug registers, loaded while it runs if it is traced.
+    pub breakpoints: UserBreakpoints,
+    /// The trap flag in its registers is its tracer's doing, not its own.
+    pub forced_step: AtomicBool,
     /// Which of its allocations fails.
     pub fail_nth: Countdown,
     /// Tick dependencies of this task.
@@ -161,7 +167,9 @@ impl Task {
             fpu,
             owner: AtomicPtr::new(core::ptr::null_mut()),
             owner_kept: spin::Once::new(),
-            signal_pending: AtomicBool::new(false),
+            signal_pending: Attention::new(),
+            breakpoints: UserBreakpoints::new(),
+            forced_step: AtomicBool::new(false),
             fail_nth: Countdown::new(),
             tick_deps: TickMask::new(),
             runtime_ns: AtomicU64::new(0),

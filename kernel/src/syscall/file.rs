@@ -215,7 +215,7 @@ fn pwrite64(fd: u64, at: u64, len: u64, offset: u64) -> Result<usize, Errno> {
 }
 
 /// The stretches of a vectored transfer.
-fn stretches(at: u64, count: u64) -> Result<Vec<Stretch>, Errno> {
+pub(super) fn stretches(at: u64, count: u64) -> Result<Vec<Stretch>, Errno> {
     if count > MAX_STRETCHES as u64 {
         return Err(errno::EINVAL);
     }

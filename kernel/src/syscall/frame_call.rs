@@ -36,7 +36,7 @@ pub const CALLS: Calls = &[
 ];
 
 /// `full_frame_call` as a table entry: it takes its arguments from the frame and so ignores the registers.
-const fn full_frame_call_entry() -> super::table::Handler {
+pub(super) const fn full_frame_call_entry() -> super::table::Handler {
     // SAFETY: both are C-ABI function pointers, and the function does not return to its caller by the ABI.
     unsafe { core::mem::transmute::<unsafe extern "C" fn(), super::table::Handler>(full_frame_call) }
 }

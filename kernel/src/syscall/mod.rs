@@ -11,9 +11,12 @@ pub mod frame_call;
 mod interval_timer;
 pub mod memory;
 pub mod process;
+mod process_memory;
+mod ptrace;
 pub mod signal;
 pub mod system;
 pub mod table;
 pub mod time;
+pub mod traced_call;
 
 pub use frame_call::full_frame_dispatch;

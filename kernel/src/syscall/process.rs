@@ -144,7 +144,7 @@ const WUNTRACED: u64 = 2;
 const WEXITED: u64 = 4;
 const WCONTINUED: u64 = 8;
 const WNOWAIT: u64 = 0x0100_0000;
-/// __WNOTHREAD, __WALL, __WCLONE: no difference here.
+/// __WNOTHREAD, __WALL, __WCLONE: no difference here; what is traced is waited for without them too.
 const W_IGNORED: u64 = 0xe000_0000;
 
 fn wait(who: Who, what: What, hang: bool) -> Result<Option<tree::Waited>, Errno> {
@@ -216,7 +216,7 @@ system_call! {
                 let (code, value) = match (w.status, w.status & 0x7f) {
                     (tree::CONTINUED, _) => (6, 18),
                     (s, 0) => (1, s >> 8 & 0xff),
-                    (s, 0x7f) => (5, s >> 8 & 0xff),
+                    (s, 0x7f) => (if w.trapped { 4 } else { 5 }, s >> 8),
                     (s, signal) => (if s & 0x80 != 0 { 3 } else { 2 }, signal),
                 };
                 words[0] = 17;

@@ -14,6 +14,13 @@ pub type Calls = &'static [(usize, Handler)];
 #[repr(transparent)]
 pub struct Table([Handler; TABLE_LEN]);
 
+impl Table {
+    /// The handler of `number`, if that is in the table.
+    pub fn handler(&self, number: u64) -> Option<&Handler> {
+        self.0.get(usize::try_from(number).ok()?)
+    }
+}
+
 const GROUPS: &[Calls] = &[
     super::file::FILE_CALLS,
     super::cpu::CALLS,
@@ -21,6 +28,8 @@ const GROUPS: &[Calls] = &[
     super::interval_timer::CALLS,
     super::memory::CALLS,
     super::process::CALLS,
+    super::process_memory::CALLS,
+    super::ptrace::CALLS,
     super::signal::CALLS,
     super::system::CALLS,
     super::time::CALLS,

@@ -3,6 +3,7 @@
 //! Source of the formats: proc(5) and Linux fs/proc/.
 
 mod machine;
+mod memory;
 mod process;
 mod statistics;
 

@@ -1,11 +1,12 @@
 //! /proc/PID: processes, and kernel threads, which have no memory and no files.
 
+use super::memory;
 use super::statistics::user_ticks;
 use crate::errno::{self, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::fs::mount;
 use crate::fs::place::Place;
-use crate::process::{Process, signal, thread_of, tree};
+use crate::process::{Process, ptrace, signal, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -19,6 +20,7 @@ use kcore::vma::Kind;
 
 /// What is in it.
 pub static ITEMS: &[Item] = &[
+    Item::Special("auxv", memory::open_auxiliary),
     Item::File("cmdline", cmdline),
     Item::File("comm", comm),
     Item::Link("cwd", cwd),
@@ -35,6 +37,7 @@ pub static ITEMS: &[Item] = &[
     ),
     Item::Setting("fail-nth", fail_nth, set_fail_nth),
     Item::File("maps", maps),
+    Item::Special("mem", memory::open),
     Item::File("mounts", |_, out| {
         mount::describe(out);
         Ok(())
@@ -55,8 +58,16 @@ pub static ITEMS: &[Item] = &[
     ),
 ];
 
-static THREAD_ITEMS: &[Item] =
-    &[Item::File("comm", comm), Item::File("stat", stat), Item::File("status", status), Item::File("cmdline", cmdline)];
+static THREAD_ITEMS: &[Item] = &[
+    Item::Special("auxv", memory::open_auxiliary),
+    Item::File("cmdline", cmdline),
+    Item::File("comm", comm),
+    Item::Link("exe", exe),
+    Item::File("maps", maps),
+    Item::Special("mem", memory::open),
+    Item::File("stat", stat),
+    Item::File("status", status),
+];
 
 /// What an id names: a process, or a kernel thread, or a thread of a process.
 struct View {
@@ -79,7 +90,7 @@ fn view(id: u64) -> Result<View, Errno> {
     if process.is_none() && task.is_none() { Err(errno::ESRCH) } else { Ok(View { process, task }) }
 }
 
-fn process(pid: u64) -> Result<Arc<Process>, Errno> {
+pub(super) fn process(pid: u64) -> Result<Arc<Process>, Errno> {
     view(pid)?.process.ok_or(errno::ESRCH)
 }
 
@@ -190,11 +201,12 @@ fn cmdline(pid: u64, out: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
-/// R, S, D, T (stopped), Z (ended, not waited for), I (idle kernel thread).
+/// R, S, D, T (stopped), t (stopped for its tracer), Z (ended, not waited for), I (idle kernel thread).
 fn letter(v: &View) -> char {
     match (&v.process, &v.task) {
         (Some(p), _) if tree::has_ended(p.pid) => 'Z',
         (Some(p), None) if !p.threads.lock().is_empty() => 'Z', // its first thread ended before the others
+        (Some(_), Some(t)) if thread_of(t).is_some_and(ptrace::stands) => 't',
         (Some(p), _) if p.stopped.load(Ordering::Relaxed) => 'T',
         (Some(_), Some(t)) => t.state.letter(),
         (Some(_), None) => 'X',
@@ -279,15 +291,17 @@ fn status(pid: u64, out: &mut String) -> Result<(), Errno> {
         'S' => "S (sleeping)",
         'D' => "D (disk sleep)",
         'T' => "T (stopped)",
+        't' => "t (tracing stop)",
         'Z' => "Z (zombie)",
         _ => "X (dead)",
     };
     let number = v.task.as_ref().map_or(pid, |t| t.tid() as u64);
     let group = v.process.as_ref().map_or(number, |p| p.pid as u64);
     let parent = v.process.as_ref().map_or(0, |p| p.ppid.load(Ordering::Relaxed));
+    let tracer = v.task.as_ref().and_then(|t| thread_of(t)).map_or(0, ptrace::tracer_of);
     let umask = v.process.as_ref().map_or(0o22, |p| p.work_dir.umask());
     let _ = write!(out, "Name:\t{}\nUmask:\t{umask:04o}\nState:\t{what}\nTgid:\t{group}\nNgid:\t0\n", name(&v));
-    let _ = write!(out, "Pid:\t{number}\nPPid:\t{parent}\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n");
+    let _ = write!(out, "Pid:\t{number}\nPPid:\t{parent}\nTracerPid:\t{tracer}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n");
     let open = v.process.as_ref().and_then(|p| p.files.lock().clone()).map_or(0, |f| f.open_numbers().len());
     let _ = write!(out, "FDSize:\t{}\nGroups:\t\n", open.next_power_of_two().max(64));
     if v.process.is_some() {

@@ -19,9 +19,11 @@ mod memory;
 mod pointer;
 mod process;
 mod program_file;
+mod ptrace;
 mod signal;
 mod thread;
 mod time;
+mod traced;
 mod vdso;
 mod vector;
 mod watch;
@@ -123,6 +125,7 @@ pub fn main(args: &Args) -> Outcome {
         each_file::CHECKS,
         each_time::CHECKS,
         each_start::CHECKS,
+        ptrace::CHECKS,
     ];
     if let Err(error) = each::begin() {
         return Err(Failure::new(format!("shared memory: {error}")));
