@@ -4,6 +4,7 @@
 //! but for what says otherwise. `tree` knows all processes.
 
 pub mod alarm;
+mod call_restart;
 pub mod exec;
 pub mod exit;
 pub mod fault;

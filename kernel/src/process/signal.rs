@@ -4,12 +4,12 @@
 //! to do has `signal_pending` set in its task, which is exit work: `deliver_pending` clears it first and looks then.
 //! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
 
+use super::call_restart::restart_system_call;
 pub use super::pending_signals::{file_queue, files_changed};
-use super::{Process, Restart, Thread, current_thread, ptrace, signal_frame, tree};
+use super::{Process, Thread, current_thread, ptrace, signal_frame, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::exit_work;
 use crate::entry::frame::Frame;
-use crate::errno::{EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
 use crate::percpu;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -489,40 +489,6 @@ pub fn deliver_pending(frame: &mut Frame) {
     let saved = thread.saved_blocked.lock().take();
     if let Some(old) = saved {
         set_blocked(thread, old);
-    }
-}
-
-/// The call that `frame` returns from was interrupted: restart it, or let it return EINTR to the handler `action`.
-fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
-    const SYSCALL_LEN: u64 = 2;
-    const RESTART_SYSCALL: u64 = 219;
-    if frame.orig_rax == u64::MAX {
-        return;
-    }
-    let number = core::mem::replace(&mut frame.orig_rax, u64::MAX);
-    let result = frame.rax as i64;
-    let may_restart = action.is_none_or(|a| a.flags & sa::RESTART != 0);
-    let again = if result == ERESTARTNOINTR.ret() {
-        Some(number)
-    } else if result == ERESTARTSYS.ret() {
-        may_restart.then_some(number)
-    } else if result == ERESTARTNOHAND.ret() {
-        action.is_none().then_some(number)
-    } else if result == ERESTART_RESTARTBLOCK.ret() {
-        action.is_none().then_some(RESTART_SYSCALL)
-    } else {
-        frame.orig_rax = number;
-        return;
-    };
-    match again {
-        Some(number) => {
-            frame.rax = number;
-            frame.rip -= SYSCALL_LEN;
-        }
-        None => {
-            frame.rax = EINTR.ret() as u64;
-            *current_thread().restart.lock() = Restart::Nothing;
-        }
     }
 }
 

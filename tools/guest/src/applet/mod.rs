@@ -20,9 +20,10 @@ mod unmap;
 
 use crate::entry::{Args, Failure, Main, Outcome, run_words};
 use crate::output;
+use crate::program;
 
 /// The programs by name, in alphabetical order.
-pub const APPLETS: [(&str, Main); 20] = [
+pub const APPLETS: &[(&str, Main)] = &[
     ("burn", sleep::burn),
     ("cat", cat::main),
     ("crash", crash::main),
@@ -31,6 +32,14 @@ pub const APPLETS: [(&str, Main); 20] = [
     ("exhaust", exhaust::main),
     ("false", echo::no),
     ("free", free::main),
+    ("hazard_32_bit", program::hazard_32_bit::main),
+    ("hazard_bad_iret", program::hazard_bad_iret::main),
+    ("hazard_flags", program::hazard_flags::main),
+    ("hazard_frame", program::hazard_frame::main),
+    ("hazard_gs_base", program::hazard_gs_base::main),
+    ("hazard_pop_ss", program::hazard_pop_ss::main),
+    ("hazard_step", program::hazard_step::main),
+    ("hazard_sysret", program::hazard_sysret::main),
     ("ipi", ipi::main),
     ("ls", ls::main),
     ("missing", missing::main),

@@ -23,7 +23,7 @@ mod ptrace;
 mod signal;
 mod thread;
 mod time;
-mod traced;
+pub(crate) mod traced;
 mod vdso;
 mod vector;
 mod watch;
