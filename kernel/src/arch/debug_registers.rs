@@ -1,7 +1,7 @@
 //! The debug registers of each CPU: breakpoints of the task that runs, and the kernel's own.
 //!
 //! Of the four registers the kernel's watchpoints take from the highest down (`kernel_set`; policy and refusals are
-//! `smp::watchpoint`'s), a traced program's are where its debugger put them (`UserBreakpoints`). Both are merged by `load`, which the
+//! `isolation::watchpoint`'s), a traced program's are where its debugger put them (`UserBreakpoints`). Both are merged by `load`, which the
 //! switch calls for traced tasks only, and every CPU once when the kernel's change. A test build that wants #DB at kernel addresses:
 //! `kernel_set`, then `load(None)` on the CPU in question; #DB arrives in `entry::debug`.
 //! Source: SDM vol. 3B, "Debug Registers".
@@ -64,7 +64,6 @@ pub fn kernel_address(index: usize) -> u64 {
 }
 
 /// Put the kernel's breakpoint into register `index`, or take it out. CPUs have it after their next `load`. Callers exclude each other.
-#[allow(dead_code, reason = "for builds that inject #DB")]
 pub fn kernel_set(index: usize, breakpoint: Option<(u64, Breakpoint)>) {
     let others = kernel_control() & !(0xf << (16 + 4 * index) | 3 << (2 * index));
     match breakpoint {

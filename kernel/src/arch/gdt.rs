@@ -107,6 +107,13 @@ impl Segments {
         }
     }
 
+    /// Tops of the IST stacks.
+    pub fn ist(&self) -> [u64; IST_COUNT] {
+        // SAFETY: written once, before the CPU is online; others only read.
+        let all = unsafe { (&raw const (*self.tss.get()).ist).read_unaligned() };
+        core::array::from_fn(|i| all[i])
+    }
+
     /// The stack on which interrupts and exceptions from user mode arrive.
     ///
     /// # Safety

@@ -33,3 +33,9 @@ pub unsafe fn load() {
     // SAFETY: the table is static and complete.
     unsafe { lidt(&pointer) }
 }
+
+/// Where the table lies.
+pub fn range() -> core::ops::Range<u64> {
+    let start = IDT.0.as_ptr() as u64;
+    start..start + 4096
+}

@@ -5,10 +5,13 @@
 
 use super::frame::{Frame, RFLAGS_IF};
 use super::trace_crossing;
+use crate::arch::debug_registers;
+use crate::arch::irq_flag::IrqOff;
 use crate::static_branch;
 use crate::trace::key::EXCEPTIONS;
+use crate::trace::record::{record_wanted, wanted};
 use core::arch::asm;
-use kcore::trace_event::By;
+use kcore::trace_event::{By, Data, Event, Flags};
 
 const RFLAGS_TF: u64 = 0x100;
 /// DR7 with nothing enabled (bit 10 reads as one).
@@ -73,11 +76,30 @@ pub extern "C" fn from_user(frame: &mut Frame) {
     }
 }
 
+/// Hits of the kernel's own watchpoints are counted, and in the trace if that has exceptions.
+fn note(dr6: u64, rip: u64) {
+    let hits = debug_registers::kernel_hits(dr6);
+    if hits == 0 {
+        return;
+    }
+    crate::isolation::watchpoint::note_hits(hits, rip);
+    // By a look, not by a key: no site may be in here.
+    if wanted().contains(Event::ExceptionEntry) {
+        // SAFETY: #DB turned interrupts off.
+        let irq_off = unsafe { IrqOff::assume() };
+        record_wanted(&irq_off, Flags::IN_NMI, Data::ExceptionEntry { vector: 1, address: rip, error_code: dr6 });
+    }
+}
+
 /// #DB in kernel mode: a single step that came in with SYSENTER-like tricks is dropped by clearing TF; a watchpoint is counted.
 pub extern "C" fn from_kernel(frame: &mut Frame) {
     let guard = suspend();
-    take_dr6();
-    crate::context_tracking::in_nmi(crate::percpu::count_exception);
+    let dr6 = take_dr6();
+    let rip = frame.rip;
+    crate::context_tracking::in_nmi(|| {
+        crate::percpu::count_exception();
+        note(dr6, rip);
+    });
     frame.rflags &= !RFLAGS_TF;
     resume(guard);
 }

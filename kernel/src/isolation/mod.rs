@@ -7,3 +7,4 @@ pub mod lease_request;
 pub mod leftover;
 pub mod live;
 mod parking;
+pub mod watchpoint;

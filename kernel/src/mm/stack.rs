@@ -13,6 +13,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const TASK_STACK_PAGES: u64 = if cfg!(debug_assertions) { 8 } else { 4 };
 /// Pages of an IST stack.
 pub const IST_STACK_PAGES: u64 = if cfg!(debug_assertions) { 4 } else { 2 };
+/// Bytes of an IST stack.
+pub const IST_STACK_BYTES: u64 = IST_STACK_PAGES * PAGE_SIZE;
 const GUARD_PAGES: u64 = 4;
 /// More free stacks than this are not kept.
 const KEEP_MOST: u64 = 32;

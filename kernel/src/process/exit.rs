@@ -42,6 +42,8 @@ pub fn exit_thread(status: u32) -> ! {
         drop(gone);
         last
     };
+    // Before the look: who traces it from here on sees that it has ended.
+    thread.ended.store(true, Ordering::SeqCst);
     if ptrace::anybody() {
         ptrace::thread_ends(thread, process.ending().unwrap_or(status), last);
     }

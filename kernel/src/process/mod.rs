@@ -10,6 +10,7 @@ pub mod exit;
 pub mod fault;
 pub mod fork;
 pub mod init;
+mod job_stop;
 pub mod lease_breach;
 pub mod missing;
 pub mod pending_signals;

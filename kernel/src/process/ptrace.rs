@@ -131,8 +131,11 @@ pub fn trace_me() -> Result<(), Errno> {
     if me.traced.load(Ordering::SeqCst) {
         return Err(EPERM);
     }
-    all.add(Tracee { thread, tracer, tracer_task: 0, state: State::new(false, 0) });
+    all.add(Tracee { thread, tracer: tracer.clone(), tracer_task: 0, state: State::new(false, 0) });
+    // A parent whose last thread has gone looks for its tracees no more.
+    let gone = if tracer.threads.lock().is_empty() { all.remove(me) } else { None };
     drop(all);
+    drop(gone);
     switch::follow_tracing(&IrqOff::new());
     Ok(())
 }
@@ -147,7 +150,7 @@ pub fn attach(thread: &Arc<Thread>, seize: Option<u64>) -> Result<(), Errno> {
     let tracer = me.process.clone();
     let mut state = State::new(seize.is_some(), options);
     let mut all = ALL.lock();
-    if thread.traced.load(Ordering::SeqCst) || thread.ended.load(Ordering::SeqCst) {
+    if thread.traced.load(Ordering::SeqCst) {
         return Err(EPERM);
     }
     let was_stopped = thread.process.stopped.load(Ordering::SeqCst);
@@ -155,6 +158,13 @@ pub fn attach(thread: &Arc<Thread>, seize: Option<u64>) -> Result<(), Errno> {
         state.group_stop(thread.process.stop_signal.load(Ordering::SeqCst));
     }
     all.add(Tracee { thread: thread.clone(), tracer, tracer_task: me.task, state });
+    // Counted now: a thread that ends later than this look finds itself traced (`exit_thread`).
+    if thread.ended.load(Ordering::SeqCst) {
+        let gone = all.remove(thread);
+        drop(all);
+        drop(gone);
+        return Err(EPERM);
+    }
     drop(all);
     if seize.is_none() {
         signal::send_to_thread(thread, Info::from_kernel(sig::STOP));
@@ -467,7 +477,6 @@ pub fn thread_ends(thread: &Thread, status: u32, last: bool) {
     let mut left = Vec::new();
     {
         let mut all = ALL.lock();
-        thread.ended.store(true, Ordering::SeqCst);
         if let Some(gone) = all.remove(thread) {
             if tid == thread.process.pid {
                 // The process waits for its other threads; then `tree::ended` looks at this.
@@ -498,7 +507,7 @@ pub fn thread_ends(thread: &Thread, status: u32, last: bool) {
         tell(&gone.tracer, tid, CLD_EXITED, status >> 8);
     }
     for tracee in &left {
-        if tracee.state.options() & option::EXITKILL != 0 {
+        if tracee.state.options() & option::EXITKILL != 0 && tracee.thread.process.pid != 1 {
             signal::kill(&tracee.thread.process, sig::KILL);
         }
         tracee.thread.process.changed.wake_all();

@@ -5,6 +5,7 @@
 //! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
 
 use super::call_restart::restart_system_call;
+use super::job_stop::{stop, wait_while_stopped};
 pub use super::pending_signals::{file_queue, files_changed};
 use super::{Process, Thread, current_thread, ptrace, signal_frame, tree};
 use crate::arch::irq_flag::IrqOff;
@@ -228,11 +229,11 @@ fn take_out_opposite(process: &Arc<Process>, signal: u32) {
     }
 }
 
-fn threads(process: &Process) -> alloc::vec::Vec<Arc<Thread>> {
+pub(super) fn threads(process: &Process) -> alloc::vec::Vec<Arc<Thread>> {
     process.threads.lock().clone()
 }
 
-fn go_on(process: &Process) {
+pub(super) fn go_on(process: &Process) {
     if process.stopped.swap(false, Ordering::SeqCst) {
         process.changed.wake_all();
     }
@@ -490,40 +491,4 @@ pub fn deliver_pending(frame: &mut Frame) {
     if let Some(old) = saved {
         set_blocked(thread, old);
     }
-}
-
-/// The running thread takes a stop signal: all threads stop, the parent is told, and told again when they go on. `continues`:
-/// `Process::continues` when the signal was taken out.
-fn stop(thread: &Thread, signal: u32, continues: u32) {
-    let process = &thread.process;
-    process.stop_signal.store(signal, Ordering::SeqCst);
-    process.stopped.store(true, Ordering::SeqCst);
-    // A SIGKILL or SIGCONT that came meanwhile wins.
-    if process.ending().is_some() || process.continues.load(Ordering::SeqCst) != continues {
-        go_on(process);
-        return;
-    }
-    threads(process).iter().filter(|t| t.task != thread.task).for_each(|t| t.notify());
-    tree::stop_changed(process, Some(signal));
-    ptrace::group_stop(process, signal);
-    if thread.traced.load(Ordering::SeqCst) {
-        // It stops for its tracer, as the loop of `deliver_pending` finds.
-        return;
-    }
-    wait_while_stopped(thread);
-    if process.ending().is_none() {
-        tree::stop_changed(process, None);
-    }
-}
-
-fn wait_while_stopped(thread: &Thread) {
-    let process = &thread.process;
-    let over = || {
-        let over = !process.stopped.load(Ordering::SeqCst)
-            || thread.traced.load(Ordering::SeqCst)
-            || process.ending().is_some()
-            || thread.must_end.load(Ordering::SeqCst);
-        over.then_some(())
-    };
-    let _ = process.changed.wait(false, over);
 }

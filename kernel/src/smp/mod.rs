@@ -6,7 +6,6 @@ pub mod deferred_work;
 pub mod interrupt;
 pub mod ipi;
 pub mod stack_sample;
-pub mod watchpoint;
 
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicPtr, AtomicU64};

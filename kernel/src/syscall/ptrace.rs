@@ -7,13 +7,13 @@ use super::process_memory::space_of;
 use super::table::Calls;
 use crate::arch::page_table::USER_END;
 use crate::errno::{EFAULT, EINVAL, EIO, ESRCH, Errno, SysResult};
+use crate::isolation::watchpoint;
 use crate::mm::user_copy;
 use crate::process::ptrace::{self, with_stopped};
 use crate::process::ptrace_registers::{LEGACY, Registers, WORDS};
 use crate::process::signal::{self, Info, sig};
 use crate::process::{Thread, signal_frame, tree};
 use crate::sched::task;
-use crate::smp::watchpoint;
 use crate::system_call;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -70,6 +70,8 @@ mod note {
 /// struct user: its size, and where the debug registers are in it.
 const USER_BYTES: u64 = 928;
 const DEBUG_REGISTERS: u64 = 848;
+/// Bits of DR6 that read as one, or are clear when what they say is so.
+const STATUS_ONES: u64 = 0xffff_0ff0;
 const REGISTER_BYTES: usize = WORDS * 8;
 
 system_call! {
@@ -267,7 +269,7 @@ fn peek_user(thread: &Thread, address: u64) -> Result<u64, Errno> {
         let Some(index) = debug_register(address) else { return Ok(0) };
         let value = task::with(thread.task, |t| match index {
             0..=3 => t.breakpoints.addresses()[index],
-            6 => t.breakpoints.status(),
+            6 => t.breakpoints.status() ^ STATUS_ONES,
             7 => t.breakpoints.control(),
             _ => 0,
         });
@@ -288,7 +290,7 @@ fn poke_user(thread: &Thread, address: u64, value: u64) -> Result<(), Errno> {
             0..=3 if value >= USER_END => return Err(EINVAL),
             0..=3 => addresses[index] = value,
             6 => {
-                t.breakpoints.set_status(value);
+                t.breakpoints.set_status(value ^ STATUS_ONES);
                 return Ok(());
             }
             7 => control = value,

@@ -116,6 +116,7 @@ const EXCEPTIONS: &[Exception] = &[
     exception("rcu", "sched", "grace periods are driven by a kernel thread, and waiters sleep"),
     exception("rcu", "time", "the grace-period thread sleeps between looks"),
     exception("rcu/deferred_free.rs", "mm", "notes lie in page frames, and tasks that are freed leave stacks behind"),
+    exception("sched/switch.rs", "entry::traced_syscall", "a switch to a traced task gives the CPU its entry point"),
     exception("syscall", "entry", "the table's length is a constant of the entry code"),
 ];
 

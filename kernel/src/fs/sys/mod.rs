@@ -13,6 +13,7 @@ mod rcu_fanout;
 mod torture;
 mod trace_file;
 mod tracing;
+mod watch;
 
 use super::generated::{Item, new_root};
 use super::inode::{Inode, device_number};

@@ -32,6 +32,7 @@ pub static ITEMS: &[Item] = &[
     Item::File("protection", super::protection::read),
     Item::Setting("isolate", super::isolate::read, super::isolate::write),
     Item::Mapped("lease", super::lease::read, super::lease::write, super::lease::map),
+    Item::Setting("watch", super::watch::read, super::watch::write),
     Item::Dir("debug", super::debug::ITEMS),
     Item::File("missing", |_, out| {
         crate::process::missing::describe(out);

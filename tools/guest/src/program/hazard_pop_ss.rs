@@ -32,8 +32,9 @@ fn traced(child: impl FnOnce() -> u8, steps: bool) -> Result<Ended, String> {
     let ask = |number, address, data| t.ask(number, address, data).map_err(|e| format!("request {number}: error {e}"));
     ask(request::POKEUSER, DEBUG_REGISTERS, &raw const SELECTOR as u64)?;
     ask(request::POKEUSER, DEBUG_REGISTERS + 56, READ_WRITE_2)?;
+    let mut signal = 0;
     for _ in 0..200_000 {
-        ask(if steps { request::SINGLESTEP } else { request::CONT }, 0, 0)?;
+        ask(if steps { request::SINGLESTEP } else { request::CONT }, 0, signal)?;
         let mut status = 0u32;
         // SAFETY: (1) the pointer is to a live value.
         let found = unsafe { libc::wait4(t.pid as i32, (&raw mut status).cast(), 0, std::ptr::null_mut()) };
@@ -45,10 +46,8 @@ fn traced(child: impl FnOnce() -> u8, steps: bool) -> Result<Ended, String> {
             0 => return Ok(Ended::Exit((status >> 8) as u8)),
             signal => return Ok(Ended::Signal(signal as i32)),
         }
-        if status >> 8 & 0xff != libc::SIGTRAP as u32 {
-            // SIGSEGV of what the kernel does not offer, such as INT 0x80.
-            ask(request::CONT, 0, u64::from(status >> 8 & 0xff))?;
-        }
+        // SIGSEGV of what the kernel does not offer, such as INT 0x80, goes on to the program.
+        signal = Some(u64::from(status >> 8 & 0xff)).filter(|&s| s != libc::SIGTRAP as u64).unwrap_or(0);
     }
     Err("it does not end".into())
 }

@@ -20,6 +20,7 @@ mod pointer;
 mod process;
 mod program_file;
 mod ptrace;
+mod ptrace_events;
 mod signal;
 mod thread;
 mod time;
@@ -126,6 +127,7 @@ pub fn main(args: &Args) -> Outcome {
         each_time::CHECKS,
         each_start::CHECKS,
         ptrace::CHECKS,
+        ptrace_events::CHECKS,
     ];
     if let Err(error) = each::begin() {
         return Err(Failure::new(format!("shared memory: {error}")));

@@ -1,0 +1,202 @@
+//! ptrace(2): what options ask for, threads and children of a traced program, and the debug registers.
+
+use super::traced::{Traced, WALL, regs, request, stopped};
+use super::{Check, call, ensure, equal};
+use crate::linux::{self, Ended};
+use libc::{EINVAL, EIO};
+use std::arch::asm;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// All of them.
+pub const CHECKS: &[(&str, Check)] = &[
+    ("ptrace_fork", fork),
+    ("ptrace_exec", exec),
+    ("ptrace_threads", threads),
+    ("ptrace_exit", exit),
+    ("ptrace_watchpoint", watchpoint),
+    ("ptrace_breakpoint", breakpoint),
+    ("ptrace_debug_register_refusals", debug_register_refusals),
+];
+
+const TRAP: u64 = libc::SIGTRAP as u64;
+const STOP: u64 = libc::SIGSTOP as u64;
+/// A SIGTRAP stop by PTRACE_EVENT number `event`.
+const fn event(event: u64) -> u64 {
+    TRAP | event << 8
+}
+
+fn cont(t: &Traced) -> Result<(), String> {
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    Ok(())
+}
+
+fn message(t: &Traced) -> Result<u64, String> {
+    let mut value = 0u64;
+    equal!(t.ask(request::GETEVENTMSG, 0, (&raw mut value) as u64), Ok(0));
+    Ok(value)
+}
+
+fn fork() -> Result<(), String> {
+    for (option, number) in [(2u64, 1u64), (4, 2)] {
+        let t = Traced::start(move || {
+            let number = if option == 2 { libc::SYS_fork } else { libc::SYS_vfork };
+            let value: u64;
+            // SAFETY: (1) the child ends at once, by a call that touches no memory: the stack that vfork shares stays as it is.
+            unsafe {
+                asm!("syscall", "test rax, rax", "jnz 2f", "mov eax, 60", "mov edi, 4", "syscall", "2:",
+                    inout("rax") number => value, out("rdi") _, out("rcx") _, out("r11") _);
+            }
+            match linux::wait_for(value as linux::Pid) {
+                Ok(Ended::Exit(4)) => 6,
+                _ => 7,
+            }
+        })?;
+        equal!(t.ask(request::SETOPTIONS, 0, option), Ok(0));
+        cont(&t)?;
+        equal!(t.stopped()?, event(number));
+        let child = Traced { pid: message(&t)? };
+        equal!(stopped(child.pid)?, STOP);
+        // It is traced as its parent is.
+        equal!(child.ask(request::CONT, 0, 0), Ok(0));
+        cont(&t)?;
+        // Its end is told to the tracer, and to its parent.
+        equal!(child.ended()?, Ended::Exit(4));
+        // SIGCHLD, with which its parent goes on.
+        equal!(t.stopped()?, libc::SIGCHLD as u64);
+        cont(&t)?;
+        equal!(t.ended()?, Ended::Exit(6));
+    }
+    Ok(())
+}
+
+fn exec() -> Result<(), String> {
+    let program = || {
+        let error = linux::exec(&super::own_path(), &["calls".to_string(), "no-such-check".to_string()]);
+        error.raw_os_error().unwrap_or(99) as u8
+    };
+    let t = Traced::start(program)?;
+    cont(&t)?;
+    equal!(t.stopped()?, TRAP);
+    equal!(t.registers()?[regs::RAX], 0);
+    cont(&t)?;
+    ensure!(matches!(t.ended()?, Ended::Exit(_)));
+    let t = Traced::start(program)?;
+    equal!(t.ask(request::SETOPTIONS, 0, 0x10), Ok(0));
+    cont(&t)?;
+    equal!(t.stopped()?, event(4));
+    equal!(message(&t)?, t.pid);
+    cont(&t)?;
+    ensure!(matches!(t.ended()?, Ended::Exit(_)));
+    Ok(())
+}
+
+fn threads() -> Result<(), String> {
+    let t = Traced::start(|| {
+        let other = std::thread::spawn(|| 5u8);
+        other.join().unwrap_or(9)
+    })?;
+    equal!(t.ask(request::SETOPTIONS, 0, 8), Ok(0));
+    cont(&t)?;
+    equal!(t.stopped()?, event(3));
+    let thread = Traced { pid: message(&t)? };
+    equal!(stopped(thread.pid)?, STOP);
+    let tids = std::fs::read_dir(format!("/proc/{}/task", t.pid)).map_err(|e| e.to_string())?.count();
+    equal!(tids, 2);
+    // Only its tracer sees a thread end.
+    equal!(thread.ask(request::CONT, 0, 0), Ok(0));
+    cont(&t)?;
+    let mut status = u32::MAX;
+    equal!(call(libc::SYS_wait4, [thread.pid, (&raw mut status) as u64, WALL, 0, 0, 0]), Ok(thread.pid));
+    // By exit, of its own or by its process.
+    equal!(status & 0xff, 0);
+    equal!(t.ended()?, Ended::Exit(5));
+    std::mem::forget(thread);
+    Ok(())
+}
+
+fn exit() -> Result<(), String> {
+    let t = Traced::start(|| 11)?;
+    equal!(t.ask(request::SETOPTIONS, 0, 0x40), Ok(0));
+    cont(&t)?;
+    equal!(t.stopped()?, event(6));
+    equal!(message(&t)?, 11 << 8);
+    equal!(t.registers()?[regs::RDI], 11);
+    cont(&t)?;
+    equal!(t.ended()?, Ended::Exit(11));
+    Ok(())
+}
+
+const DEBUG_REGISTERS: u64 = 848;
+const WRITE_8: u64 = 0x9_0001;
+
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+fn watchpoint() -> Result<(), String> {
+    let t = Traced::start(|| {
+        WATCHED.store(1, Ordering::SeqCst);
+        std::hint::black_box(WATCHED.load(Ordering::SeqCst));
+        WATCHED.store(2, Ordering::SeqCst);
+        3
+    })?;
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS, WATCHED.as_ptr() as u64), Ok(0));
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + 56, WRITE_8), Ok(0));
+    let mut word = 0u64;
+    let address = (&raw mut word) as u64;
+    for wanted in [1, 2] {
+        cont(&t)?;
+        equal!(t.stopped()?, TRAP);
+        let mut info = [0u32; 32];
+        equal!(t.ask(request::GETSIGINFO, 0, info.as_mut_ptr() as u64), Ok(0));
+        equal!(info[2], 4); // TRAP_HWBKPT
+        equal!(t.ask(request::PEEKUSER, DEBUG_REGISTERS + 48, address), Ok(0));
+        equal!(word & 0x400f, 1);
+        equal!(t.ask(request::PEEKDATA, WATCHED.as_ptr() as u64, address), Ok(0));
+        equal!(word, wanted);
+    }
+    equal!(t.ask(request::PEEKUSER, DEBUG_REGISTERS, address), Ok(0));
+    equal!(word, WATCHED.as_ptr() as u64);
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + 56, 0), Ok(0));
+    cont(&t)?;
+    equal!(t.ended()?, Ended::Exit(3));
+    Ok(())
+}
+
+#[inline(never)]
+extern "C" fn place(value: u64) -> u64 {
+    std::hint::black_box(value + 1)
+}
+
+fn breakpoint() -> Result<(), String> {
+    let function = std::hint::black_box(place as extern "C" fn(u64) -> u64);
+    let t = Traced::start(move || (function(1) + function(2)) as u8)?;
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + 8, function as *const () as u64), Ok(0));
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + 56, 0x4), Ok(0));
+    // Once before each call: the instruction runs when it goes on.
+    for value in [1, 2] {
+        cont(&t)?;
+        equal!(t.stopped()?, TRAP);
+        let words = t.registers()?;
+        equal!((words[regs::RIP], words[regs::RDI]), (function as *const () as u64, value));
+    }
+    cont(&t)?;
+    equal!(t.ended()?, Ended::Exit(5));
+    Ok(())
+}
+
+fn debug_register_refusals() -> Result<(), String> {
+    let t = Traced::start(|| 1)?;
+    for kernel in [0xffff_8000_0000_0000u64, 0xffff_ffff_8000_0000, 0x8000_0000_0000, u64::MAX] {
+        equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS, kernel), Err(EINVAL));
+    }
+    equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS, WATCHED.as_ptr() as u64 + 4), Ok(0));
+    // Not aligned, a port, an instruction of four bytes.
+    for control in [WRITE_8, 0x2_0001, 0xc_0001] {
+        equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + 56, control), Err(EINVAL));
+    }
+    for index in [4, 5] {
+        equal!(t.ask(request::POKEUSER, DEBUG_REGISTERS + index * 8, 0), Err(EIO));
+    }
+    cont(&t)?;
+    equal!(t.ended()?, Ended::Exit(1));
+    Ok(())
+}
