@@ -46,7 +46,7 @@ impl Image {
         for (name, built) in PROGRAMS {
             symlink(built, dir.join("bin").join(name)).unwrap();
         }
-        for (name, _) in guest::applet::APPLETS {
+        for (name, _) in guest::applet::APPLETS.iter() {
             symlink(env!("CARGO_BIN_EXE_box"), dir.join("bin").join(name)).unwrap();
         }
         Self { dir }
