@@ -164,9 +164,9 @@ pub fn transitions(image: &Image) -> Vec<String> {
             }
         }
     }
-    // SYSCALL, interrupt, exception; SYSRET, interrupt, full frame; idle.
-    if seen != [3, 3, 1] {
-        bad.push(format!("user_exit {}, user_enter {}, idle_exit {} instead of 3, 3, 1", seen[0], seen[1], seen[2]));
+    // SYSCALL, that of traced tasks, interrupt, exception; SYSRET, interrupt, full frame; idle.
+    if seen != [4, 3, 1] {
+        bad.push(format!("user_exit {}, user_enter {}, idle_exit {} instead of 4, 3, 1", seen[0], seen[1], seen[2]));
     }
     bad
 }
