@@ -17,6 +17,7 @@ pub mod pipe;
 pub mod place;
 pub mod proc;
 pub mod signal_file;
+pub mod socket_pair;
 pub mod sys;
 pub mod table;
 pub mod timer_file;

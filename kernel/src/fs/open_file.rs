@@ -122,6 +122,10 @@ pub trait File: Send + Sync {
     fn inode(self: Arc<Self>) -> Option<Arc<Inode>> {
         None
     }
+    /// The end of a connection that it is.
+    fn socket(&self) -> Option<&super::socket_pair::SocketEnd> {
+        None
+    }
     /// Bytes that can be read now (FIONREAD).
     fn readable_bytes(&self) -> Option<usize> {
         None

@@ -27,10 +27,12 @@ const GROUPS: &[Calls] = &[
     super::frame_call::CALLS,
     super::interval_timer::CALLS,
     super::memory::CALLS,
+    super::memory_policy::CALLS,
     super::process::CALLS,
     super::process_memory::CALLS,
     super::ptrace::CALLS,
     super::signal::CALLS,
+    super::socket::CALLS,
     super::system::CALLS,
     super::time::CALLS,
 ];

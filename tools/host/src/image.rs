@@ -89,7 +89,8 @@ pub fn directory(tree: &Tree, dir: &Path) -> Result<Vec<u8>, Failure> {
     Ok(archive.finish())
 }
 
-fn guest(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
+/// The ELF file of a guest program.
+pub fn guest(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
     let found = tree.guests()?.into_iter().find(|(known, _)| known == name);
     found.map(|(_, path)| path).ok_or_else(|| Failure::Usage(format!("no guest program {name}")))
 }

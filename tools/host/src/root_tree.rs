@@ -11,20 +11,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Files with several names: (device, inode) on the host, and the inode in the archive.
-type Linked = HashMap<(u64, u64), u32>;
+/// Adds files, and remembers those with several names.
+#[derive(Default)]
+pub struct Packer {
+    /// (device, inode) on the host, and the inode in the archive.
+    linked: HashMap<(u64, u64), u32>,
+}
 
 /// Adds all that is below `dir` to `archive`.
 pub fn add(archive: &mut Archive, dir: &Path) -> Result<(), Failure> {
-    let mut linked = Linked::new();
-    add_below(archive, dir, "", &mut linked)
+    add_below(archive, dir, "", &mut Packer::default())
 }
 
-fn add_below(archive: &mut Archive, dir: &Path, prefix: &str, linked: &mut Linked) -> Result<(), Failure> {
-    let named = |path: &Path| {
-        let path = path.display().to_string();
-        move |e: std::io::Error| Failure::Usage(format!("{path}: {e}"))
-    };
+fn named(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    let path = path.display().to_string();
+    move |e| Failure::Usage(format!("{path}: {e}"))
+}
+
+fn add_below(archive: &mut Archive, dir: &Path, prefix: &str, packer: &mut Packer) -> Result<(), Failure> {
     let entries = std::fs::read_dir(dir).map_err(named(dir))?;
     let mut entries = entries.collect::<Result<Vec<_>, _>>().map_err(named(dir))?;
     entries.sort_by_key(|e| e.file_name());
@@ -33,44 +37,46 @@ fn add_below(archive: &mut Archive, dir: &Path, prefix: &str, linked: &mut Linke
         let name = entry.file_name().into_string();
         let name = name.map_err(|_| Failure::Usage(format!("{}: its name is not UTF-8", path.display())))?;
         let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        let meta = entry.metadata().map_err(named(&path))?;
-        let kind = meta.file_type();
-        if kind.is_dir() {
-            archive.entry(&name, &meta_of(&meta), &[]);
-            add_below(archive, &path, &name, linked)?;
-        } else if kind.is_symlink() {
-            let target = std::fs::read_link(&path).map_err(named(&path))?;
-            archive.entry(&name, &meta_of(&meta), target.as_os_str().as_bytes());
-        } else if kind.is_file() {
-            add_file(archive, &path, &name, &meta, linked).map_err(named(&path))?;
-        } else if !kind.is_socket() {
-            archive.entry(&name, &meta_of(&meta), &[]);
+        packer.add(archive, &path, &name)?;
+        if entry.file_type().map_err(named(&path))?.is_dir() {
+            add_below(archive, &path, &name, packer)?;
         }
     }
     Ok(())
 }
 
-/// The first name of a file brings its content, further ones are the same inode without it.
-fn add_file(
-    archive: &mut Archive,
-    path: &Path,
-    name: &str,
-    meta: &Metadata,
-    linked: &mut Linked,
-) -> std::io::Result<()> {
-    if u32::try_from(meta.len()).is_err() {
-        return Err(std::io::Error::other("4 GiB or more; an archive has no room for its length"));
+impl Packer {
+    /// Adds the one file at `path` as `name`: of a directory the entry alone.
+    pub fn add(&mut self, archive: &mut Archive, path: &Path, name: &str) -> Result<(), Failure> {
+        let meta = std::fs::symlink_metadata(path).map_err(named(path))?;
+        let kind = meta.file_type();
+        if kind.is_symlink() {
+            let target = std::fs::read_link(path).map_err(named(path))?;
+            archive.entry(name, &meta_of(&meta), target.as_os_str().as_bytes());
+        } else if kind.is_file() {
+            self.add_file(archive, path, name, &meta).map_err(named(path))?;
+        } else if !kind.is_socket() {
+            archive.entry(name, &meta_of(&meta), &[]);
+        }
+        Ok(())
     }
-    let key = (meta.dev(), meta.ino());
-    if let Some(&inode) = linked.get(&key) {
-        archive.entry(name, &Meta { inode: Some(inode), ..meta_of(meta) }, &[]);
-        return Ok(());
+
+    /// The first name of a file brings its content, further ones are the same inode without it.
+    fn add_file(&mut self, archive: &mut Archive, path: &Path, name: &str, meta: &Metadata) -> std::io::Result<()> {
+        if u32::try_from(meta.len()).is_err() {
+            return Err(std::io::Error::other("4 GiB or more; an archive has no room for its length"));
+        }
+        let key = (meta.dev(), meta.ino());
+        if let Some(&inode) = self.linked.get(&key) {
+            archive.entry(name, &Meta { inode: Some(inode), ..meta_of(meta) }, &[]);
+            return Ok(());
+        }
+        let inode = archive.entry(name, &meta_of(meta), &std::fs::read(path)?);
+        if meta.nlink() > 1 {
+            self.linked.insert(key, inode);
+        }
+        Ok(())
     }
-    let inode = archive.entry(name, &meta_of(meta), &std::fs::read(path)?);
-    if meta.nlink() > 1 {
-        linked.insert(key, inode);
-    }
-    Ok(())
 }
 
 fn meta_of(meta: &Metadata) -> Meta {

@@ -4,8 +4,9 @@ use super::each::{Folder, KERNEL, NOWHERE, at, gives, refused, to, works};
 use super::{Check, call, ensure, equal, in_child};
 use crate::linux::Ended;
 use libc::{
-    E2BIG, EBADF, EFAULT, EINVAL, ELOOP, ENOENT, ENOTDIR, SYS_alarm, SYS_clone3, SYS_execveat, SYS_exit, SYS_getitimer,
-    SYS_open, SYS_setdomainname, SYS_sethostname, SYS_setitimer, SYS_syslog, SYS_wait4,
+    E2BIG, EBADF, EFAULT, EINVAL, ELOOP, ENOENT, ENOTDIR, SYS_alarm, SYS_clone3, SYS_close, SYS_execveat, SYS_exit,
+    SYS_get_mempolicy, SYS_getitimer, SYS_open, SYS_poll, SYS_read, SYS_set_mempolicy, SYS_setdomainname,
+    SYS_sethostname, SYS_setitimer, SYS_shutdown, SYS_socketpair, SYS_syslog, SYS_wait4, SYS_write,
 };
 
 /// All of them.
@@ -15,6 +16,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("start_names", names),
     ("start_syslog", syslog),
     ("start_alarm", alarm),
+    ("start_socketpair", socketpair),
+    ("start_memory_policy", memory_policy),
 ];
 
 const SIGCHLD: u64 = 17;
@@ -145,4 +148,63 @@ fn alarm() -> Result<(), String> {
     refused(SYS_setitimer, &[3, at(&[0u64; 4]), 0], EINVAL)?;
     refused(SYS_getitimer, &[3, to(&mut now)], EINVAL)?;
     refused(SYS_getitimer, &[REAL, NOWHERE], EFAULT)
+}
+
+fn socketpair() -> Result<(), String> {
+    const STREAM: u64 = 1;
+    let pair = || -> Result<[u64; 2], String> {
+        let mut ends = [0i32; 2];
+        gives(SYS_socketpair, &[1, STREAM, 0, to(&mut ends)], 0)?;
+        Ok(ends.map(|fd| fd as u64))
+    };
+    let mut room = [0u8; 8];
+    let [one, other] = pair()?;
+    gives(SYS_write, &[one, at("there"), 5], 5)?;
+    gives(SYS_write, &[other, at("back"), 4], 4)?;
+    gives(SYS_read, &[other, to(&mut room), 8], 5)?;
+    equal!(&room[..5], b"there");
+    gives(SYS_read, &[one, to(&mut room), 8], 4)?;
+    equal!(&room[..4], b"back");
+    // Shut down for writing: the other side reads to the end, and may still answer.
+    gives(SYS_write, &[one, at("x"), 1], 1)?;
+    gives(SYS_shutdown, &[one, 1], 0)?;
+    gives(SYS_read, &[other, to(&mut room), 8], 1)?;
+    gives(SYS_read, &[other, to(&mut room), 8], 0)?;
+    gives(SYS_write, &[other, at("y"), 1], 1)?;
+    gives(SYS_read, &[one, to(&mut room), 8], 1)?;
+    // A side that is gone: what it wrote, and the end; poll says so.
+    let [one, other] = pair()?;
+    gives(SYS_write, &[other, at("z"), 1], 1)?;
+    gives(SYS_close, &[other], 0)?;
+    let mut asked = [one | 5 << 32]; // POLLIN | POLLOUT
+    gives(SYS_poll, &[to(&mut asked), 1, 0], 1)?;
+    equal!(asked[0] >> 48, 0x15); // and POLLHUP
+    gives(SYS_read, &[one, to(&mut room), 8], 1)?;
+    gives(SYS_read, &[one, to(&mut room), 8], 0)?;
+    let ended = in_child(|| {
+        let _ = call(SYS_write, [one, at("x"), 1, 0, 0, 0]);
+        0
+    })?;
+    equal!(ended, Ended::Signal(libc::SIGPIPE));
+    refused(SYS_shutdown, &[one, 3], EINVAL)?;
+    refused(SYS_shutdown, &[999, 0], EBADF)?;
+    let mut ends = [0i32; 2];
+    works(libc::SYS_pipe2, &[to(&mut ends), 0])?;
+    refused(SYS_shutdown, &[ends[0] as u64, 0], libc::ENOTSOCK)?;
+    refused(SYS_socketpair, &[99, STREAM, 0, to(&mut ends)], libc::EAFNOSUPPORT)?;
+    refused(SYS_socketpair, &[1, STREAM, 7, to(&mut ends)], libc::EPROTONOSUPPORT)?;
+    refused(SYS_socketpair, &[1, STREAM | 1 << 20, 0, to(&mut ends)], EINVAL)?;
+    refused(SYS_socketpair, &[1, STREAM, 0, NOWHERE], EFAULT)
+}
+
+fn memory_policy() -> Result<(), String> {
+    let (mut mode, mut mask) = (9u32, [u64::MAX; 16]);
+    gives(SYS_get_mempolicy, &[0, 0, 0, 0, 0], 0)?;
+    gives(SYS_get_mempolicy, &[to(&mut mode), to(&mut mask), 1024, 0, 0], 0)?;
+    equal!((mode, mask), (0, [0; 16]));
+    gives(SYS_get_mempolicy, &[0, to(&mut mask), 1024, 0, 4], 0)?;
+    equal!(mask[0], 1);
+    gives(SYS_set_mempolicy, &[0, 0, 0], 0)?;
+    refused(SYS_set_mempolicy, &[99, 0, 0], EINVAL)?;
+    refused(SYS_get_mempolicy, &[0, 0, 0, 0, 99], EINVAL)
 }
