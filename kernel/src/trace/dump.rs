@@ -60,7 +60,7 @@ impl Told {
 
 /// All CPUs' last records. The dying CPU.
 pub fn to_console() {
-    let cpus = (0..percpu::nr_cpus()).filter(|&cpu| rings::of(cpu).is_some()).count() as u64;
+    let cpus = (0..percpu::nr_cpus()).filter(|&cpu| rings::of_stopped(cpu).is_some()).count() as u64;
     if cpus == 0 {
         return;
     }
@@ -70,7 +70,7 @@ pub fn to_console() {
     put(encoder.hello(&mut frame, &Hello { clock: names::clock(), cpus: percpu::nr_cpus() }));
     let (mut sites, mut tasks) = (Told::new(), Told::new());
     for cpu in 0..percpu::nr_cpus() {
-        let Some(ring) = rings::of(cpu) else { continue };
+        let Some(ring) = rings::of_stopped(cpu) else { continue };
         let mut cursor = Cursor::at_last(ring, count);
         // What is older was written too, and is not in here.
         let mut total = Total { cpu, delivered: 0, lost: cursor.position() };

@@ -291,6 +291,12 @@ pub fn of(cpu: u32) -> Option<RingRef> {
     Some(RingRef { ring, _reader: reader })
 }
 
+/// The ring of CPU `cpu`, for the epitaph. Any context, with all other CPUs stopped for good: nobody frees a ring any more.
+pub fn of_stopped(cpu: u32) -> Option<&'static EventRing> {
+    // SAFETY: null, or a ring that is freed a grace period after it was replaced; none ends any more.
+    unsafe { percpu::get(cpu)?.trace.events.load(Ordering::Acquire).as_ref() }
+}
+
 /// Whether an IPI to this CPU shall bring its sender's name: for its log, or for its ipi_entry.
 pub fn wants_sender(target: &percpu::Percpu) -> bool {
     let logged = target.head.isolated.load(Ordering::Relaxed) != 0 && key::INTERRUPTIONS.is_on();
