@@ -111,6 +111,7 @@ const EXCEPTIONS: &[Exception] = &[
     exception("time", "sched", "timers wake tasks, and the tick asks what could run"),
     exception("time/watchdog.rs", "rcu", "a quiescent state is a sign of life"),
     exception("time/watchdog.rs", "smp", "the stack of a CPU that hangs is taken by an NMI"),
+    exception("trace/rings.rs", "rcu", "a ring that is replaced is freed a grace period after its last use"),
     exception("trace", "sched", "the log's readers sleep, and its drain is a kernel thread"),
     exception("trace", "time", "the drain sleeps between rounds"),
     exception("rcu", "sched", "grace periods are driven by a kernel thread, and waiters sleep"),

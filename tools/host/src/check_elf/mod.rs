@@ -2,6 +2,7 @@
 //! `CHECKS`. Called by `make check`.
 
 mod entry_text;
+mod fixups;
 pub(crate) mod image;
 mod paranoid;
 mod text;
@@ -53,6 +54,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "the only locked instructions are the transitions, with kcore's deltas and masks",
         run: entry_text::transitions,
+    },
+    Check {
+        name: "each access to user memory stands in the exception table, and nothing else does",
+        run: fixups::every_user_access,
     },
     Check { name: "entry text calls nothing but what is listed, and nothing before user_exit", run: entry_text::calls },
 ];

@@ -50,8 +50,6 @@ pub struct Report {
     pub planned: usize,
     /// A line for each thing that was wrong, addresses that were not reached among them.
     pub failures: Vec<String>,
-    /// NMIs taken altogether, merged ones once.
-    pub taken: u64,
 }
 
 impl Report {
@@ -79,7 +77,6 @@ pub struct Injector {
     context: usize,
     /// Where in the head NMIs are counted, from the first one on.
     nmis: Option<usize>,
-    taken: u64,
     /// The others run too: it waits for one of them.
     together: bool,
 }
@@ -101,7 +98,7 @@ impl Injector {
         let code = image.instructions(image.entry_text());
         let transition = code.iter().find(|i| i.mnemonic() == Mnemonic::Xadd && i.segment_prefix() == Register::GS);
         let context = transition.ok_or_else(|| missing("transition"))?.memory_displacement64() as usize;
-        Ok(Injector { gdb, cpu, places, nmi_entry, patching, context, nmis: None, taken: 0, together: false })
+        Ok(Injector { gdb, cpu, places, nmi_entry, patching, context, nmis: None, together: false })
     }
 
     /// The connection back, to let the guest go.
@@ -150,7 +147,6 @@ impl Injector {
         if counted != nmis {
             wrong.push(format!("{counted} NMIs were counted and not {nmis}"));
         }
-        self.taken += counted;
         wrong
     }
 
@@ -264,7 +260,6 @@ impl Injector {
                 report.failures.push(format!("{place}: not reached"));
             }
         }
-        report.taken = self.taken;
         Ok(report)
     }
 

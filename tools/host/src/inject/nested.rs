@@ -3,7 +3,7 @@
 //! Hardware holds a second NMI back until the first one's IRET. But any IRET lets it in, and #DB, #MC and the fixup of a failed MSR read bring
 //! one: the debugger does what they do, and lets the CPU execute an IRET to the place where it is.
 
-use super::{Injector, Report, SURPLUS_STOPS, SYSCALL_ENTRY};
+use super::{INTERRUPTS, Injector, RFLAGS, Report, SURPLUS_STOPS, SYSCALL_ENTRY};
 use crate::failure::Failure;
 use crate::gdb::Registers;
 use std::collections::BTreeSet;
@@ -26,6 +26,9 @@ impl Injector {
     /// A second NMI at each instruction of the path of one that arrives here, where the CPU has stopped at no breakpoint. `everywhere`: in the
     /// handler too, and not only in the entry text.
     pub fn second_at_every_step(&mut self, everywhere: bool) -> Result<Report, Failure> {
+        // Interrupts would come in between: the debugger holds them off until the end.
+        let flags = self.gdb.registers(self.cpu)?.flags;
+        self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags & !INTERRUPTS))?;
         let base = self.gdb.registers(self.cpu)?;
         let iret = self.places.iter().find(|(_, place)| place.text == "iretq").map(|(at, _)| *at);
         let iret = iret.ok_or_else(|| Failure::Bad("the entry text has no iretq".into()))?;
@@ -46,7 +49,7 @@ impl Injector {
                 report.failures.extend(wrong.iter().map(|wrong| format!("{place}, second NMI {way:?}: {wrong}")));
             }
         }
-        report.taken = self.taken;
+        self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags))?;
         Ok(report)
     }
 
@@ -60,7 +63,6 @@ impl Injector {
             self.gdb.step(self.cpu)?;
             let now = self.gdb.registers(self.cpu)?;
             if now.rip == base.rip && now.rsp() == base.rsp() {
-                self.taken += 1;
                 return Ok(path);
             }
             path.push(now.rip);
@@ -73,7 +75,7 @@ impl Injector {
     /// From which step on the first NMI's frame may be overwritten: it has been copied, and other registers are saved now. Before, no
     /// event with an IRET can come: breakpoints and watchpoints do not reach there, and #MC ends the kernel.
     fn frame_is_safe_from(&self, path: &[u64]) -> usize {
-        let pushed = |at: &u64| self.places.get(at).is_some_and(|p| p.text.starts_with("push 0FFFFFFFFFFFFFFFFh"));
+        let pushed = |at: &u64| self.places.get(at).is_some_and(|p| p.text == "push rdi");
         path.iter().position(pushed).unwrap_or(path.len())
     }
 
@@ -117,21 +119,27 @@ impl Injector {
         self.gdb.set_memory(self.cpu, frame, &bytes)?;
         self.gdb.set_register(self.cpu, 7, frame)?;
         self.gdb.set_register(self.cpu, 16, iret)?;
-        self.gdb.step(self.cpu)?;
-        match self.gdb.registers(self.cpu)? == here {
-            true => Ok(()),
-            false => Err(Failure::Bad(format!("an IRET to {:#x} did not come there", here.rip))),
+        for _ in 0..SURPLUS_STOPS {
+            self.gdb.step(self.cpu)?;
+            let now = self.gdb.registers(self.cpu)?;
+            if now == here {
+                return Ok(());
+            }
+            if now.rip != iret {
+                break;
+            }
         }
+        Err(Failure::Bad(format!("an IRET to {:#x} did not come there", here.rip)))
     }
 
     /// Lets the guest run to the next system call of the CPU, before its first instruction.
-    pub fn to_system_call(&mut self, finished: &mut impl FnMut() -> bool) -> Result<(), Failure> {
-        self.to_place(SYSCALL_ENTRY, |place| place.offset == 0, finished)
+    pub fn until_system_call(&mut self, finished: &mut impl FnMut() -> bool) -> Result<(), Failure> {
+        self.until_place(SYSCALL_ENTRY, |place| place.offset == 0, finished)
     }
 
     /// Lets the guest run to the first instruction that a program on the CPU executes after a system call.
-    pub fn to_user_mode(&mut self, finished: &mut impl FnMut() -> bool) -> Result<(), Failure> {
-        self.to_place(SYSCALL_ENTRY, |place| place.text.starts_with("sysret"), finished)?;
+    pub fn until_user_mode(&mut self, finished: &mut impl FnMut() -> bool) -> Result<(), Failure> {
+        self.until_place(SYSCALL_ENTRY, |place| place.text.starts_with("sysret"), finished)?;
         for _ in 0..SURPLUS_STOPS {
             self.gdb.step(self.cpu)?;
             if self.gdb.registers(self.cpu)?.is_user() {
@@ -141,7 +149,7 @@ impl Injector {
         Err(Failure::Bad("SYSRET did not come to user mode".into()))
     }
 
-    fn to_place(
+    fn until_place(
         &mut self,
         function: &str,
         which: impl Fn(&super::Place) -> bool,
