@@ -1,16 +1,15 @@
-//! Scenario: each allocation of a fork and an exit fails once. The program is refused or killed, memory comes back, and the
+//! Scenario: each allocation of a fork, an exec and an exit fails once. The program is refused or killed, memory comes back, and the
 //! others go on; also where `fail_alloc=` fails one of whoever comes.
 
 use scenarios::{Outcome, Vm};
 
 #[test]
-fn every_allocation_of_fork_and_exit_fails_once() -> Outcome {
+fn every_allocation_of_fork_exec_exit_fails_once() -> Outcome {
     let mut guest = Vm::new().smp(2).cmdline("trace_event= quiet").limit(300).spawn()?;
     guest.prompt()?;
     guest.command("spin &")?;
-    let told = guest.command("enomem fork")?;
-    {
-        let what = "fork";
+    let told = guest.command("enomem")?;
+    for what in ["fork", "exec"] {
         let line = told.lines().find(|l| l.starts_with(&format!("enomem: {what}: each of "))).unwrap_or_default();
         println!("{line}");
         assert!(line.ends_with("nothing left over"), "{told}");

@@ -9,7 +9,7 @@ use crate::linux::{self, SharedPage};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Calls of one child, left-out ones included.
-const CALLS: u32 = 400;
+pub const CALLS: u32 = 400;
 /// How long the other thread sleeps between two acts, in nanoseconds.
 const REST_NS: u64 = 300_000;
 
@@ -56,8 +56,17 @@ struct Threads {
     first: i64,
 }
 
-/// Makes the child's calls, each counted in `total` before it is made, and ends.
-pub fn run(number: u64, mut random: Random, cpus: &[u32], total: &'static SharedPage, place: usize) -> ! {
+/// Makes the child's calls, each counted in `begun` before it is made, and ends. `parents` is not for the child: calls at random would
+/// write to it.
+pub fn run(
+    number: u64,
+    mut random: Random,
+    cpus: &[u32],
+    begun: &'static AtomicU64,
+    parents: &'static SharedPage,
+) -> ! {
+    // SAFETY: (1) a mapping of its own, which the child does not use any more.
+    unsafe { libc::munmap(std::ptr::from_ref(parents).cast_mut().cast(), size_of::<SharedPage>()) };
     let arena = prepare(number, &mut random, cpus);
     // SAFETY: (1) gettid has no arguments.
     let first = unsafe { libc::syscall(libc::SYS_gettid) };
@@ -67,7 +76,7 @@ pub fn run(number: u64, mut random: Random, cpus: &[u32], total: &'static Shared
     for _ in 0..CALLS {
         let Some((number, args)) = arguments::draw(&mut random, &arena) else { continue };
         threads.calls.fetch_add(1, Ordering::Relaxed);
-        total[place].fetch_add(1, Ordering::Relaxed);
+        begun.fetch_add(1, Ordering::Relaxed);
         // SAFETY: (1) what a call does to this process's memory may end the process, which is meant.
         let value = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
         let makes_process = [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3].contains(&number);

@@ -14,7 +14,7 @@ use crate::linux::{self, Fork, SharedPage, Wait};
 use crate::output::{describe, write_out};
 use crate::{cpu_list, kernel_file};
 use random::Random;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const USAGE: &str = "usage: fuzz [-s SEED] [-f FIRST] [-n CHILDREN] [-c CALLS]";
 /// Where the children have their files.
@@ -152,6 +152,9 @@ impl Task {
 
     /// One child after the other, as long as there is something to do.
     fn work(&self, worker: usize) -> Result<(), Failure> {
+        // The child's alone: it may spoil it, so no more is believed of it than a child can make.
+        let begun = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
+        let begun = &begun[0];
         while self.done() < self.calls {
             let index = self.page[NEXT].fetch_add(1, Relaxed);
             if index >= self.children {
@@ -162,25 +165,26 @@ impl Task {
             if index % 500 == 499 {
                 write_out(format!("fuzz: child {number}, {} calls\n", self.done()).as_bytes());
             }
-            let place = WORKER + worker;
+            begun.store(0, Relaxed);
             match linux::fork().map_err(|e| Failure::new(format!("fork: {}", describe(&e))))? {
                 Fork::Child => {
                     let random = Random(self.seed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
-                    child::run(number, random, &self.cpus, self.page, place)
+                    child::run(number, random, &self.cpus, begun, self.page)
                 }
-                Fork::Parent(pid) => self.collect(pid, number, place)?,
+                Fork::Parent(pid) => self.collect(pid, number, begun)?,
             }
+            self.page[WORKER + worker].fetch_add(begun.load(Relaxed).min(child::CALLS.into()), Relaxed);
         }
         Ok(())
     }
 
     /// Waits for a child; kills it when it gets no further.
-    fn collect(&self, pid: linux::Pid, number: u64, place: usize) -> Result<(), Failure> {
+    fn collect(&self, pid: linux::Pid, number: u64, count: &AtomicU64) -> Result<(), Failure> {
         let fail = |e: std::io::Error| Failure::new(format!("wait: {}", describe(&e)));
         let (mut calls, mut since_ns, mut late) = (u64::MAX, linux::monotonic_ns(), false);
         while linux::wait(pid, Wait::Poll).map_err(fail)?.is_none() {
             let now_ns = linux::monotonic_ns();
-            let begun = self.page[place].load(Relaxed);
+            let begun = count.load(Relaxed);
             if begun != calls {
                 (calls, since_ns) = (begun, now_ns);
             } else if !late && now_ns.saturating_sub(since_ns) > PATIENCE_NS {
