@@ -24,9 +24,10 @@ pub struct Fixed<const WORDS: usize, const SLOTS: usize>([Slot<WORDS>; SLOTS]);
 #[derive(Debug)]
 pub struct Chosen<const WORDS: usize>(Box<[Line<WORDS>]>);
 
+/// A slot that starts a cache line.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line<const WORDS: usize>(Slot<WORDS>);
+pub struct Line<const WORDS: usize>(pub Slot<WORDS>);
 
 /// Where the slots are.
 pub trait Slots<const WORDS: usize> {
@@ -34,6 +35,18 @@ pub trait Slots<const WORDS: usize> {
     fn count(&self) -> u64;
     /// The slot of record `n`.
     fn of(&self, n: u64) -> &Slot<WORDS>;
+}
+
+/// Slots whose number is chosen at run time.
+pub trait SizedSlots<const WORDS: usize>: Slots<WORDS> {
+    /// These slots, a power of two of them.
+    fn new(lines: Box<[Line<WORDS>]>) -> Self;
+}
+
+impl<const WORDS: usize> SizedSlots<WORDS> for Chosen<WORDS> {
+    fn new(lines: Box<[Line<WORDS>]>) -> Self {
+        Chosen(lines)
+    }
 }
 
 impl<const WORDS: usize, const SLOTS: usize> Slots<WORDS> for Fixed<WORDS, SLOTS> {
@@ -83,7 +96,7 @@ pub struct TraceRing<const WORDS: usize, const SLOTS: usize, S = Fixed<WORDS, SL
 }
 
 /// A ring whose size was chosen at run time.
-pub type SizedRing<const WORDS: usize> = TraceRing<WORDS, 0, Chosen<WORDS>>;
+pub type SizedRing<const WORDS: usize, S = Chosen<WORDS>> = TraceRing<WORDS, 0, S>;
 
 /// Sequence of a slot that holds no record but a place at which records are missing.
 const GAP: u64 = u64::MAX;
@@ -133,7 +146,7 @@ impl<const WORDS: usize, const SLOTS: usize> TraceRing<WORDS, SLOTS> {
     }
 }
 
-impl<const WORDS: usize> SizedRing<WORDS> {
+impl<const WORDS: usize, S: SizedSlots<WORDS>> SizedRing<WORDS, S> {
     /// An empty ring of `slots` records, a power of two. `None` without memory, or for another number.
     pub fn with_slots(slots: usize) -> Option<Self> {
         let mut lines = Vec::new();
@@ -141,7 +154,7 @@ impl<const WORDS: usize> SizedRing<WORDS> {
             return None;
         }
         lines.resize_with(slots, || Line(Slot::empty()));
-        Some(Self::with(Chosen(lines.into_boxed_slice())))
+        Some(Self::with(S::new(lines.into_boxed_slice())))
     }
 
     /// Goes on where `old` ends: has its last records by their numbers, as many as fit, and its count of drops. Nobody writes to `old` any

@@ -12,6 +12,7 @@ pub mod reader;
 #[macro_use]
 pub mod record;
 pub mod rings;
+mod slots;
 pub mod stream;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
@@ -22,7 +23,7 @@ use kcore::trace_ring::{SizedRing, TraceRing};
 /// Interruptions that fit before the oldest are overwritten (and counted as lost).
 pub const INTERRUPTION_SLOTS: usize = 128;
 /// A CPU's events. The oldest are overwritten (and counted as lost); how many fit is chosen (`rings::resize`).
-pub type EventRing = SizedRing<{ trace_event::WORDS }>;
+pub type EventRing = SizedRing<{ trace_event::WORDS }, slots::EventSlots>;
 
 /// A CPU's records.
 pub struct CpuTrace {
