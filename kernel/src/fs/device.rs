@@ -34,6 +34,8 @@ pub fn new_directory() -> Arc<Inode> {
         let node = Inode::new(mode::CHR | permissions, Kind::Device { major, minor });
         let _ = tree::insert(&directory, name.as_bytes(), node);
     }
+    // shm_open(3) makes its files there; on Linux a tmpfs is mounted on it.
+    let _ = tree::insert(&directory, b"shm", Inode::new_directory(0o1777));
     for &(name, target) in LINKS {
         let _ = tree::insert(&directory, name.as_bytes(), tree::new_symlink(target.as_bytes()));
     }

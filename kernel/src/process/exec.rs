@@ -187,9 +187,9 @@ fn map_segments(space: &AddressSpace, file: &Mapped, plan: &LoadPlan, base: u64)
         if segment.filesz > 0 {
             let offset = segment.file_offset - (at - start);
             space.map(Place::Fixed(start), file_end - start, prot, Content::File(file.clone(), offset))?;
-            // The file goes on in the last page, where the segment has zeros.
-            let tail = file_end.min(at + segment.memsz) - (at + segment.filesz);
-            if tail > 0 && segment.write {
+            // The file goes on in the last page, where the segment has zeros, and behind them too: ld.so takes its first memory there.
+            let tail = file_end - (at + segment.filesz);
+            if segment.memsz > segment.filesz && segment.write {
                 const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
                 space.write(at + segment.filesz, &ZEROS[..tail as usize]).map_err(|_| ENOMEM)?;
             }

@@ -7,6 +7,7 @@ mod isolate;
 mod lease;
 mod log;
 mod memory;
+mod node;
 mod protection;
 mod quiesce;
 mod rcu_fanout;
@@ -20,7 +21,7 @@ use super::inode::{Inode, device_number};
 use alloc::sync::Arc;
 
 static ROOT: &[Item] = &[
-    Item::Dir("devices", &[Item::Dir("system", &[Item::Dir("cpu", cpu::ITEMS)])]),
+    Item::Dir("devices", &[Item::Dir("system", &[Item::Dir("cpu", cpu::ITEMS), Item::Dir("node", node::ITEMS)])]),
     Item::Dir("kernel", &[Item::Dir("quiesce", quiesce::ITEMS), Item::Dir("tracing", tracing::ITEMS)]),
 ];
 

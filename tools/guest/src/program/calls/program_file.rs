@@ -105,6 +105,13 @@ fn headers() -> Result<(), String> {
 }
 
 fn segments() -> Result<(), String> {
+    // The file goes on behind the data segment's bytes, and the page is zeros there to its end: C libraries take memory from it.
+    let mut tail = with(&[(SECOND + 32, &0x10u64.to_le_bytes()), (SECOND + 40, &0x20u64.to_le_bytes())]);
+    tail[0x1000..0x2000].fill(7);
+    // movzx edi, byte [0x401ff0]; mov eax, 60; syscall
+    tail[CODE..CODE + 15]
+        .copy_from_slice(&[0x0f, 0xb6, 0x3c, 0x25, 0xf0, 0x1f, 0x40, 0x00, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    expect("behind the zeros", &tail, &[End::Exit(0)])?;
     never_runs("cut before its code", &program()[..CODE - 16])?;
     never_runs("nothing to load", &with(&[(FIRST, &[0]), (SECOND, &[0])]))?;
     never_runs("more bytes than memory", &with(&[(FIRST + 40, &1u64.to_le_bytes())]))?;
