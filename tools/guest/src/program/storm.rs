@@ -146,8 +146,12 @@ fn membarriers() -> Result<(), String> {
     })
 }
 
-/// Reads all files below /proc and /sys, whatever they are called. Left out is only what nobody may read, by its mode, and what is no file:
-/// links, and folders' own bytes.
+/// Files that are not read, and why. All others are, whatever they are called.
+const NOT_READ: [(&str, &str); 1] =
+    [("mem", "a process's memory at the file's own position, and nothing is mapped at 0")];
+
+/// Reads all files below /proc and /sys. Left out is only what `NOT_READ` names, what nobody may read by its mode, and what is no file: links, and
+/// folders' own bytes.
 fn read_everything() -> Result<(), String> {
     let mut files = 0;
     for root in ["/proc", "/sys"] {
@@ -182,6 +186,7 @@ fn read_below(folder: &Path, files: &mut u32) -> Result<(), String> {
                 read_below(&path, files)?;
                 continue;
             }
+            Ok(_) if NOT_READ.iter().any(|(name, _)| path.file_name().is_some_and(|file| file == *name)) => continue,
             // Levers, which are only written.
             Ok(about) if !about.is_file() || about.permissions().mode() & 0o444 == 0 => continue,
             Ok(_) => read_through(&path.to_string_lossy()).inspect(|()| *files += 1),
