@@ -169,7 +169,7 @@ pub(super) fn new_process(
         changed: WaitQueue::new(),
         children_changed: WaitQueue::new(),
         vfork: SpinLock::new(None),
-        exit_signal,
+        exit_signal: AtomicU32::new(exit_signal),
         ended_runtime_ns: AtomicU64::new(0),
         start_ns: crate::arch::tsc::now_ns(),
         has_alarm: AtomicBool::new(false),
@@ -258,7 +258,8 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
         let work_dir = if has(flag::FS) { parent.work_dir.clone() } else { parent.work_dir.clone_dir() };
         let actions = parent.actions.lock().clone();
         // To a sibling's parent goes what the caller's own end says, as in Linux: nobody chooses a signal for a stranger.
-        let exit_signal = if has(flag::PARENT) { parent.exit_signal } else { (flags & flag::SIGNAL) as u32 };
+        let exit_signal =
+            if has(flag::PARENT) { parent.exit_signal.load(Ordering::Relaxed) } else { (flags & flag::SIGNAL) as u32 };
         let process = new_process(task.index, Some(parent), exit_signal, space.clone(), files, work_dir, actions);
         *process.cmdline.lock() = cmdline;
         *process.vfork.lock() = completion.clone();

@@ -89,7 +89,7 @@ pub struct Process {
     /// The vfork parent that waits for exec or exit.
     pub vfork: SpinLock<Option<Arc<Completion>>, { rank::PROCESS_PART }>,
     /// The signal that its parent gets at its end; 0 = none.
-    pub exit_signal: u32,
+    pub exit_signal: AtomicU32,
     /// Nanoseconds that threads which have ended ran.
     pub ended_runtime_ns: AtomicU64,
     /// When it was made, ns since boot.

@@ -155,6 +155,8 @@ pub fn ended(process: &Process, status: u32) {
     let mut ended_child = false;
     for &child in &children {
         if let Some(node) = tree.get(&child) {
+            // As on Linux: the new parent never asked for another signal.
+            node.process.exit_signal.store(sig::CHLD, Ordering::Relaxed);
             node.process.ppid.store(1, Ordering::Relaxed);
             ended_child |= node.life != Life::Alive;
             // A copy: sending takes the same lock.
@@ -219,13 +221,14 @@ fn release_owed(mut tree: Tree, pid: u32) {
 /// `process` has ended, which its parent is told, or which is forgotten if the parent does not want to know.
 fn end_seen_by_parent(mut tree: Tree, process: &Process, status: u32) -> Tree {
     let ppid = process.ppid.load(Ordering::Relaxed);
+    let exit_signal = process.exit_signal.load(Ordering::Relaxed);
     let unwanted = match tree.get(&ppid) {
-        Some(parent) => process.exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for(),
+        Some(parent) => exit_signal == sig::CHLD && parent.process.actions.lock().children_are_not_waited_for(),
         None => true,
     };
     let node = tree.get_mut(&process.pid).expect("looked up above");
     node.life = Life::Ended { status };
-    tell_parent(&tree, process, process.exit_signal, end_info(process, process.exit_signal, status));
+    tell_parent(&tree, process, exit_signal, end_info(process, exit_signal, status));
     if unwanted {
         if let Some(parent) = tree.get_mut(&ppid) {
             parent.children.retain(|&c| c != process.pid);

@@ -255,7 +255,7 @@ fn stat(pid: u64, out: &mut String) -> Result<(), Errno> {
         None => (0, 0, 0),
     };
     let (ignored, caught) = v.process.as_ref().map_or((0, 0), |p| actions(p));
-    let exit_signal = v.process.as_ref().map_or(0, |p| p.exit_signal);
+    let exit_signal = v.process.as_ref().map_or(0, |p| p.exit_signal.load(Ordering::Relaxed));
     let _ = write!(out, "{pid} ({}) {} {parent} {group} {session} {tty} {tty_group} ", name(&v), letter(&v));
     // Flags, faults (not counted), user and system time (not told apart), and the same of waited-for children.
     let _ = write!(out, "0 0 0 0 0 {} 0 {} 0 ", user_ticks(runtime_ns), user_ticks(waited));
