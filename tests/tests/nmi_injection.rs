@@ -3,7 +3,7 @@
 
 use host::gdb::{self, Gdb};
 use host::inject::{Injector, Report};
-use scenarios::{Outcome, Vm, skip};
+use scenarios::{Failed, Outcome, Vm, skip};
 
 /// The CPU that is tracked and gets the NMIs.
 const CPU: u32 = 1;
@@ -31,6 +31,13 @@ fn at_every_address() -> Outcome {
     let mut injector = Injector::new(Gdb::connect(&name)?, guest.kernel(), CPU)?;
     let mut finished = || guest.has_said("hazard_nmi: ");
     let report = injector.every_address(|_| true, &mut finished)?;
+    if !report.failures.is_empty() {
+        // What the program says of it comes first.
+        injector.into_gdb().detach()?;
+        guest.send("kill %1; wait %1\n")?;
+        let told = guest.expect("hazard_nmi: ").and_then(|_| guest.prompt());
+        return Err(Failed(format!("{}\n{}\n{told:?}", report.line("NMI"), report.failures.join("\n"))));
+    }
     injector.until_system_call(&mut finished)?;
     let in_kernel = injector.second_at_every_step(false)?;
     injector.until_user_mode(&mut finished)?;

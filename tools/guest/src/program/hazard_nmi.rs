@@ -5,8 +5,9 @@
 //! on the same stack; and CVE-2014-9322, CVE-2015-5157: an IRET that fails between the two SWAPGS, an NMI that trusts a user's RSP.
 
 use crate::entry::{Args, Failure, Outcome};
-use crate::linux::{self, Fork, SharedPage};
+use crate::linux::{self, Ended, Fork, SharedPage};
 use crate::output::write_out;
+use crate::program::calls::traced::{Traced, regs, request};
 use crate::{instruction, kernel_file};
 use std::arch::naked_asm;
 use std::ffi::{c_int, c_void};
@@ -172,6 +173,29 @@ fn fault_in() -> Result<(), String> {
     mapped.map_err(|e| format!("mmap: {e}")).and(told)
 }
 
+/// A traced child on the same CPU: its system calls have an entry of their own. A second one, whose code segment cannot be returned to.
+fn traced() -> Result<(), String> {
+    let told = |e: i32| format!("ptrace: error {e}");
+    let calls = Traced::start(|| {
+        (0..50).for_each(|_| {
+            linux::process_group();
+        });
+        0
+    })?;
+    calls.ask(request::CONT, 0, 0).map_err(told)?;
+    let ended = calls.ended()?;
+    if ended != Ended::Exit(0) {
+        return Err(format!("a traced child: {ended:?}"));
+    }
+    let lost = Traced::start(|| 0)?;
+    lost.ask(request::POKEUSER, regs::CS as u64 * 8, 0x2b).map_err(told)?;
+    lost.ask(request::CONT, 0, 0).map_err(told)?;
+    let signal = lost.stopped()?;
+    lost.ask(request::CONT, 0, signal).map_err(told)?;
+    // Its handler for SIGSEGV is ours, so it may even go on.
+    lost.ended().map(|_| ())
+}
+
 fn round() -> Result<(), String> {
     let getppid = libc::SYS_getppid as u64;
     // SAFETY: (1) getppid has no arguments.
@@ -179,6 +203,7 @@ fn round() -> Result<(), String> {
     check("getppid", system_call, getppid, pattern(5), FLAGS | DIRECTION, Some(parent))?;
     check("a single step over getppid", system_call, getppid, pattern(5), FLAGS | TRAP, Some(parent))?;
     check("no call", system_call, 5000, pattern(5), FLAGS, Some(-i64::from(libc::ENOSYS) as u64))?;
+    check("a number without a call", system_call, 335, pattern(5), FLAGS, Some(-i64::from(libc::ENOSYS) as u64))?;
     let signals = SIGNALS.load(Ordering::Relaxed);
     let me = linux::own_pid() as u64;
     // RSI's pattern is no signal.
@@ -202,6 +227,7 @@ fn round() -> Result<(), String> {
         return Err(format!("{traps} exceptions instead of seven at least"));
     }
     fault_in()?;
+    traced()?;
     // The low half of RAX counts down to nothing; interrupts come meanwhile.
     spin_for(2_000_000)?;
     kernel_file::write(&format!("{DEBUG}/torture_read"), "1 7").map_err(|failure| failure.text)?;

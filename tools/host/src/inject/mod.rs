@@ -36,8 +36,6 @@ const RFLAGS: u32 = 17;
 const TRAP: u32 = 0x100;
 /// RFLAGS.IF.
 const INTERRUPTS: u32 = 0x200;
-/// How often one injection is tried where interrupts are on.
-const TRIES: u32 = 5;
 /// Stops that another CPU had asked for when all stopped; each comes again, before the next step.
 const SURPLUS_STOPS: u32 = 20;
 
@@ -177,15 +175,12 @@ impl Injector {
         Err(Failure::Bad(format!("{at:#x} was not come to")))
     }
 
-    /// As `inject_here`. Where interrupts are on, one may come in between: it is tried again, and at last with interrupts held off by the
-    /// debugger, which changes that one flag before and after.
+    /// As `inject_here`, with interrupts held off: one in between would change all that is compared, and what it leads to may wait for a CPU
+    /// that stands still. The debugger changes that one flag before and after.
     fn inject_undisturbed(&mut self) -> Result<Option<Vec<String>>, Failure> {
         let flags = self.gdb.registers(self.cpu)?.flags;
-        for _ in 0..TRIES {
-            match self.inject_here()? {
-                Some(wrong) if !wrong.is_empty() && flags & INTERRUPTS != 0 => {}
-                other => return Ok(other),
-            }
+        if flags & INTERRUPTS == 0 {
+            return self.inject_here();
         }
         self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags & !INTERRUPTS))?;
         let told = self.inject_here()?;
