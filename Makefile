@@ -74,6 +74,11 @@ test-debug:
 	@PROFILE=debug cargo test $(QUIET) -p scenarios --no-fail-fast --test boot_smoke --test load --test tick_returns \
 		--test apic_modes --test jobs --test system_calls --test fuzz --test lease -- --test-threads=2
 
+# Debian's rt-tests, as they come in their package, on a machine with an isolated CPU: what each prints at its end.
+.PHONY: rt-tests
+rt-tests: build
+	@cargo test -q -p scenarios --test debian_programs -- --nocapture rt_tests
+
 .PHONY: build
 build:
 	@$(HOST) image --out $(TARGET_DIR)/image/quiesce.cpio --initrd-out $(TARGET_DIR)/image/initrd.cpio $(if $(filter debug,$(PROFILE)),--debug)

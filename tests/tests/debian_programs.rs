@@ -19,7 +19,7 @@ fn run(packages: &[&str], words: &str, cmdline: &str) -> Result<Option<String>, 
     };
     let mut guest =
         Vm::new().smp(2).limit(300).cmdline(&format!("trace_event= quiet {cmdline}")).initrd(root).spawn()?;
-    guest.expect("sh-5.2# ").or_else(|_| guest.expect("# "))?;
+    guest.expect("# ")?;
     guest.send(&format!("{words}; exit\n"))?;
     let finished = guest.finish()?;
     finished.assert_clean();
