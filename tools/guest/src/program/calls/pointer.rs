@@ -265,9 +265,8 @@ fn everywhere() -> Result<(), String> {
             7
         })?;
         // How the child ended is its own affair; that the kernel goes on is what counts.
-        let (Ended::Exit(_) | Ended::Signal(_)) = ended else {
-            return Err(format!("with {bad:#x} everywhere the child ended by {ended:?}"));
-        };
+        // Its `Ended` may be any.
+        let _: Ended = ended;
     }
     Ok(())
 }
