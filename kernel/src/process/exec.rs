@@ -311,7 +311,7 @@ fn end_other_threads(thread: &Thread) -> Result<(), Errno> {
         return Err(EAGAIN);
     }
     thread.tid.store(process.pid, Ordering::Relaxed);
-    process.traced_by.store(0, Ordering::SeqCst);
+    ptrace::forget_end(process);
     Ok(())
 }
 

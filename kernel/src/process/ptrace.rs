@@ -42,7 +42,8 @@ struct All {
 }
 
 static ALL: SpinLock<All, { rank::TRACED }> = SpinLock::new(All { tracees: BTreeMap::new(), ended: Vec::new() });
-/// Entries in both, and processes whose end their tracer has not seen: for who wants to know whether there is any.
+/// Entries in both, and processes whose first thread or all of which has ended without that their tracer has seen it: for who wants to know
+/// whether there is any.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl From<Refused> for Errno {
@@ -94,12 +95,19 @@ pub fn anybody() -> bool {
     COUNT.load(Ordering::SeqCst) != 0
 }
 
-/// A process's end is its tracer's to see first, or has been seen.
+/// The end of a process, or of its first thread, is its tracer's to see, or has been seen.
 pub fn owe(owed: bool) {
     if owed {
         COUNT.fetch_add(1, Ordering::SeqCst);
     } else {
         COUNT.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The end of `process` is nobody's to see as a tracer any more.
+pub fn forget_end(process: &Process) {
+    if process.traced_by.swap(0, Ordering::SeqCst) != 0 {
+        owe(false);
     }
 }
 
@@ -477,16 +485,19 @@ pub fn thread_ends(thread: &Thread, status: u32, last: bool) {
     let mut left = Vec::new();
     {
         let mut all = ALL.lock();
-        if let Some(gone) = all.remove(thread) {
+        if let Some(mine) = all.of(thread) {
+            let pid = mine.tracer.pid;
+            // Counted before it is taken out, and marked before the lock is free: its tracer always finds it as one or the other.
+            owe(true);
+            let gone = all.remove(thread);
             if tid == thread.process.pid {
                 // The process waits for its other threads; then `tree::ended` looks at this.
-                thread.process.traced_by.store(gone.tracer.pid, Ordering::SeqCst);
+                thread.process.traced_by.store(pid, Ordering::SeqCst);
             } else {
-                all.ended.push(Ended { tid, tracer: gone.tracer.pid, status });
-                COUNT.fetch_add(1, Ordering::SeqCst);
+                all.ended.push(Ended { tid, tracer: pid, status });
                 task::hold_id(tid);
-                tracer = Some(gone);
             }
+            tracer = gone.filter(|_| tid != thread.process.pid);
         }
         let process = &thread.process;
         let is_mine = |t: &Tracee| t.tracer.pid == process.pid && (last || t.tracer_task == thread.task);

@@ -19,14 +19,22 @@ enum Life {
     Ended { status: u32 },
 }
 
+impl Life {
+    /// The wait status of one that has ended.
+    fn status(self) -> Option<u32> {
+        match self {
+            Life::Alive => None,
+            Life::Ended { status } => Some(status),
+        }
+    }
+}
+
 struct Node {
     process: Arc<Process>,
     children: Vec<u32>,
     life: Life,
     /// A stop or continuation that the parent has not seen: its wait status.
     report: Option<u32>,
-    /// Its end is its tracer's to see first: the pid of that. 0: nobody's, or seen.
-    owed_to: u32,
     /// CPU time of children that were waited for, ns.
     waited_runtime_ns: u64,
 }
@@ -75,10 +83,7 @@ pub fn insert(process: Arc<Process>, parent: u32, refused: impl FnOnce() -> bool
     if let Some(p) = tree.get_mut(&parent) {
         p.children.push(pid);
     }
-    tree.insert(
-        pid,
-        Node { process, children: Vec::new(), life: Life::Alive, report: None, owed_to: 0, waited_runtime_ns: 0 },
-    );
+    tree.insert(pid, Node { process, children: Vec::new(), life: Life::Alive, report: None, waited_runtime_ns: 0 });
     true
 }
 
@@ -178,24 +183,29 @@ pub fn ended(process: &Process, status: u32) {
             init.process.children_changed.wake_all();
         }
     }
-    if ptrace::anybody() || process.traced_by.load(Ordering::SeqCst) != 0 {
-        let tracer = process.traced_by.load(Ordering::SeqCst);
-        let others = tracer != 0 && tracer != process.ppid.load(Ordering::Relaxed);
-        if let Some(tracer) = tree.get(&tracer).filter(|t| others && t.life == Life::Alive).map(|t| t.process.clone()) {
+    let tracer = process.traced_by.load(Ordering::SeqCst);
+    let tracer = tree.get(&tracer).filter(|t| t.life == Life::Alive).map(|t| t.process.clone());
+    match tracer.filter(|tracer| tracer.pid != process.ppid.load(Ordering::Relaxed)) {
+        Some(tracer) => {
             let node = tree.get_mut(&process.pid).expect("looked up above");
-            (node.life, node.owed_to) = (Life::Ended { status }, tracer.pid);
-            ptrace::owe(true);
+            node.life = Life::Ended { status };
             signal::send_to_process(&tracer, end_info(process, sig::CHLD, status));
             tracer.children_changed.wake_all();
-            release_owed(tree, process.pid);
-            return;
+        }
+        None => {
+            ptrace::forget_end(process);
+            tree = end_seen_by_parent(tree, process, status);
         }
     }
-    let tree = end_seen_by_parent(tree, process, status);
     release_owed(tree, process.pid);
 }
 
 type Tree = crate::spin_lock::Guard<'static, BTreeMap<u32, Node>, { rank::PROCESS }, crate::spin_lock::PreemptOff>;
+
+/// Whether the end of `process` is for its tracer `pid` to see first.
+fn is_owed_to(process: &Process, pid: u32) -> bool {
+    process.traced_by.load(Ordering::SeqCst) == pid
+}
 
 fn end_info(process: &Process, signal: u32, status: u32) -> Info {
     let (code, value) = match status & 0x7f {
@@ -208,12 +218,10 @@ fn end_info(process: &Process, signal: u32, status: u32) -> Info {
 /// The tracer `pid` has ended: the ends that it was to see are the parents' now.
 fn release_owed(mut tree: Tree, pid: u32) {
     while ptrace::anybody() {
-        let owed = tree.values_mut().find(|n| n.owed_to == pid);
-        let Some(node) = owed else { return };
-        node.owed_to = 0;
-        ptrace::owe(false);
-        let process = node.process.clone();
-        let Life::Ended { status } = node.life else { continue };
+        let Some(node) = tree.values().find(|node| is_owed_to(&node.process, pid)) else { return };
+        let (process, status) = (node.process.clone(), node.life.status());
+        ptrace::forget_end(&process);
+        let Some(status) = status else { continue };
         tree = end_seen_by_parent(tree, &process, status);
     }
 }
@@ -284,15 +292,18 @@ fn look_as_tracer(tracer: &Process, who: Who, what: What) -> (Option<Waited>, bo
         let waited = Waited { pid: found.tid, status: found.status, runtime_ns: 0, trapped: found.stopped };
         return (Some(waited), true);
     }
-    let mut tree = TREE.lock();
-    let owed = tree.values_mut().find(|n| n.owed_to == tracer.pid && is_wanted(n.process.pid, Some(&n.process)));
-    let Some(node) = owed.filter(|_| what.ended) else { return (None, any) };
-    any = true;
-    let process = node.process.clone();
-    let Life::Ended { status } = node.life else { return (None, any) };
+    if !what.ended {
+        return (None, any);
+    }
+    let tree = TREE.lock();
+    let is_mine = |p: &Process| is_owed_to(p, tracer.pid) && is_wanted(p.pid, Some(p));
+    let mut mine = tree.values().filter(|node| is_mine(&node.process)).peekable();
+    // Perhaps only the first thread has ended so far.
+    any |= mine.peek().is_some();
+    let owed = mine.find_map(|node| node.life.status().map(|status| (node.process.clone(), status)));
+    let Some((process, status)) = owed else { return (None, any) };
     if !what.keep {
-        node.owed_to = 0;
-        ptrace::owe(false);
+        ptrace::forget_end(&process);
         let tree = end_seen_by_parent(tree, &process, status);
         drop(tree);
     }
@@ -325,7 +336,8 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
         }
         any = true;
         let status = match (node.life, node.report) {
-            _ if node.owed_to != 0 => None,
+            // Its tracer sees the end first.
+            (Life::Ended { .. }, _) if node.process.traced_by.load(Ordering::SeqCst) != 0 => None,
             (Life::Ended { status }, _) => Some((status, true)),
             (_, Some(CONTINUED)) if what.continued => Some((CONTINUED, false)),
             (_, Some(status)) if what.stopped && status != CONTINUED => Some((status, false)),

@@ -27,37 +27,37 @@ pub const CALLS: Calls = &[(101, ptrace)];
 /// Numbers of requests.
 #[allow(missing_docs, reason = "the names say it; the list is Linux's")]
 mod request {
-    pub const TRACEME: u32 = 0;
-    pub const PEEKTEXT: u32 = 1;
-    pub const PEEKDATA: u32 = 2;
-    pub const PEEKUSER: u32 = 3;
-    pub const POKETEXT: u32 = 4;
-    pub const POKEDATA: u32 = 5;
-    pub const POKEUSER: u32 = 6;
-    pub const CONT: u32 = 7;
-    pub const KILL: u32 = 8;
-    pub const SINGLESTEP: u32 = 9;
-    pub const GETREGS: u32 = 12;
-    pub const SETREGS: u32 = 13;
-    pub const GETFPREGS: u32 = 14;
-    pub const SETFPREGS: u32 = 15;
-    pub const ATTACH: u32 = 16;
-    pub const DETACH: u32 = 17;
-    pub const SYSCALL: u32 = 24;
-    pub const SYSEMU: u32 = 31;
-    pub const SYSEMU_SINGLESTEP: u32 = 32;
-    pub const SETOPTIONS: u32 = 0x4200;
-    pub const GETEVENTMSG: u32 = 0x4201;
-    pub const GETSIGINFO: u32 = 0x4202;
-    pub const SETSIGINFO: u32 = 0x4203;
-    pub const GETREGSET: u32 = 0x4204;
-    pub const SETREGSET: u32 = 0x4205;
-    pub const SEIZE: u32 = 0x4206;
-    pub const INTERRUPT: u32 = 0x4207;
-    pub const LISTEN: u32 = 0x4208;
-    pub const GETSIGMASK: u32 = 0x420a;
-    pub const SETSIGMASK: u32 = 0x420b;
-    pub const GET_SYSCALL_INFO: u32 = 0x420e;
+    pub const TRACEME: u64 = 0;
+    pub const PEEKTEXT: u64 = 1;
+    pub const PEEKDATA: u64 = 2;
+    pub const PEEKUSER: u64 = 3;
+    pub const POKETEXT: u64 = 4;
+    pub const POKEDATA: u64 = 5;
+    pub const POKEUSER: u64 = 6;
+    pub const CONT: u64 = 7;
+    pub const KILL: u64 = 8;
+    pub const SINGLESTEP: u64 = 9;
+    pub const GETREGS: u64 = 12;
+    pub const SETREGS: u64 = 13;
+    pub const GETFPREGS: u64 = 14;
+    pub const SETFPREGS: u64 = 15;
+    pub const ATTACH: u64 = 16;
+    pub const DETACH: u64 = 17;
+    pub const SYSCALL: u64 = 24;
+    pub const SYSEMU: u64 = 31;
+    pub const SYSEMU_SINGLESTEP: u64 = 32;
+    pub const SETOPTIONS: u64 = 0x4200;
+    pub const GETEVENTMSG: u64 = 0x4201;
+    pub const GETSIGINFO: u64 = 0x4202;
+    pub const SETSIGINFO: u64 = 0x4203;
+    pub const GETREGSET: u64 = 0x4204;
+    pub const SETREGSET: u64 = 0x4205;
+    pub const SEIZE: u64 = 0x4206;
+    pub const INTERRUPT: u64 = 0x4207;
+    pub const LISTEN: u64 = 0x4208;
+    pub const GETSIGMASK: u64 = 0x420a;
+    pub const SETSIGMASK: u64 = 0x420b;
+    pub const GET_SYSCALL_INFO: u64 = 0x420e;
 }
 
 /// Note types of register sets.
@@ -77,7 +77,6 @@ const REGISTER_BYTES: usize = WORDS * 8;
 system_call! {
     /// ptrace(2)
     ptrace(number, pid, address, data) {
-        let number = number as u32;
         if number == request::TRACEME {
             ptrace::trace_me()?;
             return Ok(0);
@@ -99,7 +98,7 @@ system_call! {
 }
 
 /// Requests that want the thread stopped.
-fn of_stopped(number: u32, thread: &Arc<Thread>, address: u64, data: u64) -> SysResult {
+fn of_stopped(number: u64, thread: &Arc<Thread>, address: u64, data: u64) -> SysResult {
     // Before anything is said of the request itself.
     with_stopped(thread, |_, _| Ok(()))?;
     match number {

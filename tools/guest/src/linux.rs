@@ -124,8 +124,10 @@ pub fn wait(pid: Pid, how: Wait) -> Result<Option<(Pid, Ended, UsedTime)>> {
     }
     let ended = if libc::WIFSIGNALED(status) {
         Ended::Signal(libc::WTERMSIG(status))
-    } else {
+    } else if libc::WIFEXITED(status) {
         Ended::Exit(libc::WEXITSTATUS(status) as u8)
+    } else {
+        return Ok(None); // a child that is traced has stopped
     };
     let micros = |t: libc::timeval| (t.tv_sec as u64).saturating_mul(1_000_000).saturating_add(t.tv_usec as u64);
     Ok(Some((found, ended, UsedTime { user_us: micros(usage.ru_utime), system_us: micros(usage.ru_stime) })))

@@ -264,9 +264,9 @@ fn everywhere() -> Result<(), String> {
             }
             7
         })?;
-        // How the child ended is its own affair; that the kernel goes on is what counts.
-        // Its `Ended` may be any.
-        let _: Ended = ended;
+        if !matches!(ended, Ended::Exit(7) | Ended::Signal(_)) {
+            return Err(format!("with {bad:#x} everywhere the child ended by {ended:?}"));
+        }
     }
     Ok(())
 }
