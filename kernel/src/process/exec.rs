@@ -274,6 +274,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     thread.clear_child_tid.store(0, Ordering::Relaxed);
     thread.robust_list.store(0, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
+    process.exit_signal.store(crate::process::signal::sig::CHLD, Ordering::Relaxed);
     describe(thread, path, &loaded);
     *frame = first_frame(loaded.entry, loaded.stack);
     if thread.traced.load(Ordering::SeqCst) {

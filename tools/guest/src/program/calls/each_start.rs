@@ -13,6 +13,7 @@ use libc::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("start_clone3", clone3),
     ("start_execveat", execveat),
+    ("start_orphan", orphan),
     ("start_names", names),
     ("start_syslog", syslog),
     ("start_alarm", alarm),
@@ -92,6 +93,32 @@ fn execveat() -> Result<(), String> {
     std::os::unix::fs::symlink(own.trim_end_matches('\0'), link.trim_end_matches('\0')).map_err(|e| e.to_string())?;
     refused(SYS_execveat, &[CWD, at(link.as_str()), at(&none), at(&none), NOFOLLOW], ELOOP)?;
     refused(SYS_execveat, &[CWD, NOWHERE, at(&none), at(&none), 0], EFAULT)
+}
+
+/// Process 1 hears of the end of an orphan by SIGCHLD, whatever signal its maker chose.
+fn orphan() -> Result<(), String> {
+    const SIGUSR1: u64 = 10;
+    let mut ends = [0i32; 2];
+    works(libc::SYS_pipe2, &[to(&mut ends), 0])?;
+    let ended = in_child(|| {
+        let maker = crate::linux::own_pid();
+        if call(libc::SYS_clone, [SIGUSR1, 0, 0, 0, 0, 0]) != Ok(0) {
+            return 0;
+        }
+        while call(libc::SYS_getppid, [0; 6]) == Ok(maker as u64) {
+            crate::linux::sleep_ns(1_000_000);
+        }
+        // Field 38 of stat, of which the second ends with a parenthesis.
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let signal = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(35)?.parse().ok());
+        let _ = crate::linux::write_all(ends[1], &[signal.unwrap_or(0u8)]);
+        0
+    })?;
+    equal!(ended, Ended::Exit(0));
+    let mut signal = [0u8];
+    gives(SYS_read, &[ends[0] as u64, to(&mut signal), 1], 1)?;
+    equal!(u64::from(signal[0]), SIGCHLD);
+    Ok(())
 }
 
 fn names() -> Result<(), String> {
