@@ -69,6 +69,11 @@ pub fn ns_to_ticks(ns: u64) -> u64 {
     if t > u64::MAX as u128 { u64::MAX } else { t as u64 }
 }
 
+/// The TSC value at which `now_ns` will be `ns`, or a little behind that.
+pub fn at_ns(ns: u64) -> u64 {
+    now().saturating_add(ns_to_ticks(ns.saturating_sub(now_ns()))).saturating_add(1)
+}
+
 /// Nanoseconds since boot.
 #[inline]
 pub fn now_ns() -> u64 {

@@ -14,7 +14,7 @@ use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::{Arc, Weak};
 use kcore::interval_timer::IntervalTimer;
 
-/// The timer. Its ticks are the TSC's.
+/// The timer. Times are ns since boot.
 pub struct TimerFile {
     timer: SpinLock<IntervalTimer, { rank::FILE }>,
     readable: WaitQueue,
@@ -32,29 +32,29 @@ impl TimerFile {
         Arc::new_cyclic(|me| TimerFile { timer, readable, id, me: me.clone(), is_realtime })
     }
 
-    /// Set it to expire at `deadline_tsc`, then every `interval` ticks if that is not 0; `None` ends it. What it was set to, as `setting`.
-    pub fn set(self: &Arc<Self>, deadline_tsc: Option<u64>, interval: u64) -> Result<(u64, u64), Errno> {
+    /// Set it to expire at `deadline_ns`, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`.
+    pub fn set(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result<(u64, u64), Errno> {
         let mut timer = self.timer.lock();
-        let was = timer.setting(tsc::now());
-        timer.set(deadline_tsc, interval);
+        let was = timer.setting(tsc::now_ns());
+        timer.set(deadline_ns, interval_ns);
         drop(timer);
-        self.arm(deadline_tsc)?;
+        self.arm(deadline_ns)?;
         Ok(was)
     }
 
-    /// Ticks until it expires (0: it will not), and the interval.
+    /// Time until it expires (0: it will not), and the interval, ns.
     pub fn setting(self: &Arc<Self>) -> Result<(u64, u64), Errno> {
         let mut timer = self.timer.lock();
-        let setting = timer.setting(tsc::now());
-        let next_tsc = timer.look(tsc::now());
+        let setting = timer.setting(tsc::now_ns());
+        let next_ns = timer.look(tsc::now_ns());
         drop(timer);
-        self.arm(next_tsc)?;
+        self.arm(next_ns)?;
         Ok(setting)
     }
 
-    fn arm(self: &Arc<Self>, deadline_tsc: Option<u64>) -> Result<(), Errno> {
-        match deadline_tsc {
-            Some(deadline_tsc) => unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), deadline_tsc),
+    fn arm(self: &Arc<Self>, deadline_ns: Option<u64>) -> Result<(), Errno> {
+        match deadline_ns {
+            Some(deadline_ns) => unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), deadline_ns),
             None => {
                 unbound_timer::disarm(self.id);
                 Ok(())
@@ -65,15 +65,15 @@ impl TimerFile {
     /// How often it has expired, which lets it expire again.
     fn take(&self) -> Option<u64> {
         let mut timer = self.timer.lock();
-        let expired = timer.take(tsc::now());
-        let next_tsc = timer.look(tsc::now());
+        let expired = timer.take(tsc::now_ns());
+        let next_ns = timer.look(tsc::now_ns());
         drop(timer);
         if expired == 0 {
             return None;
         }
-        if let (Some(me), Some(_)) = (self.me.upgrade(), next_tsc) {
+        if let (Some(me), Some(_)) = (self.me.upgrade(), next_ns) {
             // The thread is there since the timer was set: nothing can fail.
-            let _ = me.arm(next_tsc);
+            let _ = me.arm(next_ns);
         }
         Some(expired)
     }
@@ -81,7 +81,7 @@ impl TimerFile {
 
 impl Expire for TimerFile {
     fn expire(&self) -> Option<u64> {
-        self.timer.lock().look(tsc::now());
+        self.timer.lock().look(tsc::now_ns());
         self.readable.wake_all();
         None
     }
@@ -116,7 +116,7 @@ impl File for TimerFile {
 
     fn poll(&self, _: u32) -> u32 {
         let mut timer = self.timer.lock();
-        timer.look(tsc::now());
+        timer.look(tsc::now_ns());
         if timer.has_expired() { poll::IN | poll::RDNORM } else { 0 }
     }
 

@@ -269,6 +269,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
         drop(old);
         drop(older);
     }
+    super::timer::program_ends(process);
     process.actions.lock().reset_for_exec();
     *thread.alternate_stack.lock() = Default::default();
     thread.clear_child_tid.store(0, Ordering::Relaxed);

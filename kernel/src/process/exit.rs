@@ -50,7 +50,7 @@ pub fn exit_thread(status: u32) -> ! {
     if !last {
         super::signal::leave_to_others(thread, !thread.blocked.load(Ordering::SeqCst));
     }
-    process.ended_runtime_ns.fetch_add(task.runtime_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.ended_runtime_ns.fetch_add(sched::runtime_ns(task), Ordering::Relaxed);
     // SAFETY: the thread itself, with no reference to its parts alive.
     let (files, space) = unsafe { (thread.set_files(None), thread.set_address_space(None)) };
     drop(files);
@@ -83,7 +83,7 @@ fn process_ends(process: &Process, status: u32) {
         let number = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
         crate::panic::cannot_go_on(format_args!("init exited {what} {number}"));
     }
-    super::alarm::process_ends(process);
+    super::timer::process_ends(process);
     let parent = process.vfork.lock().take();
     if let Some(parent) = parent {
         parent.complete();

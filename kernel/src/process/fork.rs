@@ -71,6 +71,8 @@ impl From<NewTaskError> for Errno {
 /// Parts of a new thread, whoever makes it.
 pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressSpace>, blocked: u64) -> Arc<Thread> {
     let files = process.files.lock().clone();
+    // What the maker has is the usual one of what it makes.
+    let timer_slack_ns = super::try_current_thread().map_or(50_000, |t| t.timer_slack_ns.load(Ordering::Relaxed));
     task.root.store(space.root(), Ordering::Relaxed);
     let thread = Arc::new(Thread {
         process,
@@ -89,7 +91,8 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         must_end: AtomicBool::new(false),
         restart: SpinLock::new(Restart::Nothing),
         parent_death_signal: AtomicU32::new(0),
-        timer_slack_ns: AtomicU64::new(50_000),
+        timer_slack_ns: AtomicU64::new(timer_slack_ns),
+        usual_timer_slack_ns: timer_slack_ns,
         traced: AtomicBool::new(false),
         stands: AtomicBool::new(false),
         stopped: SpinLock::new(None),
@@ -172,7 +175,7 @@ pub(super) fn new_process(
         exit_signal: AtomicU32::new(exit_signal),
         ended_runtime_ns: AtomicU64::new(0),
         start_ns: crate::arch::tsc::now_ns(),
-        has_alarm: AtomicBool::new(false),
+        timers: SpinLock::new(super::timer::Timers::new()),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
     })
 }

@@ -3,7 +3,6 @@
 //! A `sched::task::Task` that runs user code owns a `Thread`; threads of one process share its `Process`. Process context only,
 //! but for what says otherwise. `tree` knows all processes.
 
-pub mod alarm;
 mod call_restart;
 pub mod exec;
 pub mod exit;
@@ -19,6 +18,7 @@ pub mod ptrace_registers;
 pub mod random;
 pub mod signal;
 pub mod signal_frame;
+pub mod timer;
 pub mod tree;
 pub mod user_stack;
 
@@ -94,8 +94,8 @@ pub struct Process {
     pub ended_runtime_ns: AtomicU64,
     /// When it was made, ns since boot.
     pub start_ns: u64,
-    /// It has an entry in `alarm`.
-    pub has_alarm: AtomicBool,
+    /// Its timers that send signals.
+    pub timers: SpinLock<timer::Timers, { rank::PROCESS_PART }>,
     /// RLIMIT_NOFILE and the like are constants; the nice value is kept.
     pub nice: core::sync::atomic::AtomicI32,
 }
@@ -140,8 +140,10 @@ pub struct Thread {
     pub restart: SpinLock<Restart, { rank::PROCESS_PART }>,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicU32,
-    /// Timer slack, kept for prctl.
+    /// Timer slack, kept for prctl: nothing here is late on purpose.
     pub timer_slack_ns: AtomicU64,
+    /// What PR_SET_TIMERSLACK with 0 goes back to.
+    pub usual_timer_slack_ns: u64,
     /// Traced: system calls, signals and more go through `ptrace`. Changed under its lock.
     pub traced: AtomicBool,
     /// Stopped for its tracer.
@@ -223,12 +225,8 @@ impl Process {
 
     /// Time that its threads ran, ns.
     pub fn runtime_ns(&self) -> u64 {
-        let live: u64 = self
-            .threads
-            .lock()
-            .iter()
-            .filter_map(|t| crate::sched::task::with(t.task, |task| task.runtime_ns.load(Ordering::Relaxed)))
-            .sum();
+        let live: u64 =
+            self.threads.lock().iter().filter_map(|t| crate::sched::task::with(t.task, crate::sched::runtime_ns)).sum();
         self.ended_runtime_ns.load(Ordering::Relaxed) + live
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: a bit of the set is on exactly while the queue has that signal; both change under the queue's lock.
 
 use super::signal::{Info, bit, sig};
+use super::timer::{self, SI_TIMER};
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::VecDeque;
@@ -87,7 +88,7 @@ impl Waiting {
     }
 
     fn has(&self, signal: u32) -> bool {
-        self.first.signal == signal || self.more.iter().any(|i| i.signal == signal)
+        self.first.signal == signal || !self.more.is_empty() && self.more.iter().any(|i| i.signal == signal)
     }
 
     /// Forget the signals of `set`.
@@ -129,6 +130,17 @@ impl PendingSignals {
         }
     }
 
+    /// Add the expiry of a timer, which waits beside another signal of its number.
+    pub(super) fn add_expiry(&self, info: Info) {
+        let mut queue = self.queue.lock();
+        queue.push(&info);
+        self.set.fetch_or(bit(info.signal), Ordering::SeqCst);
+        drop(queue);
+        if FILES.load(Ordering::Relaxed) != 0 {
+            FILE_QUEUE.wake_all();
+        }
+    }
+
     /// Take out the first of the lowest signal that is in `wanted`; faults first.
     pub fn take(&self, wanted: u64) -> Option<Info> {
         self.take_and(wanted, || ()).map(|(info, ())| info)
@@ -149,8 +161,13 @@ impl PendingSignals {
         let signal = first.trailing_zeros() + 1;
         let read = read();
         let info = queue.take(signal)?;
-        if signal < sig::RTMIN || !queue.has(signal) {
+        if !queue.has(signal) {
             self.set.fetch_and(!bit(signal), Ordering::SeqCst);
+        }
+        if info.code == SI_TIMER {
+            core::hint::cold_path();
+            drop(queue);
+            return Some((timer::taken(info), read));
         }
         Some((info, read))
     }

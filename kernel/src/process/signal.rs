@@ -27,6 +27,8 @@ pub mod sig {
     pub const PIPE: u32 = 13;
     pub const ALRM: u32 = 14;
     pub const CHLD: u32 = 17;
+    pub const VTALRM: u32 = 26;
+    pub const PROF: u32 = 27;
     pub const CONT: u32 = 18;
     pub const STOP: u32 = 19;
     pub const TSTP: u32 = 20;
@@ -313,6 +315,32 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
     if thread.blocked.load(Ordering::SeqCst) & bit(signal) == 0 {
         thread.notify();
     }
+}
+
+/// Send the expiry of a timer, to the process or to one thread of it. False: it is ignored.
+pub fn send_expiry(process: &Arc<Process>, thread: Option<&Arc<Thread>>, info: Info) -> bool {
+    if info.signal == sig::KILL {
+        send_to_process(process, info);
+        return true;
+    }
+    prepare(process, info.signal);
+    let first = process.threads.lock().first().cloned();
+    if is_dropped(process, info.signal, thread.or(first.as_ref()).map(|t| &**t)) {
+        return false;
+    }
+    match thread {
+        Some(thread) => {
+            thread.pending.add_expiry(info);
+            if thread.blocked.load(Ordering::SeqCst) & bit(info.signal) == 0 {
+                thread.notify();
+            }
+        }
+        None => {
+            process.pending.add_expiry(info);
+            notify_one(process, bit(info.signal), None);
+        }
+    }
+    true
 }
 
 /// Send to each live process that `select` takes. How many there are. Whom they fork meanwhile gets it too (`Thread::sent_to_many`).

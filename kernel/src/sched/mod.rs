@@ -314,10 +314,16 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     }
 }
 
-/// What the running task ran since it was charged last, ns.
-pub fn uncharged_ns() -> u64 {
+/// How long `task` has run, up to now, ns. Any CPU may ask; the one that it runs on is not interrupted.
+pub fn runtime_ns(task: &Task) -> u64 {
     let irq_off = IrqOff::new();
-    tsc::ticks_to_ns(tsc::now().wrapping_sub(percpu::this(&irq_off).sched.charged_tsc.load(Ordering::Relaxed)))
+    let area = percpu::of(task.cpu.load(Ordering::Relaxed));
+    let mut queue = area.sched.queue.lock_held(&irq_off);
+    if queue.current() == Some(task.index) {
+        charge(area, &mut queue, task);
+    }
+    drop(queue);
+    task.runtime_ns.load(Ordering::Relaxed)
 }
 
 /// Start a new task: `task` sleeps (new_asleep) and has never run.

@@ -1,7 +1,7 @@
 //! Timers that are bound to no CPU: what is due runs in a kernel thread on a housekeeping CPU, so that an isolated CPU runs none of them.
 //!
 //! Process context for arming. The thread is made by the first timer that is armed. It calls `Expire::expire` with no lock held; a timer that
-//! is dropped or armed again meanwhile is not found, or runs early, which it has to bear.
+//! is dropped or armed again meanwhile is not found, or runs early, which it has to bear. Deadlines are ns since boot.
 
 use super::task;
 use super::wait_queue::WaitQueue;
@@ -14,14 +14,14 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What has a timer.
 pub trait Expire: Send + Sync {
-    /// The time has come, or has passed; the next deadline (TSC), if there is one.
+    /// The time has come, or has passed; the next deadline, if there is one.
     fn expire(&self) -> Option<u64>;
     /// Its number, from `new_id`.
     fn timer_id(&self) -> u64;
 }
 
 struct Timers {
-    /// By deadline (TSC) and number.
+    /// By deadline and number.
     due: BTreeMap<(u64, u64), Weak<dyn Expire>>,
     /// The deadline by number, of those that are armed.
     armed: BTreeMap<u64, u64>,
@@ -41,22 +41,22 @@ pub fn new_id() -> u64 {
 }
 
 impl Timers {
-    fn arm(&mut self, timer: &Arc<dyn Expire>, deadline_tsc: u64) {
+    fn arm(&mut self, timer: &Arc<dyn Expire>, deadline_ns: u64) {
         let id = timer.timer_id();
         self.disarm(id);
-        self.armed.insert(id, deadline_tsc);
-        self.due.insert((deadline_tsc, id), Arc::downgrade(timer));
+        self.armed.insert(id, deadline_ns);
+        self.due.insert((deadline_ns, id), Arc::downgrade(timer));
     }
 
     fn disarm(&mut self, id: u64) {
-        if let Some(deadline_tsc) = self.armed.remove(&id) {
-            self.due.remove(&(deadline_tsc, id));
+        if let Some(deadline_ns) = self.armed.remove(&id) {
+            self.due.remove(&(deadline_ns, id));
         }
     }
 }
 
-/// Let `timer` expire at `deadline_tsc`, not before; its earlier deadline is forgotten. EAGAIN if the first timer finds no memory for the thread.
-pub fn arm(timer: &Arc<dyn Expire>, deadline_tsc: u64) -> Result<(), Errno> {
+/// Let `timer` expire at `deadline_ns`, not before; its earlier deadline is forgotten. EAGAIN if the first timer finds no memory for the thread.
+pub fn arm(timer: &Arc<dyn Expire>, deadline_ns: u64) -> Result<(), Errno> {
     if !STARTED.swap(true, Ordering::SeqCst) {
         let thread = task::spawn_kthread("timers", run, 0);
         thread.map_err(|_| {
@@ -64,7 +64,7 @@ pub fn arm(timer: &Arc<dyn Expire>, deadline_tsc: u64) -> Result<(), Errno> {
             EAGAIN
         })?;
     }
-    TIMERS.lock().arm(timer, deadline_tsc);
+    TIMERS.lock().arm(timer, deadline_ns);
     CHANGED.store(true, Ordering::SeqCst);
     THREAD.wake_all();
     Ok(())
@@ -79,9 +79,9 @@ pub fn disarm(id: u64) {
 fn first_due() -> Result<Weak<dyn Expire>, Option<u64>> {
     let mut timers = TIMERS.lock();
     let first = timers.due.first_entry().ok_or(None)?;
-    let (deadline_tsc, id) = *first.key();
-    if deadline_tsc > tsc::now() {
-        return Err(Some(deadline_tsc));
+    let (deadline_ns, id) = *first.key();
+    if deadline_ns > tsc::now_ns() {
+        return Err(Some(deadline_ns));
     }
     let timer = first.remove();
     timers.armed.remove(&id);
@@ -94,30 +94,30 @@ fn run(_: usize) {
         match first_due() {
             Ok(timer) => {
                 if let Some(timer) = timer.upgrade()
-                    && let Some(next_tsc) = timer.expire()
+                    && let Some(next_ns) = timer.expire()
                 {
                     let mut timers = TIMERS.lock();
                     // Who armed it again meanwhile knows better.
                     if !timers.armed.contains_key(&timer.timer_id()) {
-                        timers.arm(&timer, next_tsc);
+                        timers.arm(&timer, next_ns);
                     }
                 }
             }
-            Err(next_tsc) => wait_for_change(next_tsc),
+            Err(next_ns) => wait_for_change(next_ns),
         }
     }
 }
 
-/// Sleep until the first deadline may have changed, or until `next_tsc`.
-fn wait_for_change(next_tsc: Option<u64>) {
+/// Sleep until the first deadline may have changed, or until `next_ns`.
+fn wait_for_change(next_ns: Option<u64>) {
     let me = super::current();
     me.state.prepare_sleep(false);
     THREAD.join(me);
     if CHANGED.swap(false, Ordering::SeqCst) {
         me.state.cancel_sleep();
     } else {
-        match next_tsc {
-            Some(deadline_tsc) => crate::time::timer::sleep_until(me, deadline_tsc),
+        match next_ns {
+            Some(deadline_ns) => crate::time::timer::sleep_until(me, tsc::at_ns(deadline_ns)),
             None => super::schedule(),
         }
     }

@@ -104,11 +104,8 @@ fn timer(fd: u64) -> Result<Arc<TimerFile>, Errno> {
     file(fd)?.file.clone().as_timer().ok_or(errno::EINVAL)
 }
 
-/// struct itimerspec of ticks left and interval.
-fn write_setting(at: u64, (left, interval): (u64, u64)) -> Result<(), Errno> {
-    // A timer that is set is never 0 ns away.
-    let left_ns = if left == 0 { 0 } else { tsc::ticks_to_ns(left).max(1) };
-    let interval_ns = tsc::ticks_to_ns(interval);
+/// struct itimerspec of time left and interval.
+pub(super) fn write_setting(at: u64, (left_ns, interval_ns): (u64, u64)) -> Result<(), Errno> {
     Ok(user_copy::write(at, &[interval_ns / NS, interval_ns % NS, left_ns / NS, left_ns % NS])?)
 }
 
@@ -120,16 +117,15 @@ pub(super) fn timerfd_settime(fd: u64, flags: u64, new: u64, old: u64) -> Result
         return Err(errno::EINVAL);
     }
     let timer = timer(fd)?;
-    let deadline_tsc = match value_ns {
+    let deadline_ns = match value_ns {
         0 => None,
         at if flags & ABSTIME != 0 => {
             let boot_ns = if timer.is_realtime { crate::time::wall_at_boot_s() * NS } else { 0 };
-            Some(tsc::boot().saturating_add(tsc::ns_to_ticks(at.saturating_sub(boot_ns))))
+            Some(at.saturating_sub(boot_ns))
         }
-        after => Some(deadline(after)),
+        after => Some(tsc::now_ns().saturating_add(after)),
     };
-    let interval = if interval_ns == 0 { 0 } else { tsc::ns_to_ticks(interval_ns).max(1) };
-    let was = timer.set(deadline_tsc, interval)?;
+    let was = timer.set(deadline_ns, interval_ns)?;
     if old != 0 {
         write_setting(old, was)?;
     }

@@ -11,6 +11,7 @@ pub mod frame_call;
 mod interval_timer;
 pub mod memory;
 mod memory_policy;
+mod posix_timer;
 pub mod process;
 mod process_memory;
 mod ptrace;

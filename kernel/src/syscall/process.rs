@@ -238,7 +238,7 @@ system_call! {
     getrusage(who, at) {
         let ns = match who as i32 {
             0 => current().runtime_ns(),
-            1 => crate::sched::current().runtime_ns.load(Ordering::Relaxed),
+            1 => crate::sched::runtime_ns(crate::sched::current()),
             -1 => tree::waited_runtime_ns(current()),
             _ => return Err(EINVAL),
         };
@@ -367,7 +367,7 @@ system_call! {
                 Ok(0)
             }
             29 => {
-                thread.timer_slack_ns.store(if a == 0 { 50_000 } else { a }, Ordering::Relaxed);
+                thread.timer_slack_ns.store(if a == 0 { thread.usual_timer_slack_ns } else { a }, Ordering::Relaxed);
                 Ok(0)
             }
             30 => Ok(thread.timer_slack_ns.load(Ordering::Relaxed)),

@@ -30,6 +30,7 @@ const GROUPS: &[Calls] = &[
     super::memory_policy::CALLS,
     super::process::CALLS,
     super::process_memory::CALLS,
+    super::posix_timer::CALLS,
     super::ptrace::CALLS,
     super::signal::CALLS,
     super::socket::CALLS,

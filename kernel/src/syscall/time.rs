@@ -6,7 +6,6 @@ use crate::errno::{EINTR, EINVAL, EOPNOTSUPP, ERESTART_RESTARTBLOCK, ERESTARTNOH
 use crate::mm::user_copy;
 use crate::process::{Restart, current, current_thread, tree};
 use crate::system_call;
-use core::sync::atomic::Ordering;
 
 /// Numbers and handlers.
 pub const CALLS: Calls = &[
@@ -41,15 +40,10 @@ fn clock_ns(clock: u64) -> Result<u64, Errno> {
     Ok(match clock as i32 {
         0 | 5 | 11 => wall_ns(),        // REALTIME, its coarse form, TAI
         1 | 4 | 6 | 7 => tsc::now_ns(), // MONOTONIC, RAW, COARSE, BOOTTIME
-        2 => current().runtime_ns() + running_ns(),
-        3 => crate::sched::current().runtime_ns.load(Ordering::Relaxed) + running_ns(),
+        2 => current().runtime_ns(),
+        3 => crate::sched::runtime_ns(crate::sched::current()),
         _ => return Err(EINVAL),
     })
-}
-
-/// What the running task ran since it was charged last.
-fn running_ns() -> u64 {
-    crate::sched::uncharged_ns()
 }
 
 system_call! {
@@ -100,7 +94,7 @@ system_call! {
     times(at) {
         const TICK: u64 = NS / 100;
         if at != 0 {
-            let own = (current().runtime_ns() + running_ns()) / TICK;
+            let own = current().runtime_ns() / TICK;
             user_copy::write(at, &[own, 0, tree::waited_runtime_ns(current()) / TICK, 0])?;
         }
         Ok(tsc::now_ns() / TICK)

@@ -82,6 +82,13 @@ pub const LISTED: &[(&str, i64, &str)] = &[
     ("getresuid", libc::SYS_getresuid, ""),
     ("getresgid", libc::SYS_getresgid, ""),
     ("reboot", libc::SYS_reboot, ""),
+    ("getitimer", libc::SYS_getitimer, ""),
+    ("setitimer", libc::SYS_setitimer, ""),
+    ("timer_create", libc::SYS_timer_create, ""),
+    ("timer_settime", libc::SYS_timer_settime, ""),
+    ("timer_gettime", libc::SYS_timer_gettime, ""),
+    ("timer_getoverrun", libc::SYS_timer_getoverrun, ""),
+    ("timer_delete", libc::SYS_timer_delete, ""),
 ];
 const NEVER: &str = "cannot fail";
 

@@ -11,6 +11,7 @@ mod each_process;
 mod each_signal;
 mod each_start;
 mod each_time;
+mod each_timer;
 mod each_transfer;
 mod fault;
 mod file_mapping;
@@ -125,6 +126,7 @@ pub fn main(args: &Args) -> Outcome {
         each_transfer::CHECKS,
         each_file::CHECKS,
         each_time::CHECKS,
+        each_timer::CHECKS,
         each_start::CHECKS,
         ptrace::CHECKS,
         ptrace_events::CHECKS,

@@ -1,0 +1,321 @@
+//! Timers of a process that send signals: its alarms (setitimer) and those of timer_create.
+//!
+//! Process context. They expire in the thread of `sched::unbound_timer`, on a housekeeping CPU: an isolated CPU runs no timer for them.
+//! A timer of CPU time is looked at when it can have expired at the earliest, so it costs whom it measures nothing; it may be
+//! late by `LOOK_NS`. Invariant: one signal of a POSIX timer waits at a time; what expires until it is taken is its overrun.
+//! Source: setitimer(2), timer_create(2), timer_getoverrun(2).
+
+use super::signal::{self, Info, sig};
+use super::{Process, Thread, try_current_thread};
+use crate::arch::tsc;
+use crate::errno::{EAGAIN, EINVAL, Errno};
+use crate::sched::unbound_timer::{self, Expire};
+use crate::sched::{self, task};
+use crate::spin_lock::{SpinLock, rank};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU64, Ordering};
+use kcore::interval_timer::IntervalTimer;
+
+/// si_code of a timer's signal.
+pub const SI_TIMER: i32 = -2;
+/// What repeats unheard, and alarms, are not looked at more often than this; what was missed is not made up for.
+const SHORTEST_INTERVAL_NS: u64 = 100_000;
+/// How exact CPU time is measured.
+const LOOK_NS: u64 = 1_000_000;
+/// Timers of one process at most, as RLIMIT_SIGPENDING has it.
+const MAX_TIMERS: usize = (task::PID_MAX / 2) as usize;
+
+/// What a timer measures.
+pub enum Clock {
+    /// Time since boot.
+    Boot,
+    /// CPU time of the process.
+    Process,
+    /// CPU time of one thread.
+    Thread(Weak<Thread>),
+}
+
+/// What an expiry does.
+pub enum Notify {
+    /// Nothing: the program looks.
+    Nothing,
+    /// An alarm's signal, from the kernel.
+    Alarm(u32),
+    /// A POSIX timer's signal with its value, to one thread if there is one here.
+    Signal(u32, u64, Option<Weak<Thread>>),
+}
+
+struct State {
+    timer: IntervalTimer,
+    /// By which number the signal is known that waits to be taken; 0: none.
+    waiting: u64,
+    /// Expiries that signal stands for, beside its own.
+    overrun: u64,
+    /// That of the signal that was taken last.
+    last_overrun: u32,
+}
+
+/// One timer.
+pub struct Timer {
+    clock: Clock,
+    notify: Notify,
+    /// Absolute times are those of the day.
+    pub is_realtime: bool,
+    /// As timer_create gives it; -1: an alarm.
+    number: i32,
+    id: u64,
+    process: Weak<Process>,
+    state: SpinLock<State, { rank::FILE }>,
+}
+
+/// The timers of one process.
+pub struct Timers {
+    /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
+    alarms: [Option<Arc<Timer>>; 3],
+    posix: BTreeMap<i32, Arc<Timer>>,
+    next_number: i32,
+}
+
+/// Signals of expiries so far: each has a number of its own.
+static NEXT_EXPIRY: AtomicU64 = AtomicU64::new(1);
+
+impl Timers {
+    /// None.
+    pub const fn new() -> Self {
+        Self { alarms: [const { None }; 3], posix: BTreeMap::new(), next_number: 0 }
+    }
+}
+
+impl Timer {
+    fn new(process: &Arc<Process>, clock: Clock, notify: Notify, is_realtime: bool, number: i32) -> Arc<Timer> {
+        let state = State { timer: IntervalTimer::new(), waiting: 0, overrun: 0, last_overrun: 0 };
+        let (id, process) = (unbound_timer::new_id(), Arc::downgrade(process));
+        Arc::new(Timer { clock, notify, is_realtime, number, id, process, state: SpinLock::new(state) })
+    }
+
+    /// The time that it measures, ns.
+    pub fn now_ns(&self) -> u64 {
+        match &self.clock {
+            Clock::Boot => tsc::now_ns(),
+            Clock::Process => self.process.upgrade().map_or(0, |p| p.runtime_ns()),
+            Clock::Thread(thread) => {
+                let run = |t: Arc<Thread>| task::with(t.task, sched::runtime_ns);
+                thread.upgrade().and_then(run).unwrap_or(0)
+            }
+        }
+    }
+
+    /// When to look whether it is `deadline_ns` by its own clock, ns since boot.
+    fn look_at_ns(&self, deadline_ns: u64) -> u64 {
+        let threads = match &self.clock {
+            Clock::Boot => return deadline_ns,
+            Clock::Process => self.process.upgrade().map_or(1, |p| p.threads.lock().len().max(1)),
+            Clock::Thread(_) => 1,
+        };
+        let left_ns = deadline_ns.saturating_sub(self.now_ns()) / threads as u64;
+        tsc::now_ns().saturating_add(left_ns.max(LOOK_NS))
+    }
+
+    fn arm(self: &Arc<Self>, deadline_ns: Option<u64>) -> Result<(), Errno> {
+        match deadline_ns {
+            Some(deadline_ns) if !matches!(self.notify, Notify::Nothing) => {
+                unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), self.look_at_ns(deadline_ns))
+            }
+            _ => {
+                unbound_timer::disarm(self.id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Set it to expire at `deadline_ns` of its clock, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`.
+    /// EAGAIN if the first timer of all finds no memory.
+    pub fn set(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result<(u64, u64), Errno> {
+        let now_ns = self.now_ns();
+        let mut state = self.state.lock();
+        let was = self.setting_at(&mut state, now_ns);
+        state.timer.set(deadline_ns, if deadline_ns.is_some() { interval_ns } else { 0 });
+        // A signal that waits still is of the earlier setting.
+        (state.waiting, state.overrun, state.last_overrun) = (0, 0, 0);
+        drop(state);
+        self.arm(deadline_ns)?;
+        Ok(was)
+    }
+
+    /// Time until it expires (0: it will not), and the interval, ns.
+    pub fn setting(&self) -> (u64, u64) {
+        let now_ns = self.now_ns();
+        self.setting_at(&mut self.state.lock(), now_ns)
+    }
+
+    fn setting_at(&self, state: &mut State, now_ns: u64) -> (u64, u64) {
+        let (left_ns, interval_ns) = state.timer.setting(now_ns);
+        // One that is due, and whose signal is not sent yet, is still set.
+        let is_due = left_ns == 0 && state.timer.has_expired() && !matches!(self.notify, Notify::Nothing);
+        (if is_due { 1 } else { left_ns }, interval_ns)
+    }
+
+    /// The overrun of its last signal.
+    pub fn overrun(&self) -> u32 {
+        self.state.lock().last_overrun
+    }
+
+    fn send(&self, process: &Arc<Process>, expiry: u64) -> bool {
+        match &self.notify {
+            Notify::Nothing => true,
+            Notify::Alarm(signal) => {
+                signal::send_to_process(process, Info::from_kernel(*signal));
+                true
+            }
+            Notify::Signal(signal, value, to) => {
+                let (code, pid) = (SI_TIMER, self.number as u32);
+                let info = Info { signal: *signal, code, pid, uid: 0, value: *value, address: expiry };
+                match to.as_ref().map(Weak::upgrade) {
+                    None => signal::send_expiry(process, None, info),
+                    Some(Some(thread)) if !thread.ended.load(Ordering::SeqCst) => {
+                        signal::send_expiry(process, Some(&thread), info)
+                    }
+                    // The thread is gone: nobody hears it.
+                    Some(_) => false,
+                }
+            }
+        }
+    }
+}
+
+impl Expire for Timer {
+    fn expire(&self) -> Option<u64> {
+        let process = self.process.upgrade()?;
+        let now_ns = self.now_ns();
+        let mut state = self.state.lock();
+        let expired = state.timer.take(now_ns);
+        let next_ns = state.timer.look(now_ns);
+        let is_alarm = matches!(self.notify, Notify::Alarm(_));
+        let mut again = true;
+        if expired > 0 {
+            if !is_alarm && state.waiting != 0 {
+                state.overrun = state.overrun.saturating_add(expired);
+                return None;
+            }
+            let expiry = NEXT_EXPIRY.fetch_add(1, Ordering::Relaxed);
+            (state.waiting, state.overrun) = (expiry, expired - 1);
+            drop(state);
+            again = !self.send(&process, expiry) || is_alarm;
+            state = self.state.lock();
+            if again && state.waiting == expiry {
+                state.waiting = 0;
+            }
+        }
+        drop(state);
+        // The next one of a POSIX timer is armed when its signal is taken.
+        let next_ns = next_ns.filter(|_| again)?;
+        let soonest_ns = if expired > 0 { tsc::now_ns().saturating_add(SHORTEST_INTERVAL_NS) } else { 0 };
+        Some(self.look_at_ns(next_ns).max(soonest_ns))
+    }
+
+    fn timer_id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        unbound_timer::disarm(self.id);
+    }
+}
+
+/// The signal `info` of a timer is taken by the running process: with the overrun by now. The timer goes on.
+pub fn taken(info: Info) -> Info {
+    let (expiry, info) = (info.address, Info { address: 0, ..info });
+    // One that a program made up has none.
+    let Some(thread) = try_current_thread().filter(|_| expiry != 0) else { return info };
+    let timer = thread.process.timers.lock().posix.get(&(info.pid as i32)).cloned();
+    let Some(timer) = timer else { return info };
+    let now_ns = timer.now_ns();
+    let mut state = timer.state.lock();
+    if state.waiting != expiry {
+        return info;
+    }
+    let overrun = state.timer.take(now_ns).saturating_add(state.overrun).min(i32::MAX as u64) as u32;
+    (state.waiting, state.overrun, state.last_overrun) = (0, 0, overrun);
+    let next_ns = state.timer.look(now_ns);
+    drop(state);
+    if next_ns.is_some() {
+        // The thread is there since the timer was set: nothing can fail.
+        let _ = timer.arm(next_ns);
+    }
+    Info { uid: overrun, ..info }
+}
+
+fn alarm_of(process: &Process, which: usize) -> Option<Arc<Timer>> {
+    process.timers.lock().alarms[which].clone()
+}
+
+/// Alarm `which` (0 to 2) of `process`: time left and interval, ns.
+pub fn alarm(process: &Process, which: usize) -> (u64, u64) {
+    alarm_of(process, which).map_or((0, 0), |timer| timer.setting())
+}
+
+/// Set alarm `which` (0 to 2) to expire in `left_ns`, or with 0 end it; what it was, as `alarm`. EAGAIN as `Timer::set`.
+pub fn set_alarm(process: &Arc<Process>, which: usize, left_ns: u64, interval_ns: u64) -> Result<(u64, u64), Errno> {
+    let timer = match alarm_of(process, which) {
+        Some(timer) => timer,
+        None if left_ns == 0 => return Ok((0, 0)),
+        None => {
+            let signal = [sig::ALRM, sig::VTALRM, sig::PROF][which];
+            let clock = if which == 0 { Clock::Boot } else { Clock::Process };
+            let new = Timer::new(process, clock, Notify::Alarm(signal), false, -1);
+            process.timers.lock().alarms[which].get_or_insert(new).clone()
+        }
+    };
+    timer.set((left_ns != 0).then(|| timer.now_ns().saturating_add(left_ns)), interval_ns)
+}
+
+/// timer_create(2): the number. `notify` is asked with it. EAGAIN: too many.
+pub fn create(
+    process: &Arc<Process>,
+    clock: Clock,
+    is_realtime: bool,
+    notify: impl FnOnce(i32) -> Notify,
+) -> Result<i32, Errno> {
+    let number = {
+        let mut timers = process.timers.lock();
+        if timers.posix.len() >= MAX_TIMERS {
+            return Err(EAGAIN);
+        }
+        loop {
+            let number = timers.next_number;
+            timers.next_number = number.checked_add(1).unwrap_or(0);
+            if !timers.posix.contains_key(&number) {
+                break number;
+            }
+        }
+    };
+    let timer = Timer::new(process, clock, notify(number), is_realtime, number);
+    process.timers.lock().posix.insert(number, timer);
+    Ok(number)
+}
+
+/// Timer `number` of `process`. EINVAL: there is none.
+pub fn find(process: &Process, number: i32) -> Result<Arc<Timer>, Errno> {
+    process.timers.lock().posix.get(&number).cloned().ok_or(EINVAL)
+}
+
+/// timer_delete(2). EINVAL: there is none.
+pub fn delete(process: &Process, number: i32) -> Result<(), Errno> {
+    let gone = process.timers.lock().posix.remove(&number);
+    gone.map(drop).ok_or(EINVAL)
+}
+
+/// execve: the program's POSIX timers go, alarms stay.
+pub fn program_ends(process: &Process) {
+    let gone = core::mem::take(&mut process.timers.lock().posix);
+    drop(gone);
+}
+
+/// The last thread of `process` ends.
+pub fn process_ends(process: &Process) {
+    let gone = core::mem::replace(&mut *process.timers.lock(), Timers::new());
+    drop(gone);
+}
