@@ -334,7 +334,8 @@ impl Running {
         self.child.id()
     }
 
-    fn failed(&self, what: &str) -> Failed {
+    /// A failure of the scenario: `what`, the guest's last lines, and where in the kernel it died if it did.
+    pub fn failed(&self, what: &str) -> Failed {
         let text = self.heard.text();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(60)..].join("\n  | ");

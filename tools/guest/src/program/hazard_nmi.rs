@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const USAGE: &str = "usage: hazard_nmi CPU ROUNDS";
 const DEBUG: &str = "/sys/kernel/quiesce/debug";
+/// Stops of a traced child after which it is killed.
+const MOST_STOPS: u32 = 8;
 /// CF PF AF ZF SF IF OF, and the bit that is always one.
 const FLAGS: u64 = 0xad7;
 const DIRECTION: u64 = 0x400;
@@ -182,18 +184,40 @@ fn traced() -> Result<(), String> {
         });
         0
     })?;
-    calls.ask(request::CONT, 0, 0).map_err(told)?;
-    let ended = calls.ended()?;
-    if ended != Ended::Exit(0) {
+    let ended = to_its_end(&calls, 0)?;
+    if !matches!(ended, Ended::Exit(0) | Ended::Signal(libc::SIGTERM)) {
         return Err(format!("a traced child: {ended:?}"));
     }
     let lost = Traced::start(|| 0)?;
     lost.ask(request::POKEUSER, regs::CS as u64 * 8, 0x2b).map_err(told)?;
-    lost.ask(request::CONT, 0, 0).map_err(told)?;
-    let signal = lost.stopped()?;
-    lost.ask(request::CONT, 0, signal).map_err(told)?;
     // Its handler for SIGSEGV is ours, so it may even go on.
-    lost.ended().map(|_| ())
+    to_its_end(&lost, 0).map(|_| ())
+}
+
+/// Lets a stopped child go on, with each signal that stops it again: what ends this program reaches the whole group. A child that does not end
+/// by that is killed.
+fn to_its_end(child: &Traced, signal: u64) -> Result<Ended, String> {
+    let mut signal = signal;
+    for _ in 0..MOST_STOPS {
+        // It may have been killed meanwhile: the wait tells.
+        let _ = child.ask(request::CONT, 0, signal);
+        let mut status: c_int = 0;
+        // SAFETY: (1) the status is a live, writable integer.
+        if unsafe { libc::waitpid(child.pid as linux::Pid, &mut status, 0) } < 0 {
+            if std::io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+                return Err(format!("wait for a traced child: {}", std::io::Error::last_os_error()));
+            }
+            signal = 0;
+        } else if libc::WIFEXITED(status) {
+            return Ok(Ended::Exit(libc::WEXITSTATUS(status) as u8));
+        } else if libc::WIFSIGNALED(status) {
+            return Ok(Ended::Signal(libc::WTERMSIG(status)));
+        } else {
+            signal = libc::WSTOPSIG(status) as u64;
+        }
+    }
+    linux::kill(child.pid as linux::Pid, libc::SIGKILL).map_err(|e| format!("kill: {e}"))?;
+    child.ended()
 }
 
 fn round() -> Result<(), String> {

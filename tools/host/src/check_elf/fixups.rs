@@ -4,8 +4,8 @@ use super::image::Image;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use std::ops::Range;
 
-/// Each access of the routines that touch user memory stands in the table, once, and goes on within its own routine; the table has
-/// nothing else.
+/// Each access of the routines that touch user memory stands in the table, once, and goes on within its own routine; the table is sorted
+/// and has nothing else.
 pub fn every_user_access(image: &Image) -> Vec<String> {
     let symbol = |name: &str| image.symbol(name).unwrap_or(0);
     let routines = symbol("__user_copy_start")..symbol("__user_copy_end");
@@ -48,12 +48,15 @@ fn judge(accesses: &[u64], table: &[(u64, u64)], functions: &[Range<u64>]) -> Ve
             bad.push(format!("{at:#x}: {rows} rows of the exception table"));
         }
     }
+    for pair in table.windows(2).filter(|pair| pair[0].0 >= pair[1].0) {
+        bad.push(format!("{:#x}: stands in the exception table behind {:#x}: it is not sorted", pair[1].0, pair[0].0));
+    }
     for (fault, fixup) in table {
         let function = functions.iter().find(|f| f.contains(fault));
         if !accesses.contains(fault) {
             bad.push(format!("{fault:#x}: in the exception table, but no access to user memory"));
         }
-        if function.is_some_and(|f| !f.contains(fixup)) {
+        if function.is_none_or(|f| !f.contains(fixup)) {
             bad.push(format!("{fault:#x}: goes on in another function, at {fixup:#x}"));
         }
     }
@@ -70,9 +73,15 @@ mod tests {
         let judged = |table: &[(u64, u64)]| judge(&accesses, table, &functions).len();
         assert_eq!(judged(&[(0x12, 0x18), (0x24, 0x28)]), 0);
         assert_eq!(judged(&[(0x12, 0x18)]), 1, "one is missing");
-        assert_eq!(judged(&[(0x12, 0x18), (0x12, 0x19), (0x24, 0x28)]), 1, "one is there twice");
+        assert_eq!(
+            judged(&[(0x12, 0x18), (0x12, 0x19), (0x24, 0x28)]),
+            2,
+            "one is there twice, which is no order either"
+        );
         assert_eq!(judged(&[(0x12, 0x18), (0x24, 0x18)]), 1, "one goes on elsewhere");
         assert_eq!(judged(&[(0x12, 0x18), (0x24, 0x28), (0x26, 0x28)]), 1, "one is no access");
+        assert_eq!(judged(&[(0x24, 0x28), (0x12, 0x18)]), 1, "not sorted");
+        assert_eq!(judged(&[(0x12, 0x18), (0x24, 0x28), (0x40, 0x18)]), 2, "no access, and in no function of these");
         assert_eq!(judge(&[], &[], &functions).len(), 1, "nothing is found");
     }
 }

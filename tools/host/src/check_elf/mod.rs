@@ -56,7 +56,7 @@ const CHECKS: &[Check] = &[
         run: entry_text::transitions,
     },
     Check {
-        name: "each access to user memory stands in the exception table, and nothing else does",
+        name: "each access to user memory stands in the exception table, which is sorted and has nothing else",
         run: fixups::every_user_access,
     },
     Check { name: "entry text calls nothing but what is listed, and nothing before user_exit", run: entry_text::calls },

@@ -15,8 +15,10 @@ use crate::gdb::{Gdb, Registers, Stop};
 use iced_x86::{Mnemonic, Register};
 use kcore::context_tracking as word;
 use plan::Place;
+pub use plan::is_system_call_or_timer;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The part of a CPU's area that entry code works with (`arch::cpu_head`).
 const HEAD_BYTES: usize = 320;
@@ -38,6 +40,9 @@ const TRAP: u32 = 0x100;
 const INTERRUPTS: u32 = 0x200;
 /// Stops that another CPU had asked for when all stopped; each comes again, before the next step.
 const SURPLUS_STOPS: u32 = 20;
+
+/// Safety net: so long without one address more, and the guest hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -77,6 +82,8 @@ pub struct Injector {
     nmis: Option<usize>,
     /// The others run too: it waits for one of them.
     together: bool,
+    /// When an address was done last.
+    progress: Instant,
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {
@@ -96,7 +103,17 @@ impl Injector {
         let code = image.instructions(image.entry_text());
         let transition = code.iter().find(|i| i.mnemonic() == Mnemonic::Xadd && i.segment_prefix() == Register::GS);
         let context = transition.ok_or_else(|| missing("transition"))?.memory_displacement64() as usize;
-        Ok(Injector { gdb, cpu, places, nmi_entry, patching, context, nmis: None, together: false })
+        Ok(Injector {
+            gdb,
+            cpu,
+            places,
+            nmi_entry,
+            patching,
+            context,
+            nmis: None,
+            together: false,
+            progress: Instant::now(),
+        })
     }
 
     /// The connection back, to let the guest go.
@@ -216,8 +233,18 @@ impl Injector {
         for at in open.keys().chain([&self.patching]) {
             self.gdb.set_breakpoint(*at)?;
         }
+        self.progress = Instant::now();
         while left > 0 {
-            let Some(cpu) = self.next_stop(&mut finished)? else { break };
+            let stop = self.next_stop(&mut finished)?;
+            let hangs = self.progress.elapsed() > PATIENCE;
+            let Some(cpu) = stop.filter(|_| !hangs) else {
+                if hangs {
+                    report
+                        .failures
+                        .push(format!("{left} addresses are left, and nothing goes on: {}", self.whereabouts()?));
+                }
+                break;
+            };
             let at = self.gdb.registers(cpu)?.rip;
             if at == self.patching {
                 self.step_over(cpu, at)?;
@@ -237,6 +264,7 @@ impl Injector {
                     None => continue,
                 },
             };
+            self.progress = Instant::now();
             left -= usize::from(place.unreachable.is_none());
             report.done += usize::from(wrong.is_empty());
             report.failures.extend(wrong.iter().map(|wrong| format!("{place}: {wrong}")));
@@ -264,6 +292,17 @@ impl Injector {
         self.gdb.set_breakpoint(at)
     }
 
+    /// Where the CPUs are, which have stopped.
+    fn whereabouts(&mut self) -> Result<String, Failure> {
+        let mut told = String::new();
+        for cpu in 0..=self.cpu {
+            let now = self.gdb.registers(cpu)?;
+            let mode = if now.is_user() { "user" } else { "kernel" };
+            told.push_str(&format!("CPU {cpu} in {mode} mode at {:#x}, RSP {:#x}; ", now.rip, now.rsp()));
+        }
+        Ok(told)
+    }
+
     /// Lets the guest run until a CPU stops; `None`, and all stopped, when `finished` says so before. The injector's CPU runs alone as long
     /// as it comes by by itself: the others would stop at the same places.
     fn next_stop(&mut self, finished: &mut impl FnMut() -> bool) -> Result<Option<u32>, Failure> {
@@ -289,7 +328,7 @@ impl Injector {
                     return Ok(Some(cpu));
                 }
                 Stop::Ended => return Err(Failure::Bad("the guest has ended".into())),
-                Stop::Running if finished() => {
+                Stop::Running if finished() || self.progress.elapsed() > PATIENCE => {
                     self.gdb.interrupt()?;
                     self.gdb.stopped()?;
                     return Ok(None);

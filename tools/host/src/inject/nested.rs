@@ -7,6 +7,7 @@ use super::{INTERRUPTS, Injector, RFLAGS, Report, SURPLUS_STOPS, SYSCALL_ENTRY};
 use crate::failure::Failure;
 use crate::gdb::Registers;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// Below the stack pointer, where an exception's frame would be.
 const FRAME_BELOW: u64 = 512;
@@ -158,6 +159,7 @@ impl Injector {
         let found = self.places.iter().find(|(_, place)| place.function == function && which(place)).map(|(at, _)| *at);
         let at = found.ok_or_else(|| Failure::Bad(format!("{function} has no such instruction")))?;
         self.gdb.set_breakpoint(at)?;
+        self.progress = Instant::now();
         loop {
             let stop = self.next_stop(finished)?;
             let cpu = stop.ok_or_else(|| Failure::Bad(format!("{function} was not reached")))?;

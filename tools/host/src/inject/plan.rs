@@ -35,6 +35,8 @@ pub struct Place {
     pub function: String,
     /// Bytes from the function's beginning.
     pub offset: u64,
+    /// Among stubs, which one it would be.
+    stub: Option<u64>,
     /// What it does, in Intel's syntax.
     pub text: String,
     /// Why nothing reaches it, if so.
@@ -45,6 +47,22 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}+{:#x}: {}", self.function, self.offset, self.text)
     }
+}
+
+/// The functions that a system call and an interrupt go through. Vectors have stubs of their own: `TIMER_STUB`.
+const SYSTEM_CALL_AND_IRQ: [&str; 4] = [
+    "kernel::entry::syscall::syscall_entry",
+    "kernel::entry::irq::irq_common",
+    "kernel::entry::exit_work::irq_full_exit",
+    "kernel::entry::exit_work::full_exit_to_user",
+];
+const STUBS: &str = "kernel::entry::irq::irq_stubs";
+/// Of the stubs, which begin with vector 32, that of the timer: `arch::apic::vector::TIMER` is 0xf0.
+const TIMER_STUB: u64 = 0xf0 - 32;
+
+/// Whether a system call or the timer's interrupt comes by.
+pub fn is_system_call_or_timer(place: &Place) -> bool {
+    SYSTEM_CALL_AND_IRQ.contains(&place.function.as_str()) || place.function == STUBS && place.stub == Some(TIMER_STUB)
 }
 
 fn parse_list(text: &str) -> Result<Vec<Row>, Failure> {
@@ -102,7 +120,10 @@ pub fn of(image: &Image) -> Result<BTreeMap<u64, Place>, Failure> {
                 used[row] = true;
             }
             let unreachable = row.map(|row| rows[row].reason.clone());
-            let place = Place { function: f.name.clone(), offset: i.ip() - f.start, text: i.to_string(), unreachable };
+            // Stubs are aligned; what stands before the first one is padding.
+            let stub = i.ip().checked_sub(f.start.next_multiple_of(STUB)).map(|from_first| from_first / STUB);
+            let (function, offset) = (f.name.clone(), i.ip() - f.start);
+            let place = Place { function, offset, stub, text: i.to_string(), unreachable };
             places.insert(i.ip(), place);
         }
     }
