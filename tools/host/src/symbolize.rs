@@ -124,6 +124,17 @@ fn without_hash(name: &str) -> &str {
     }
 }
 
+/// The address of the symbol `name` in the kernel's ELF file; Rust's names without their hash.
+pub fn address_of(kernel: &Path, name: &str) -> Result<u64, Failure> {
+    use object::{Object, ObjectSymbol};
+    let bytes = crate::failure::read(kernel)?;
+    let bad = |what: String| Failure::Bad(format!("{}: {what}", kernel.display()));
+    let file = object::File::parse(&*bytes).map_err(|e| bad(e.to_string()))?;
+    let is = |mangled: &str| format!("{:#}", rustc_demangle::demangle(mangled)) == name;
+    let found = file.symbols().find(|s| s.name().is_ok_and(is)).map(|s| s.address());
+    found.ok_or_else(|| bad(format!("no symbol {name}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
