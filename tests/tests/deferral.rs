@@ -2,23 +2,8 @@
 //! says so. With deferral switched off the same work is interruptions, named. That it is done before kernel code there depends on it is
 //! what `torture ctx` finds (tests/tests/torture.rs): one page alone may be gone from the TLB by chance.
 
-use scenarios::{Failed, Outcome, Vm};
-
-/// Sums of the ledger for one target and cause: sent, avoided.
-fn ledger(text: &str, target: u32, cause: &str) -> Result<(u64, u64), Failed> {
-    let mut sums = (0, 0);
-    for line in
-        text.lines().filter(|l| l.contains(&format!(" to={target} ")) && l.contains(&format!(" cause={cause} ")))
-    {
-        let field = |key: &str| {
-            let word = line.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
-            word.and_then(|w| w.parse::<u64>().ok()).ok_or_else(|| Failed(format!("no {key} in {line}")))
-        };
-        sums.0 += field("sent")?;
-        sums.1 += field("avoided")?;
-    }
-    Ok(sums)
-}
+use scenarios::ledger::{Sums, of_cause};
+use scenarios::{Outcome, Vm};
 
 const MOVES: u64 = 100;
 
@@ -29,9 +14,8 @@ fn kernel_memory_moves_and_an_isolated_cpu_hears_nothing_until_it_enters() -> Ou
     let seen = guest.command(&format!("unmap 1 {MOVES}"))?;
     assert!(seen.contains(&format!("after {MOVES} moves")) && !seen.contains("stale"), "{seen}");
     let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
-    let (sent, avoided) = ledger(&text, 1, "kernel_tlb_flush")?;
     // The first read made the page, on CPU 1 itself.
-    assert_eq!((sent, avoided), (0, MOVES), "{text}");
+    assert_eq!(of_cause(&text, 1, "kernel_tlb_flush")?, Sums { sent: 0, avoided: MOVES }, "{text}");
     let table = guest.command("ipi 1")?;
     assert!(table.contains("kernel_tlb_flush") && table.contains("unmap/"), "{table}");
     let noise = guest.command("noise -c 1 -s 0.2 --inject-ipi")?;
@@ -50,7 +34,7 @@ fn serialising_for_new_text_waits_too() -> Outcome {
     guest.command("run -c 1 spin & ; sleep 0.1")?;
     guest.command("echo 50 > /sys/kernel/quiesce/debug/sync_text")?;
     let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
-    assert_eq!(ledger(&text, 1, "sync_core")?, (0, 50), "{text}");
+    assert_eq!(of_cause(&text, 1, "sync_core")?, Sums { sent: 0, avoided: 50 }, "{text}");
     guest.power_off()?.assert_clean();
     Ok(())
 }
@@ -62,7 +46,7 @@ fn with_deferral_off_the_same_work_interrupts_and_is_named() -> Outcome {
     let seen = guest.command(&format!("unmap 1 {MOVES}"))?;
     assert!(seen.contains(&format!("after {MOVES} moves")) && !seen.contains("stale"), "{seen}");
     let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
-    assert_eq!(ledger(&text, 1, "kernel_tlb_flush")?, (MOVES, 0), "{text}");
+    assert_eq!(of_cause(&text, 1, "kernel_tlb_flush")?, Sums { sent: MOVES, avoided: 0 }, "{text}");
     let line = text.lines().find(|l| l.contains(" to=1 cause=kernel_tlb_flush "));
     assert!(line.is_some_and(|l| l.contains("cost_ns=") && l.contains("comm=unmap")), "{text}");
     guest.power_off()?.assert_clean();
@@ -81,8 +65,8 @@ fn stacks_of_ended_tasks_go_back() -> Outcome {
     let trimmed = stacks.split("trimmed=").nth(1).and_then(|n| n.split_whitespace().next()?.parse::<u64>().ok());
     assert!(trimmed.is_some_and(|n| n > 0), "{stacks}");
     let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
-    let (sent, avoided) = ledger(&text, 3, "kernel_tlb_flush")?;
-    assert!(sent == 0 && avoided > 0, "{text}");
+    let flushes = of_cause(&text, 3, "kernel_tlb_flush")?;
+    assert!(flushes.sent == 0 && flushes.avoided > 0, "{text}");
     guest.power_off()?.assert_clean();
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! holds while CPU 0 works, each breach is told with its cause and sender and does what the program chose, and what can be
 //! refused is refused.
 
+use scenarios::ledger::{self, Sums};
 use scenarios::vm::Running;
 use scenarios::{Failed, Outcome, Vm};
 
@@ -169,6 +170,46 @@ fn what_can_be_refused_is_and_the_holder_ends_it_by_what_it_does() -> Outcome {
     assert!(second.contains("lease 1 of CPU 2 ended"), "{second}");
     guest.send("echo 1 > /sys/kernel/quiesce/inject_ipi\n")?;
     guest.expect("lease 7 of CPU 1 ended after")?;
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// Kernel text changes while the holder is in a call of its own: who changed it waits for the end of a short call, and after 100 ms of a
+/// long one it interrupts.
+#[test]
+fn a_short_call_of_the_holder_is_waited_for_and_a_long_one_is_not() -> Outcome {
+    let mut guest = Vm::new().cmdline("nohz_full=1-3").icount().spawn()?;
+    guest.prompt()?;
+    let mut before = Sums::default();
+    for (stay_ms, more) in [(50, Sums { sent: 0, avoided: 1 }), (300, Sums { sent: 1, avoided: 0 })] {
+        let told = guest.command(&format!("lease -c 1 -s 0 --stay {stay_ms}"))?;
+        assert!(told.contains(": exit\n"), "{told}");
+        let text = guest.command("cat /sys/kernel/quiesce/ipi")?;
+        let after = ledger::of_cause(&text, 1, "sync_core")?;
+        let did = Sums { sent: after.sent - before.sent, avoided: after.avoided - before.avoided };
+        assert_eq!(did, more, "a call of {stay_ms} ms: {text}");
+        before = after;
+    }
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// Readers follow each other, so that the request's first rounds of RCU end and its last grace period does not before RCU calls it
+/// stalled: refused, by name. By the machine's own clock, as in grace_periods.rs.
+#[test]
+fn a_grace_period_is_not_waited_for_without_end() -> Outcome {
+    const STALL: &str = "/sys/kernel/quiesce/debug/rcu_stall";
+    let mut guest = Vm::new().cmdline("nohz_full=1-3 rcu_cpu_stall_timeout=3").spawn()?;
+    guest.prompt()?;
+    guest.command(&format!("run -c 2 sh -c 'echo 4000 > {STALL}; sleep 1.5; echo 30000 > {STALL}' &"))?;
+    until(&mut guest, "cpus", &["\n  2 kernel "])?;
+    guest.command("lease -c 1 -s 0 &")?;
+    // The round under way waits for the first reader, the request's own one for this; the reader that comes then holds what follows.
+    until(&mut guest, &format!("cat {FILE}"), &["cpu=1 state=requested "])?;
+    guest.send(&format!("run -c 3 sh -c 'echo 6000 > {STALL}' &\n"))?;
+    guest.expect("blocked cpu=1 by=rcu reason=grace_period")?;
+    let file = guest.command(&format!("cat {FILE}"))?;
+    assert!(!file.contains("cpu=1 state=requested "), "{file}");
     guest.power_off()?.assert_clean();
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! every post of the storm is an IPI that was avoided, and with deferral off each is an interruption, named.
 
 use kcore::trace_event::Data;
+use scenarios::ledger::{self, Sums, number};
 use scenarios::trace_file::TraceFile;
 use scenarios::vm::{Finished, Running};
 use scenarios::{Failed, Outcome, Vm, skip};
@@ -13,23 +14,6 @@ const NOISE: u32 = 5;
 /// Virtual seconds of the storm; `make test-long` takes five.
 fn seconds() -> u32 {
     if std::env::var_os("QUIESCE_LONG").is_some() { 5 } else { 1 }
-}
-
-/// The number behind `key=` or `"key":` in a line.
-fn number(line: &str, key: &str) -> Result<u64, Failed> {
-    let digits = |at: usize| line[at..].trim_start().chars().take_while(char::is_ascii_digit).collect::<String>();
-    let found = [format!(" {key}="), format!("\"{key}\":")].iter().find_map(|k| Some(digits(line.find(k)? + k.len())));
-    found.and_then(|d| d.parse().ok()).ok_or_else(|| Failed(format!("no {key} in {line}")))
-}
-
-/// Sums of the ledger for CPU 1: sent, avoided. `of` chooses lines.
-fn ledger(text: &str, of: impl Fn(&str) -> bool) -> Result<[u64; 2], Failed> {
-    let mut sums = [0; 2];
-    for line in text.lines().filter(|l| l.contains(" to=1 ") && of(l)) {
-        sums[0] += number(line, "sent")?;
-        sums[1] += number(line, "avoided")?;
-    }
-    Ok(sums)
 }
 
 /// What a storm did and what came of it on CPU 1, between two readings of the ledger that both lie in its time in user mode.
@@ -62,9 +46,9 @@ impl Storm {
     }
 
     /// Sent to CPU 1 and avoided meanwhile.
-    fn did(&self, of: impl Fn(&str) -> bool) -> Result<[u64; 2], Failed> {
-        let (before, after) = (ledger(&self.before, &of)?, ledger(&self.after, &of)?);
-        Ok([after[0] - before[0], after[1] - before[1]])
+    fn did(&self, of: impl Fn(&str) -> bool) -> Result<Sums, Failed> {
+        let (before, after) = (ledger::sums(&self.before, 1, &of)?, ledger::sums(&self.after, 1, &of)?);
+        Ok(Sums { sent: after.sent - before.sent, avoided: after.avoided - before.avoided })
     }
 }
 
@@ -90,13 +74,13 @@ fn an_isolated_cpu_hears_nothing_of_it_and_without_deferral_of_all() -> Outcome 
     let finished = guest.power_off()?;
     assert_eq!(number(&storm.noise, "entries")?, 0, "{}\n{}", storm.noise, storm.after);
     assert_eq!(kernel_instructions(&finished)?, 0, "kernel instructions on vCPU 1 by the plugin");
-    let [sent, avoided] = storm.did(|_| true)?;
+    let Sums { sent, avoided } = storm.did(|_| true)?;
     assert_eq!(sent, 0, "IPIs sent to CPU 1: {}", storm.after);
     // The program's own count against the ledger's.
-    assert_eq!(storm.did(from_lever("kernel_tlb_flush"))?, [0, storm.rounds], "{}", storm.after);
-    assert_eq!(storm.did(from_lever("sync_core"))?, [0, storm.rounds], "{}", storm.after);
+    assert_eq!(storm.did(from_lever("kernel_tlb_flush"))?, Sums { sent: 0, avoided: storm.rounds }, "{}", storm.after);
+    assert_eq!(storm.did(from_lever("sync_core"))?, Sums { sent: 0, avoided: storm.rounds }, "{}", storm.after);
     // Four writes flip a key each, in three syncs each, but for keys that stay as they are in the first round.
-    assert!(storm.did(|l| l.contains(" cause=sync_core "))?[1] >= 10 * storm.rounds, "{}", storm.after);
+    assert!(storm.did(|l| l.contains(" cause=sync_core "))?.avoided >= 10 * storm.rounds, "{}", storm.after);
     println!("IPIs to CPU 1: {sent} sent, {avoided} avoided");
     finished.assert_clean();
 
@@ -104,10 +88,10 @@ fn an_isolated_cpu_hears_nothing_of_it_and_without_deferral_of_all() -> Outcome 
     let mut guest = Vm::new().smp(2).cmdline("nohz_full=1 quiesce.defer=off").icount().limit(600).spawn()?;
     let storm = Storm::run(&mut guest, &format!("--rounds {rounds}"), 3 * seconds())?;
     guest.power_off()?.assert_clean();
-    let [sent, left] = storm.did(|_| true)?;
+    let Sums { sent, avoided: left } = storm.did(|_| true)?;
     assert_eq!(left, 0, "{}", storm.after);
-    assert_eq!(storm.did(from_lever("kernel_tlb_flush"))?, [rounds, 0], "{}", storm.after);
-    assert_eq!(storm.did(from_lever("sync_core"))?, [rounds, 0], "{}", storm.after);
+    assert_eq!(storm.did(from_lever("kernel_tlb_flush"))?, Sums { sent: rounds, avoided: 0 }, "{}", storm.after);
+    assert_eq!(storm.did(from_lever("sync_core"))?, Sums { sent: rounds, avoided: 0 }, "{}", storm.after);
     let interruptions = number(&storm.noise, "entries")?;
     println!("the same {rounds} rounds without deferral: {sent} IPIs sent to CPU 1, {interruptions} interruptions");
     assert!(sent >= avoided && interruptions >= avoided, "{avoided} avoided; {sent} sent, {}", storm.noise);
@@ -138,7 +122,7 @@ fn each_piece_of_work_is_logged_and_runs_before_anything_else() -> Outcome {
     for _ in 0..3 {
         guest.command(&format!("storm --recorded --rounds {ROUNDS}"))?;
         let text = guest.command(&format!("{INJECT}; cat /sys/kernel/quiesce/ipi; {INJECT}"))?;
-        readings.push(ledger(&text, |_| true)?[1]);
+        readings.push(ledger::sums(&text, 1, |_| true)?.avoided);
     }
     let mut end = guest.power_off()?;
     end.assert_clean();

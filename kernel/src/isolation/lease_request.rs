@@ -24,8 +24,6 @@ use kcore::tick::{Scope, TickDep, held};
 
 /// How long tasks that are ending are waited for, ns.
 const PATIENCE_NS: u64 = 1_000_000_000;
-/// How long a grace period is waited for, ns. Only who starves the kernel's threads waits that long.
-const GRACE_NS: u64 = 10_000_000_000;
 /// Between two looks at them, ns.
 const LOOK_NS: u64 = 100_000;
 
@@ -81,10 +79,10 @@ pub fn give_back() -> Result<(), Errno> {
     if lease::end(EndCause::Asked, &IrqOff::new()) { Ok(()) } else { Err(EPERM) }
 }
 
-/// Step 5. An expedited grace period may be the one that passes: what was queued here since step 2 has to be collected too. False: it has not.
+/// Step 5, for as long as a grace period may take before RCU calls it stalled. An expedited grace period may be the one that passes: what was queued here since step 2 has to be collected too. False: it has not.
 fn grace_period_passes(ends: impl Fn() -> bool) -> bool {
     let cookie = rcu::start_poll_synchronize_rcu();
-    let end = tsc::now().saturating_add(tsc::ns_to_ticks(GRACE_NS));
+    let end = tsc::now().saturating_add(tsc::ns_to_ticks(rcu::stall_timeout_ns()));
     let queued = || percpu::this(&IrqOff::new()).rcu.has_callbacks();
     while !rcu::poll_state_synchronize_rcu(cookie) || queued() {
         if ends() || tsc::now() >= end {

@@ -129,7 +129,7 @@ impl Flavor {
         percpu::this(&PreemptOff::new()).rcu.note_quiescent(); // this thread is no reader
         self.period.lock().start(&percpu::online(), snapshot);
         let mut driver_ticks = tsc::now().wrapping_sub(start);
-        let mut watch = StallWatch::new(STALL_TIMEOUT_NS.load(Ordering::Relaxed));
+        let mut watch = StallWatch::new(stall_timeout_ns());
         let mut asked = false;
         #[cfg(mutant = "rcu_asks_user_mode")]
         call_function::call_many(&percpu::online(), IpiCause::RcuExpedited, |_| (), 0);
@@ -274,6 +274,11 @@ pub fn start(stall_timeout_s: u32) {
     for (name, entry) in threads {
         crate::sched::task::spawn_kthread(name, entry, 0).unwrap_or_else(|e| panic!("cannot start {name}: {e:?}"));
     }
+}
+
+/// How long a grace period takes at most before it counts as stalled, ns. Any context.
+pub fn stall_timeout_ns() -> u64 {
+    STALL_TIMEOUT_NS.load(Ordering::Relaxed)
 }
 
 /// Quiescent states that CPU `cpu` has passed by itself; they wrap.

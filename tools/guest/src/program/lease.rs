@@ -18,9 +18,13 @@ use kcore::lease_page::{Contents, LeasePage};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const USAGE: &str = "usage: lease -c CPU [-s SECONDS | --breaches N] [--signal N | --kill] [--own] [--once] [--inject-ipi] [--pester] \
-                     [--end exit|off|affinity|exec|fork]";
+                     [--stay MS] [--end exit|off|affinity|exec|fork]";
 /// Where a lease is asked for.
 const FILE: &str = "/sys/kernel/quiesce/lease";
+
+/// Levers: a call that lasts, and work for every CPU that can be left for it.
+const LONG_CALL: &str = "/sys/kernel/quiesce/debug/rcu_stall";
+const CHANGE_TEXT: &str = "/sys/kernel/quiesce/debug/sync_text";
 
 /// membarrier(2)'s commands: every CPU that runs a registered program.
 const GLOBAL_EXPEDITED: c_int = 2;
@@ -31,6 +35,8 @@ mod stage {
     pub const FAILED: u64 = 1;
     pub const HELD: u64 = 2;
     pub const EXIT: u64 = 3;
+    /// About to make its long call.
+    pub const STAYS: u64 = 4;
 }
 
 /// Signals that the child got.
@@ -47,6 +53,8 @@ struct Options {
     inject: bool,
     /// Try what others may not do to a leased CPU.
     pester: bool,
+    /// Before its end the child makes one call that lasts so many milliseconds, and its parent changes kernel text meanwhile.
+    stay_ms: u32,
     end: End,
 }
 
@@ -103,7 +111,7 @@ pub fn main(args: &Args) -> Outcome {
 }
 
 fn options(mut words: &[String]) -> Result<Options, Failure> {
-    let (mut cpu, mut ns, mut breaches, mut signal) = (None, 1_000_000_000, None, None);
+    let (mut cpu, mut ns, mut breaches, mut signal, mut stay_ms) = (None, 1_000_000_000, None, None, 0);
     let (mut kill, mut own, mut once, mut inject, mut pester, mut end) = (false, false, false, false, false, End::Exit);
     while let Some((word, rest)) = words.split_first() {
         words = rest;
@@ -113,7 +121,7 @@ fn options(mut words: &[String]) -> Result<Options, Failure> {
             "--once" => once = true,
             "--inject-ipi" => inject = true,
             "--pester" => pester = true,
-            "-c" | "-s" | "--breaches" | "--signal" | "--end" => {
+            "-c" | "-s" | "--breaches" | "--signal" | "--stay" | "--end" => {
                 let Some((value, rest)) = words.split_first() else {
                     return Err(Failure::usage(format!("{word} needs a value ({USAGE})")));
                 };
@@ -124,6 +132,7 @@ fn options(mut words: &[String]) -> Result<Options, Failure> {
                     "-s" => ns = duration::parse_seconds(value).map_err(Failure::usage)?,
                     "--breaches" => breaches = Some(value.parse().ok().filter(|&n: &u64| n > 0).ok_or_else(bad)?),
                     "--signal" => signal = Some(value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(bad)?),
+                    "--stay" => stay_ms = value.parse().map_err(|_| bad())?,
                     _ => end = parse_end(value)?,
                 }
             }
@@ -139,7 +148,7 @@ fn options(mut words: &[String]) -> Result<Options, Failure> {
     };
     request.push_str(if own { " own" } else { "" });
     request.push_str(if once { " once" } else { "" });
-    Ok(Options { cpu, ns, breaches, signal, request, inject, pester, end })
+    Ok(Options { cpu, ns, breaches, signal, request, inject, pester, stay_ms, end })
 }
 
 fn parse_end(value: &str) -> Result<End, Failure> {
@@ -184,6 +193,12 @@ fn hold(options: &Options, file: &KernelFile, shared: Shared) {
         shared.failure().store(error.raw_os_error().unwrap_or(0) as u64, Ordering::Relaxed);
         shared.stage().store(stage::FAILED, Ordering::Release);
         return;
+    }
+    if options.stay_ms > 0 {
+        shared.stage().store(stage::STAYS, Ordering::Release);
+        if kernel_file::write(LONG_CALL, &options.stay_ms.to_string()).is_err() {
+            linux::exit_now(3);
+        }
     }
     let ended = match options.end {
         End::Exit => Ok(()),
@@ -279,6 +294,16 @@ fn observe(
         linux::sleep_ns(2_000_000);
     }
     shared.stage().store(stage::EXIT, Ordering::Release);
+    if options.stay_ms > 0 {
+        while shared.stage().load(Ordering::Acquire) != stage::STAYS {
+            if let Some(how) = ended()? {
+                return Ok(how);
+            }
+        }
+        // It is in the call by then, and for long after that.
+        linux::sleep_ns(1_000_000);
+        kernel_file::write(CHANGE_TEXT, "1")?;
+    }
     linux::wait_for(child).map_err(failure)
 }
 
@@ -359,6 +384,7 @@ mod tests {
             ("-c 1 --signal 65", "--signal 65"),
             ("-c 1 --signal 1 --kill", "--kill"),
             ("-c 1 --breaches 0", "--breaches 0"),
+            ("-c 1 --stay x", "--stay x"),
             ("-c 1 --end x", "--end x"),
             ("-c 1 -x", "-x"),
         ] {
