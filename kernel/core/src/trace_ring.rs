@@ -215,24 +215,28 @@ impl<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>> TraceRing<WORDS, S
     #[doc(hidden)]
     #[inline(always)]
     pub fn push_stepped(&self, words: [u64; WORDS], mut at: impl FnMut(PushStep)) -> bool {
+        // Only a copy that is made on the rare ways lets the words themselves stay in registers.
+        let copy = |words: &[u64; WORDS]| core::array::from_fn(|i| words[i]);
         at(PushStep::Start);
-        // Not 0: this push is nested in another one, which goes on when it has returned, and finds its announcement unchanged.
-        let announced = self.open.load(Ordering::Relaxed);
-        let n = if announced == 0 {
-            let n = self.head.load(Ordering::Relaxed);
-            self.open.store(n + 1, Ordering::Relaxed);
-            at(PushStep::Opened);
-            match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(n) => n,
-                Err(now) => self.reserve_after_nmi(now),
-            }
-        } else {
-            at(PushStep::Opened);
-            match self.reserve_nested() {
-                Some(n) => n,
-                None => return false,
-            }
+        if self.open.load(Ordering::Relaxed) != 0 {
+            return self.push_nested(copy(&words), at);
+        }
+        let n = self.head.load(Ordering::Relaxed);
+        self.open.store(n + 1, Ordering::Relaxed);
+        at(PushStep::Opened);
+        let n = match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(n) => n,
+            Err(now) => return self.push_after_nmi(now, copy(&words), at),
         };
+        self.write(n, words, &mut at);
+        self.open.store(0, Ordering::Relaxed);
+        at(PushStep::Closed);
+        true
+    }
+
+    /// Writes record `n`, whose number this producer alone has.
+    #[inline(always)]
+    fn write(&self, n: u64, words: [u64; WORDS], at: &mut impl FnMut(PushStep)) {
         at(PushStep::Announced);
         let slot = self.slots.of(n);
         let (writing, written) =
@@ -248,37 +252,44 @@ impl<const WORDS: usize, const SLOTS: usize, S: Slots<WORDS>> TraceRing<WORDS, S
         }
         slot.seq.store(written, Ordering::Release);
         at(PushStep::Committed);
-        self.open.store(announced, Ordering::Relaxed);
-        at(PushStep::Closed);
-        true
     }
 
-    /// Reserves a number for the outermost producer, whose compare failed because an NMI pushed in between, and makes its announcement
-    /// exact. It fails again at most once for each of those.
+    /// The rest of a push by the outermost producer, whose compare failed because an NMI pushed in between. It fails again at most once for
+    /// each of those; then the announcement is made exact. Apart from `push_stepped`, which then has nothing to keep over a call.
     #[cold]
-    fn reserve_after_nmi(&self, now: u64) -> u64 {
+    #[inline(never)]
+    fn push_after_nmi(&self, now: u64, words: [u64; WORDS], mut at: impl FnMut(PushStep)) -> bool {
         let mut n = now;
         while let Err(now) = self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
             n = now;
         }
         self.open.store(n + 1, Ordering::Relaxed);
-        n
+        self.write(n, words, &mut at);
+        self.open.store(0, Ordering::Relaxed);
+        at(PushStep::Closed);
+        true
     }
 
-    /// Reserves a number for a nested producer; none if the record would lap the one in the making.
+    /// A push nested in another one, which goes on when it has returned, and finds its announcement unchanged. False: dropped, because the
+    /// record would lap the one in the making.
     #[cold]
-    fn reserve_nested(&self) -> Option<u64> {
+    #[inline(never)]
+    fn push_nested(&self, words: [u64; WORDS], mut at: impl FnMut(PushStep)) -> bool {
+        at(PushStep::Opened);
         let mut n = self.head.load(Ordering::Relaxed);
         loop {
             if self.laps_open(n) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                return None;
+                return false;
             }
             match self.head.compare_exchange(n, n + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(n) => return Some(n),
+                Ok(_) => break,
                 Err(now) => n = now,
             }
         }
+        self.write(n, words, &mut at);
+        at(PushStep::Closed);
+        true
     }
 
     /// Whether record `n` of a nested producer would take the slot of one in the making.

@@ -147,6 +147,15 @@ pub fn read_u32<const OFFSET: usize>() -> u32 {
     v
 }
 
+/// Set `bits` in the running CPU's exit work.
+#[inline(always)]
+pub fn add_exit_work(bits: u32) {
+    // SAFETY: as `preempt_disable`; locked, since other CPUs set bits too.
+    unsafe {
+        core::arch::asm!("lock or dword ptr gs:[{}], {:e}", const offset::EXIT_WORK, in(reg) bits, options(nostack))
+    }
+}
+
 /// One more reason not to be preempted on this CPU.
 #[inline(always)]
 pub fn preempt_disable() {

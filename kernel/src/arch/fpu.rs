@@ -11,6 +11,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of one area. 512 without XSAVE.
 static AREA_SIZE: AtomicU32 = AtomicU32::new(512);
+/// Bytes of one in a signal frame.
+static FRAME_SIZE: AtomicU32 = AtomicU32::new(512);
 /// XCR0 as set; 0 = FXSAVE only.
 static XCR0: AtomicU64 = AtomicU64::new(0);
 
@@ -36,7 +38,9 @@ pub unsafe fn init_cpu(xsave: bool) {
     }
     XCR0.store(mask, Ordering::Relaxed);
     OPTIMISED.store(core::arch::x86_64::__cpuid_count(0xd, 1).eax & 1 != 0, Ordering::Relaxed);
-    AREA_SIZE.store(core::arch::x86_64::__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+    let size = core::arch::x86_64::__cpuid_count(0xd, 0).ebx;
+    AREA_SIZE.store(size, Ordering::Relaxed);
+    FRAME_SIZE.store(size + 4, Ordering::Relaxed);
 }
 
 /// Size of a save area in bytes.
@@ -51,7 +55,7 @@ pub fn has_xsave() -> bool {
 
 /// Size of an area in a signal frame: a magic word lies behind an XSAVE area.
 pub fn frame_size() -> usize {
-    area_size() + if has_xsave() { 4 } else { 0 }
+    FRAME_SIZE.load(Ordering::Relaxed) as usize
 }
 
 /// Where an area in a signal frame says what it is (`_fpx_sw_bytes`): bytes that hardware leaves alone.

@@ -104,6 +104,9 @@ extern "C" fn run(frame: &mut Frame) {
         if work == 0 && broken.is_none() {
             return;
         }
+        if work & SIGNAL != 0 {
+            crate::process::signal::begin_delivery(&irq_off);
+        }
         drop(irq_off);
         x86_64::instructions::interrupts::enable();
         if let Some((holder, how)) = broken {

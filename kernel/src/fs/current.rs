@@ -103,7 +103,7 @@ pub fn with_signal_mask<R>(mask: u64, wait: impl FnOnce() -> R) -> R {
     let result = wait();
     if thread.deliverable() != 0 {
         // Delivery goes back to the old set: after the handler, or at once if there is none.
-        *thread.saved_blocked.lock() = Some(before);
+        thread.save_blocked(before);
         signal::look_again();
     } else {
         signal::set_blocked(thread, before);

@@ -126,10 +126,11 @@ unsafe extern "C" fn raw_exchange_word(at: u64, old: u32, new: u32) -> u64 {
 
 /// The fault of an instruction that accesses user memory, in assembly: on to label 91.
 macro_rules! may_fault {
-    ($instruction:literal) => {
-        concat!("77: ", $instruction, "\n.pushsection __ex_table, \"a\"\n.quad 77b, 91f\n.popsection\n")
+    ($($part:literal),+) => {
+        concat!("77: ", $($part,)+ "\n.pushsection __ex_table, \"a\"\n.quad 77b, 91f\n.popsection\n")
     };
 }
+pub(super) use may_fault;
 
 /// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted. `$before` and `$after` are done in the
 /// same opening of SMAP.

@@ -271,7 +271,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     }
     super::timer::program_ends(process);
     process.actions.lock().reset_for_exec();
-    *thread.alternate_stack.lock() = Default::default();
+    thread.set_alternate_stack(Default::default());
     thread.clear_child_tid.store(0, Ordering::Relaxed);
     thread.robust_list.store(0, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);

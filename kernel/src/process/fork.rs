@@ -82,10 +82,10 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         files: Own(UnsafeCell::new(files)),
         blocked: AtomicU64::new(blocked),
         waits_for: AtomicU64::new(0),
-        saved_blocked: SpinLock::new(None),
+        saved_blocked: Own(UnsafeCell::new(None)),
         sent_to_many: AtomicU64::new(0),
         pending: PendingSignals::new(),
-        alternate_stack: SpinLock::new(AlternateStack::default()),
+        alternate_stack: Own(UnsafeCell::new(AlternateStack::default())),
         clear_child_tid: AtomicU64::new(0),
         robust_list: AtomicU64::new(0),
         must_end: AtomicBool::new(false),
@@ -270,8 +270,7 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
         process.ppid.store(ppid, Ordering::Relaxed);
         let thread = new_thread(process.clone(), &task, space, blocked);
         if !has(flag::VM) || has(flag::VFORK) {
-            let stack = *me.alternate_stack.lock();
-            *thread.alternate_stack.lock() = stack;
+            thread.set_alternate_stack(me.alternate_stack());
         }
         if let Err(e) = join(&thread) {
             discard_process(&process, thread, &task);

@@ -108,6 +108,18 @@ struct Own<T>(UnsafeCell<T>);
 // SAFETY: by `Thread`'s rule only the thread itself touches it, and the thread before it has ever run.
 unsafe impl<T: Send> Sync for Own<T> {}
 
+impl<T: Copy> Own<T> {
+    fn get(&self) -> T {
+        // SAFETY: by the rule above nobody changes it meanwhile.
+        unsafe { *self.0.get() }
+    }
+
+    fn set(&self, value: T) {
+        // SAFETY: by the rule above nobody else looks, and `get` leaves no reference behind.
+        unsafe { *self.0.get() = value };
+    }
+}
+
 /// What a user task is besides a task. Lives as long as its task's memory.
 pub struct Thread {
     /// Its process.
@@ -123,13 +135,13 @@ pub struct Thread {
     /// Signals that rt_sigtimedwait has opened although the thread blocks them: they are kept even where they are ignored.
     pub waits_for: AtomicU64,
     /// The set to go back to after sigsuspend; `None` outside.
-    pub saved_blocked: SpinLock<Option<u64>, { rank::PROCESS_PART }>,
+    saved_blocked: Own<Option<u64>>,
     /// Signals that went to its process as one of several, since its last clone began: the child of that clone takes them too.
     pub sent_to_many: AtomicU64,
     /// Signals for this thread.
     pub pending: PendingSignals,
     /// sigaltstack(2): address, size, flags.
-    pub alternate_stack: SpinLock<signal_frame::AlternateStack, { rank::PROCESS_PART }>,
+    alternate_stack: Own<signal_frame::AlternateStack>,
     /// The word to clear and wake when the thread ends; 0 = none.
     pub clear_child_tid: AtomicU64,
     /// Head of the robust-futex list; 0 = none.
@@ -244,6 +256,32 @@ impl Thread {
     pub fn files(&self) -> Option<&Arc<FileTable>> {
         // SAFETY: as in `address_space`.
         unsafe { (*self.files.0.get()).as_ref() }
+    }
+
+    /// Its alternate stack for signals. Its own thread only.
+    #[inline]
+    pub fn alternate_stack(&self) -> signal_frame::AlternateStack {
+        self.alternate_stack.get()
+    }
+
+    /// Change it. Its own thread only, or before it has ever run.
+    #[inline]
+    pub fn set_alternate_stack(&self, stack: signal_frame::AlternateStack) {
+        self.alternate_stack.set(stack);
+    }
+
+    /// Signal delivery goes back to `set` as the blocked signals. Its own thread only.
+    #[inline]
+    pub fn save_blocked(&self, set: u64) {
+        self.saved_blocked.set(Some(set));
+    }
+
+    /// What `save_blocked` said, once. Its own thread only.
+    #[inline]
+    pub fn take_saved_blocked(&self) -> Option<u64> {
+        let saved = self.saved_blocked.get();
+        self.saved_blocked.set(None);
+        saved
     }
 
     /// Change the address space; returns the old one.

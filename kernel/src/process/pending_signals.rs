@@ -60,15 +60,15 @@ impl Waiting {
         }
     }
 
-    /// Take out the oldest of `signal`.
+    /// Take out the oldest of `signal` into `to`. False if there is none.
     #[inline(always)]
-    fn take(&mut self, signal: u32) -> Option<Info> {
+    fn take(&mut self, signal: u32, to: &mut Info) -> bool {
         if self.first.signal != signal {
-            return self.take_from_more(signal);
+            return self.take_from_more(signal).map(|info| *to = info).is_some();
         }
-        let info = self.first;
+        *to = self.first;
         self.refill();
-        Some(info)
+        true
     }
 
     #[cold]
@@ -143,12 +143,13 @@ impl PendingSignals {
 
     /// Take out the first of the lowest signal that is in `wanted`; faults first.
     pub fn take(&self, wanted: u64) -> Option<Info> {
-        self.take_and(wanted, || ()).map(|(info, ())| info)
+        let mut info = Info::NONE;
+        self.take_and(wanted, &mut info, || ()).map(|()| info)
     }
 
-    /// `take`, with what `read` gives while the signal still waits: who removes it later than that finds it gone.
+    /// `take` into `to`, with what `read` gives while the signal still waits: who removes it later than that finds it gone.
     #[inline(always)]
-    pub(super) fn take_and<R>(&self, wanted: u64, read: impl FnOnce() -> R) -> Option<(Info, R)> {
+    pub(super) fn take_and<R>(&self, wanted: u64, to: &mut Info, read: impl FnOnce() -> R) -> Option<R> {
         if self.set() & wanted == 0 {
             return None;
         }
@@ -160,16 +161,18 @@ impl PendingSignals {
         }
         let signal = first.trailing_zeros() + 1;
         let read = read();
-        let info = queue.take(signal)?;
+        if !queue.take(signal, to) {
+            return None;
+        }
         if !queue.has(signal) {
             self.set.fetch_and(!bit(signal), Ordering::SeqCst);
         }
-        if info.code == SI_TIMER {
+        if to.code == SI_TIMER {
             core::hint::cold_path();
             drop(queue);
-            return Some((timer::taken(info), read));
+            *to = timer::taken(*to);
         }
-        Some((info, read))
+        Some(read)
     }
 
     pub(super) fn remove(&self, set: u64) {

@@ -8,6 +8,7 @@ use super::call_restart::restart_system_call;
 use super::job_stop::{stop, wait_while_stopped};
 pub use super::pending_signals::{file_queue, files_changed};
 use super::{Process, Thread, current_thread, ptrace, signal_frame, tree};
+use crate::arch::cpu_head;
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::exit_work;
 use crate::entry::frame::Frame;
@@ -241,15 +242,18 @@ pub(super) fn go_on(process: &Process) {
     }
 }
 
-/// Whether the signal changes nothing and is dropped: not blocked by `thread`, which does not wait for it either, and ignored or
-/// the default action of the first process.
+/// The signals that wait for `thread` even where they are ignored: it blocks them or waits for them, or its tracer is told of them.
 #[inline(always)]
-fn is_dropped(process: &Process, signal: u32, thread: Option<&Thread>) -> bool {
-    // Its tracer is told of what it would ignore.
-    if thread.is_some_and(|t| t.traced.load(Ordering::SeqCst)) {
-        return false;
+fn kept_by(thread: &Thread) -> u64 {
+    if thread.traced.load(Ordering::SeqCst) {
+        return u64::MAX;
     }
-    let kept = thread.map_or(0, |t| t.waits_for.load(Ordering::SeqCst) | t.blocked.load(Ordering::SeqCst));
+    thread.waits_for.load(Ordering::SeqCst) | thread.blocked.load(Ordering::SeqCst)
+}
+
+/// Whether the signal changes nothing and is dropped: none of the `kept` ones, and ignored or the default action of the first process.
+#[inline(always)]
+fn is_dropped(process: &Process, signal: u32, kept: u64) -> bool {
     if kept & bit(signal) != 0 {
         return false;
     }
@@ -286,12 +290,19 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
         return;
     }
     prepare(process, signal);
-    let first = process.threads.lock().first().cloned();
-    if is_dropped(process, signal, first.as_deref()) {
+    let (kept, is_own) = process.threads.lock().first().map_or((0, false), |first| {
+        let takes = first.blocked.load(Ordering::SeqCst) & bit(signal) == 0;
+        (kept_by(first), takes && super::try_current_thread().is_some_and(|me| core::ptr::eq(me, &**first)))
+    });
+    if is_dropped(process, signal, kept) {
         return;
     }
     // First to the queue, then the look for who takes it: one who opens its mask meanwhile looks itself.
     process.pending.add(info);
+    if is_own {
+        // The running thread would be found again: nobody else changes what it blocks.
+        return look_again();
+    }
     // Only now: who blocks the signal or ends from here on finds it pending and passes it on (`leave_to_others`).
     notify_one(process, bit(signal), None);
 }
@@ -307,7 +318,7 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
         return;
     }
     prepare(&thread.process, signal);
-    if is_dropped(&thread.process, signal, Some(thread)) {
+    if is_dropped(&thread.process, signal, kept_by(thread)) {
         return;
     }
     thread.pending.add(info);
@@ -325,7 +336,7 @@ pub fn send_expiry(process: &Arc<Process>, thread: Option<&Arc<Thread>>, info: I
     }
     prepare(process, info.signal);
     let first = process.threads.lock().first().cloned();
-    if is_dropped(process, info.signal, thread.or(first.as_ref()).map(|t| &**t)) {
+    if is_dropped(process, info.signal, thread.or(first.as_ref()).map_or(0, |t| kept_by(t))) {
         return false;
     }
     match thread {
@@ -414,11 +425,11 @@ pub fn force(info: Info) {
 }
 
 /// Have the running thread look at its signals before it goes back to user mode.
-#[cold]
+#[inline]
 pub fn look_again() {
-    let irq_off = IrqOff::new();
     crate::sched::current().signal_pending.store(true, Ordering::SeqCst);
-    percpu::this(&irq_off).head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::SeqCst);
+    // Whoever is moved to another CPU before this has the bit there, by the switch.
+    cpu_head::add_exit_work(exit_work::SIGNAL);
 }
 
 /// Change the running thread's blocked set; signals that are not blocked any more are handled before user mode.
@@ -431,13 +442,15 @@ pub fn set_blocked(thread: &Thread, set: u64) {
     }
 }
 
-/// Exit work: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with.
+/// Exit work: `deliver_pending` comes, and sees all that was sent up to now.
+#[inline]
+pub fn begin_delivery(irq_off: &IrqOff) {
+    crate::sched::current().signal_pending.store(false, Ordering::SeqCst);
+    percpu::this(irq_off).head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
+}
+
+/// Exit work, after `begin_delivery`: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with.
 pub fn deliver_pending(frame: &mut Frame) {
-    {
-        let irq_off = IrqOff::new();
-        crate::sched::current().signal_pending.store(false, Ordering::SeqCst);
-        percpu::this(&irq_off).head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
-    }
     let Some(thread) = super::try_current_thread() else { return };
     let process = &thread.process;
     loop {
@@ -459,20 +472,19 @@ pub fn deliver_pending(frame: &mut Frame) {
         }
         let wanted = !thread.blocked.load(Ordering::SeqCst);
         let continues = || process.continues.load(Ordering::SeqCst);
-        let own = thread.pending.take_and(wanted, continues);
-        let Some((info, continues)) = own.or_else(|| process.pending.take_and(wanted, continues)) else { break };
-        let info = if traced && info.signal != sig::KILL {
+        let mut info = Info::NONE;
+        let own = thread.pending.take_and(wanted, &mut info, continues);
+        let Some(continues) = own.or_else(|| process.pending.take_and(wanted, &mut info, continues)) else { break };
+        if traced && info.signal != sig::KILL {
             match ptrace::signal_stop(thread, frame, info) {
                 Some(info) if thread.blocked.load(Ordering::SeqCst) & bit(info.signal) != 0 => {
                     thread.pending.add(info);
                     continue;
                 }
-                Some(info) => info,
+                Some(changed) => info = changed,
                 None => continue,
             }
-        } else {
-            info
-        };
+        }
         let action = process.actions.lock().of(info.signal);
         match action.handler {
             IGNORE => continue,
@@ -497,7 +509,7 @@ pub fn deliver_pending(frame: &mut Frame) {
             process.actions.lock().set(info.signal, Action::default());
         }
         restart_system_call(frame, Some(action));
-        let old = thread.saved_blocked.lock().take().unwrap_or(thread.blocked.load(Ordering::SeqCst));
+        let old = thread.take_saved_blocked().unwrap_or(thread.blocked.load(Ordering::SeqCst));
         if signal_frame::push(frame, thread, &action, &info, old).is_err() {
             // No stack to put it on: the program ends as by SIGSEGV.
             super::fault::say(thread, frame, format_args!("no stack for the frame of signal {}", info.signal));
@@ -515,8 +527,7 @@ pub fn deliver_pending(frame: &mut Frame) {
         return;
     }
     restart_system_call(frame, None);
-    let saved = thread.saved_blocked.lock().take();
-    if let Some(old) = saved {
+    if let Some(old) = thread.take_saved_blocked() {
         set_blocked(thread, old);
     }
 }

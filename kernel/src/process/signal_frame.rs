@@ -14,6 +14,7 @@ use crate::arch::fpu;
 use crate::arch::gdt::{USER_CS, USER_DS};
 use crate::arch::page_table::USER_END;
 use crate::entry::frame::{Frame, RFLAGS_IF, USER_RFLAGS};
+use crate::mm::user_context::{self, Context};
 use crate::mm::user_copy::{self, Fault};
 
 /// sigaltstack(2)'s stack.
@@ -47,14 +48,9 @@ const WORDS: usize = 1 + 38 + 16;
 const FRAME_BYTES: u64 = WORDS as u64 * 8;
 /// Words of siginfo that are filled.
 const INFO_WORDS: usize = 4;
-/// Word indices within the frame.
+/// Words before ucontext and before siginfo.
 mod at {
-    // 0 is the return address.
     pub const FLAGS: usize = 1;
-    pub const STACK: usize = 3;
-    pub const REGISTERS: usize = 6;
-    pub const FPSTATE: usize = REGISTERS + 23;
-    pub const MASK: usize = 38;
     pub const INFO: usize = 39;
 }
 /// UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
@@ -67,72 +63,35 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     if action.flags & sa::RESTORER == 0 {
         return Err(Fault);
     }
-    let mut alternate = thread.alternate_stack.lock();
+    let alternate = thread.alternate_stack();
     let on_alternate = alternate.holds(frame.rsp);
     let mut top = frame.rsp.wrapping_sub(RED_ZONE);
-    if action.flags & sa::ONSTACK != 0 && alternate.size != 0 && !on_alternate {
-        top = alternate.base + alternate.size;
+    if action.flags & sa::ONSTACK != 0 {
+        if alternate.size != 0 && !on_alternate {
+            top = alternate.base + alternate.size;
+        }
+        if alternate.flags & AUTO_DISARM != 0 {
+            thread.set_alternate_stack(AlternateStack::default());
+        }
     }
-    let shown = *alternate;
-    if shown.flags & AUTO_DISARM != 0 && action.flags & sa::ONSTACK != 0 {
-        *alternate = AlternateStack::default();
-    }
-    drop(alternate);
     let fp_bytes = fpu::frame_size();
     let fp_at = top.checked_sub(fp_bytes as u64).ok_or(Fault)? & !63;
     let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
     user_copy::store_fpu(fp_at)?;
 
-    let f = &*frame;
-    let flags = UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 };
     let [code, sender, value] = info_words(info);
-    // What siginfo has beyond these words is not written: it is the program's own memory.
-    let w: [u64; at::INFO + INFO_WORDS] = [
-        action.restorer,
-        flags,
-        0, // uc_link
-        shown.base,
-        stack_flags(&shown, frame.rsp) as u64,
-        shown.size,
-        f.r8, // at::REGISTERS
-        f.r9,
-        f.r10,
-        f.r11,
-        f.r12,
-        f.r13,
-        f.r14,
-        f.r15,
-        f.rdi,
-        f.rsi,
-        f.rbp,
-        f.rbx,
-        f.rdx,
-        f.rax,
-        f.rcx,
-        f.rsp,
-        f.rip,
-        f.rflags,
-        f.cs & 0xffff | f.ss << 48,
-        0, // err
-        0, // trapno
-        old_mask,
-        info.address, // cr2
-        fp_at,        // at::FPSTATE
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        old_mask, // at::MASK
-        info.signal as u64,
-        code,
-        sender,
-        value,
-    ];
-    user_copy::write(at_frame, &w)?;
+    let mut context = Context {
+        restorer: action.restorer,
+        flags: UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 },
+        stack: [alternate.base, stack_flags(&alternate, frame.rsp) as u64, alternate.size],
+        rflags: frame.rflags,
+        selectors: frame.cs & 0xffff | frame.ss << 48,
+        fault_address: info.address,
+        fp_at,
+        mask: old_mask,
+        info: [info.signal as u64, code, sender, value],
+    };
+    user_context::store(at_frame, &mut context, frame)?;
 
     fpu::load_initial();
     frame.rdi = info.signal as u64;
@@ -188,43 +147,19 @@ fn info_words(info: &Info) -> [u64; INFO_WORDS - 1] {
 pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
     // RET took the return address.
     let at_frame = frame.rsp.wrapping_sub(8);
-    let w: [u64; at::INFO] = user_copy::read(at_frame)?;
-    let r = &w[at::REGISTERS..];
-    frame.r8 = r[0];
-    frame.r9 = r[1];
-    frame.r10 = r[2];
-    frame.r11 = r[3];
-    frame.r12 = r[4];
-    frame.r13 = r[5];
-    frame.r14 = r[6];
-    frame.r15 = r[7];
-    frame.rdi = r[8];
-    frame.rsi = r[9];
-    frame.rbp = r[10];
-    frame.rbx = r[11];
-    frame.rdx = r[12];
-    frame.rax = r[13];
-    frame.rcx = r[14];
-    frame.rsp = r[15];
-    frame.rip = r[16];
-    frame.rflags = frame.rflags & !USER_RFLAGS | r[17] & USER_RFLAGS | RFLAGS_IF;
+    let c = user_context::load(at_frame, frame)?;
+    frame.rflags = frame.rflags & !USER_RFLAGS | c.rflags & USER_RFLAGS | RFLAGS_IF;
     // Whatever they name, it is at ring 3: IRET loads it or faults, which is the program's fault then, as is a bad RIP.
-    frame.cs = (r[18] & 0xffff) | 3;
-    frame.ss = if w[at::FLAGS] & UC_STRICT_SS != 0 { r[18] >> 48 | 3 } else { USER_DS as u64 };
+    frame.cs = (c.selectors & 0xffff) | 3;
+    frame.ss = if c.flags & UC_STRICT_SS != 0 { c.selectors >> 48 | 3 } else { USER_DS as u64 };
     frame.orig_rax = u64::MAX;
-    restore_fpu(w[at::FPSTATE])?;
-    {
-        let mut alternate = thread.alternate_stack.lock();
-        let is_user = w[at::STACK].checked_add(w[at::STACK + 2]).is_some_and(|end| end <= USER_END);
-        if alternate.size == 0 && w[at::STACK + 1] as u32 & DISABLED == 0 && is_user {
-            *alternate = AlternateStack {
-                base: w[at::STACK],
-                size: w[at::STACK + 2],
-                flags: w[at::STACK + 1] as u32 & AUTO_DISARM,
-            };
-        }
+    restore_fpu(c.fp_at)?;
+    let [base, stack_flags, size] = c.stack;
+    let is_user = base.checked_add(size).is_some_and(|end| end <= USER_END);
+    if stack_flags as u32 & DISABLED == 0 && is_user && thread.alternate_stack().size == 0 {
+        thread.set_alternate_stack(AlternateStack { base, size, flags: stack_flags as u32 & AUTO_DISARM });
     }
-    set_blocked(thread, w[at::MASK]);
+    set_blocked(thread, c.mask);
     Ok(())
 }
 

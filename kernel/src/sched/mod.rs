@@ -288,7 +288,10 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
         charge(area, &mut queue, unsafe { &*TABLE.get(index) });
     }
     let enqueued = queue.enqueue(&TABLE, task.index, why);
-    let kick_for_tick = queue.needs_tick(&TABLE) && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
+    // The cheaper question first.
+    let kick_for_tick = !crate::time::tick::dep_is_covered(area, TickDep::Sched)
+        && queue.needs_tick(&TABLE)
+        && crate::time::tick::dep_set_cpu(area, TickDep::Sched, task, site);
     drop(queue);
     if static_branch!(SCHED) && is_wakeup {
         core::hint::cold_path();

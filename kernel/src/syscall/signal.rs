@@ -127,7 +127,7 @@ system_call! {
         }
         let set: u64 = user_copy::read(at)?;
         let thread = current_thread();
-        *thread.saved_blocked.lock() = Some(thread.blocked.load(Ordering::Relaxed));
+        thread.save_blocked(thread.blocked.load(Ordering::Relaxed));
         signal::set_blocked(thread, set);
         Err(wait_for_signal())
     }
@@ -273,7 +273,7 @@ system_call! {
         let frame_rsp = crate::sched::current().stack_top() - 16;
         // SAFETY: `rsp` is the second word from the top of a system call's frame.
         let rsp = unsafe { (frame_rsp as *const u64).read() };
-        let before = *thread.alternate_stack.lock();
+        let before = thread.alternate_stack();
         if new != 0 {
             let [base, flags, size]: [u64; 3] = user_copy::read(new)?;
             if before.holds(rsp) && before.flags & AUTO_DISARM == 0 {
@@ -287,7 +287,7 @@ system_call! {
                 _ => return Err(EINVAL),
             };
             base.checked_add(size).ok_or(EFAULT)?;
-            *thread.alternate_stack.lock() = after;
+            thread.set_alternate_stack(after);
         }
         if old != 0 {
             let flags = signal_frame::stack_flags(&before, rsp);

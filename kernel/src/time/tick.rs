@@ -68,12 +68,18 @@ fn holder(task: Option<&Task>, site: Site) -> Held<Site> {
     Held { since_ns: tsc::now_ns(), site, task: task.map_or(0, |t| t.index), comm: task.map_or([0; 16], |t| t.comm()) }
 }
 
-/// Set a dependency of one CPU. True if the CPU has to be kicked: the bit is new. A CPU that does housekeeping ticks anyway: there the
+/// Whether setting a dependency of one CPU would change nothing: it is set, or the CPU does housekeeping, and so ticks anyway. There the
 /// scheduler's dependency is not noted; should the CPU become another one, its next look at its queue sets it.
 #[inline]
+pub fn dep_is_covered(area: &Percpu, dep: TickDep) -> bool {
+    let covering = if dep == TickDep::Sched { dep.bit() | TickDep::Housekeeping.bit() } else { dep.bit() };
+    area.time.deps.load() & covering != 0
+}
+
+/// Set a dependency of one CPU. True if the CPU has to be kicked: the bit is new.
+#[inline]
 pub fn dep_set_cpu(area: &Percpu, dep: TickDep, task: &Task, site: &'static Location<'static>) -> bool {
-    let covered = if dep == TickDep::Sched { dep.bit() | TickDep::Housekeeping.bit() } else { dep.bit() };
-    area.time.deps.load() & covered == 0 && set_new(area, dep, task, site)
+    !dep_is_covered(area, dep) && set_new(area, dep, task, site)
 }
 
 #[cold]
