@@ -1,6 +1,8 @@
 //! What the scenarios in `tests/` use: a guest under test (`vm`), a host program under test (`program`, `run_smp`) and a place of its own
-//! for one (`sandbox`), a guest's trace (`trace_file`) and its ledger of interruptions (`ledger`).
+//! for one (`sandbox`), a guest's trace (`trace_file`) and its ledger of interruptions (`ledger`), programs that the host's compilers
+//! build (`compiled`).
 
+pub mod compiled;
 pub mod heard;
 pub mod ledger;
 pub mod program;
@@ -18,7 +20,8 @@ pub type Outcome = Result<(), Failed>;
 pub fn skip(why: &str) -> Outcome {
     use std::io::Write;
     let name = std::thread::current().name().unwrap_or("scenario").to_string();
-    // The line is for people and for .ci/run; a closed stderr changes no result.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {why}");
+    // The first line end is for the runner's row of dots; in one piece, for there may be other tests that write. The line is for people
+    // and for .ci/run; a closed stderr changes no result.
+    let _ = std::io::stderr().write_all(format!("\nSKIPPED: {name}: {why}\n").as_bytes());
     Ok(())
 }

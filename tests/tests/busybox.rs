@@ -6,7 +6,7 @@ use host::busybox;
 use host::tree::Tree;
 use scenarios::program::Program;
 use scenarios::run_smp::{Run, VARIABLES};
-use scenarios::{Failed, Outcome};
+use scenarios::{Failed, Outcome, skip};
 use std::process::Command;
 
 /// What ash prints when it waits for a line, after its question for the cursor's place, which nobody answers.
@@ -16,7 +16,7 @@ const PROMPT: &str = "ash> ";
 fn start() -> Result<Option<Program>, Failed> {
     let tree = Tree::find(None)?;
     if let Err(why) = busybox::find(&tree, |_| {}) {
-        println!("SKIPPED: {why}");
+        skip(&why.to_string())?;
         return Ok(None);
     }
     let mut command = Command::new(tree.root.join("tools/run-smp"));

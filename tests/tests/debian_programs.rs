@@ -1,26 +1,29 @@
-//! Scenario: Debian's own dynamic programs run as they are: bash, python3, ld.so started by hand, and the rt-tests, which end with their
-//! normal summary. Skipped where the packages are neither installed nor to be had from apt.
+//! Scenario: Debian's own dynamic programs run as they are: bash, python3, ld.so started by hand, strace, gdb with gdbserver, and the
+//! rt-tests, which end with their normal summary. Skipped where the packages are neither installed nor to be had from apt.
 
+use host::debian_closure;
 use host::debian_root;
 use host::tree::Tree;
-use scenarios::{Failed, Outcome, Vm};
+use scenarios::{Failed, Outcome, Vm, compiled, skip};
+
+/// What bash is given to run.
+const WORDS: &str = "tmp/words";
 
 /// Runs `words` by Debian's bash on a machine of two CPUs; gives what it prints. None: there are no packages.
-fn run(packages: &[&str], words: &str, cmdline: &str) -> Result<Option<String>, Failed> {
+fn run(packages: &[&str], programs: &[(&str, &[u8])], words: &str, cmdline: &str) -> Result<Option<String>, Failed> {
     let tree = Tree::find(None)?;
-    let base = ["bash", "libtinfo6", "libc6"];
-    let packages: Vec<&str> = base.iter().chain(packages).copied().collect();
-    let root = match debian_root::root_file_system(&tree, &packages, |_| {}) {
+    let programs = [programs, &[(WORDS, words.as_bytes())]].concat();
+    let root = match debian_root::root_file_system(&tree, packages, &programs, |_| {}) {
         Ok(root) => root,
         Err(why) => {
-            println!("SKIPPED: {why}");
+            skip(&why.to_string())?;
             return Ok(None);
         }
     };
-    let mut guest =
-        Vm::new().smp(2).limit(300).cmdline(&format!("trace_event= quiet {cmdline}")).initrd(root).spawn()?;
+    let vm = Vm::new().smp(2).mem("1G").limit(300).cmdline(&format!("trace_event= quiet {cmdline}"));
+    let mut guest = vm.initrd(root).spawn()?;
     guest.expect("# ")?;
-    guest.send(&format!("{words}; exit\n"))?;
+    guest.send(&format!(". /{WORDS}; exit\n"))?;
     let finished = guest.finish()?;
     finished.assert_clean();
     Ok(Some(finished.output))
@@ -32,13 +35,108 @@ fn assert_has(text: &str, wanted: &[&str]) {
     }
 }
 
+/// The words come in this order, each behind the one before.
+fn assert_in_order(text: &str, wanted: &[&str]) {
+    let mut rest = text;
+    for word in wanted {
+        let at = rest.find(word).unwrap_or_else(|| panic!("{word:?} does not come in its place in {text}"));
+        rest = &rest[at + word.len()..];
+    }
+}
+
 #[test]
 fn bash_and_python_run_with_their_libraries() -> Outcome {
-    let python = ["python3-minimal", "python3.11-minimal", "libpython3.11-minimal", "libexpat1", "zlib1g"];
     let words = "x=(1 2 3); echo bash ${#x[@]} $((6 * 7)); python3 -c 'print(\"python\", 6 * 7)'; \
         /lib64/ld-linux-x86-64.so.2 --list /bin/bash; missing";
-    let Some(text) = run(&python, words, "")? else { return Ok(()) };
-    assert_has(&text, &["\nbash 3 42\n", "\npython 42\n", "libtinfo.so.6 => /lib/x86_64-linux-gnu/libtinfo.so.6"]);
+    let Some(text) = run(&["python3-minimal"], &[], words, "")? else { return Ok(()) };
+    assert_has(&text, &["bash 3 42\n", "\npython 42\n", "libtinfo.so.6 => /lib/x86_64-linux-gnu/libtinfo.so.6"]);
+    Ok(())
+}
+
+#[test]
+fn strace_tells_what_programs_do() -> Outcome {
+    let words = "strace -f -s 99 -o /tmp/log bash -c 'bash -c \"echo in; exit 4\"; exit 3'; echo code $?; grep -v mmap /tmp/log; \
+        strace -c -f -o /tmp/sum bash -c 'for i in 1 2 3; do (exit $i); done'; cat /tmp/sum; \
+        strace -e trace=kill,exit_group bash -c 'kill -TERM $$' 2>&1; mkfifo /tmp/fifo; \
+        bash -c 'echo up > /tmp/up; read x < /tmp/fifo; exit 5' & until [ -s /tmp/up ]; do :; done; \
+        strace -f -p $! -o /tmp/att & until [ -s /tmp/att ]; do read -t 0.05 y < /dev/zero; done; echo go > /tmp/fifo; wait; cat /tmp/att";
+    let Some(text) = run(&["strace", "grep", "coreutils"], &[], words, "")? else { return Ok(()) };
+    assert_in_order(
+        &text,
+        &[
+            "in\n",
+            "code 3\n",
+            "execve(\"/usr/bin/bash\", [\"bash\", \"-c\", \"bash -c \\\"echo in; exit 4\\\"; exit 3\"], 0x",
+            ") = 0\n",
+            "openat(AT_FDCWD, \"/lib/x86_64-linux-gnu/libc.so.6\", O_RDONLY|O_CLOEXEC) = 3\n",
+            "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD",
+            "execve(\"/usr/bin/bash\", [\"bash\", \"-c\", \"echo in; exit 4\"], 0x",
+            "write(1, \"in\\n\", 3",
+            "exit_group(4)",
+            "+++ exited with 4 +++\n",
+            "--- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=",
+            "si_status=4",
+            "exit_group(3) ",
+            "= ?\n",
+            "+++ exited with 3 +++\n",
+            "% time     seconds  usecs/call     calls    errors syscall\n",
+            " total\n",
+            "kill(",
+            ", SIGTERM)",
+            "--- SIGTERM {si_signo=SIGTERM, si_code=SI_USER, si_pid=",
+            "+++ killed by SIGTERM +++\n",
+            "read(0, \"g\", 1) ",
+            "+++ exited with 5 +++\n",
+        ],
+    );
+    Ok(())
+}
+
+#[test]
+fn gdb_debugs_by_way_of_gdbserver_and_itself() -> Outcome {
+    let tree = Tree::find(None)?;
+    let program = match compiled::program(&tree, "gcc", "debugged.c", &["-g", "-O0", "-pie", "-pthread"]) {
+        Ok(program) => program,
+        Err(Ok(why)) => return skip(&why),
+        Err(Err(failed)) => return Err(failed),
+    };
+    let gdb = if debian_closure::is_installed("gdb") { "gdb" } else { "gdb-minimal" };
+    let remote = "target remote | gdbserver --once - /tmp/debugged\nbreak work\ncontinue\nbacktrace\nnext\np counter\n\
+        info registers rip\nstepi\nwatch counter\ndelete 1\ncontinue\ninfo threads\nset var counter = 100\n\
+        continue\np $_siginfo.si_signo\ncontinue\n";
+    let own = "set startup-with-shell off\nbreak main\nrun\nhbreak second\ncontinue\ninfo threads\np argument\nfinish\ncatch syscall exit_group\ncontinue\n\
+        p $rdi\ncontinue\n";
+    let programs =
+        [("tmp/debugged", program.as_slice()), ("tmp/remote.gdb", remote.as_bytes()), ("tmp/own.gdb", own.as_bytes())];
+    let words = "gdb -q -nx -batch -x /tmp/remote.gdb /tmp/debugged 2>&1; gdb -q -nx -batch -x /tmp/own.gdb /tmp/debugged 2>&1; missing";
+    let Some(text) = run(&[gdb, "gdbserver"], &programs, words, "nohz_full=1")? else { return Ok(()) };
+    assert!(!text.contains("Error in sourced") && !text.contains("Error disabling"), "{text}");
+    assert_in_order(
+        &text,
+        &[
+            "Breakpoint 1 at 0x5555555",
+            "Breakpoint 1, work (value=2) at ",
+            "#1  0x000055555555",
+            " in main () at ",
+            "$1 = 42\n",
+            " <work+",
+            "Hardware watchpoint 2: counter\n",
+            "Thread 2 \"debugged\" hit Hardware watchpoint 2: counter\n\nOld value = 42\nNew value = 45\nwork (value=3) at ",
+            "* 2 ",
+            "Thread 1 \"debugged\" hit Hardware watchpoint 2: counter\n\nOld value = 100\nNew value = 62\n",
+            "$2 = 5\n",
+            "first 42\nsecond 101\n",
+            "exited with code 076]",
+            "Breakpoint 1, main () at ",
+            "Thread 2 \"debugged\" hit Breakpoint 2, second (argument=0x3) at ",
+            "* 2 ",
+            "$1 = (void *) 0x3\n",
+            "Value returned is $2 = (void *) 0x2e\n",
+            "hit Catchpoint 3 (call to syscall exit_group), ",
+            "$3 = 7\n",
+            "exited with code 07]",
+        ],
+    );
     Ok(())
 }
 
@@ -46,7 +144,7 @@ fn bash_and_python_run_with_their_libraries() -> Outcome {
 fn rt_tests_end_with_their_summary() -> Outcome {
     let words = "cyclictest -D 1 -q -t 1 -a 1 -p 80; ptsematest -l 200 -q -t 1; signaltest -l 200 -q; hackbench -l 10 -g 1; \
         hackbench -p -l 10 -g 1; missing";
-    let Some(text) = run(&["rt-tests", "libnuma1"], words, "nohz_full=1")? else { return Ok(()) };
+    let Some(text) = run(&["rt-tests"], &[], words, "nohz_full=1")? else { return Ok(()) };
     println!("{text}");
     assert_has(&text, &["T: 0 (", " P:80 I:1000 C:", "#1 -> #0, Min", " C:    200 Min:"]);
     assert_eq!(text.matches("\nTime: ").count(), 2, "{text}");

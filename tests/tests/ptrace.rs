@@ -14,5 +14,5 @@ fn all_pass(vm: Vm, words: &str, at_least: usize) -> Outcome {
 
 #[test]
 fn every_request() -> Outcome {
-    all_pass(Vm::new().smp(1), "ptrace", 21)
+    all_pass(Vm::new().smp(1), "ptrace", 23)
 }

@@ -3,7 +3,7 @@
 use host::plugin;
 use scenarios::program::{Program, Run};
 use scenarios::sandbox::Sandbox;
-use scenarios::{Failed, Outcome, run_smp::run_smp};
+use scenarios::{Failed, Outcome, run_smp::run_smp, skip};
 use std::process::Command;
 
 #[track_caller]
@@ -49,13 +49,13 @@ fn files_of_another_kind() -> Outcome {
 }
 
 #[test]
-fn kvm_that_does_not_run_a_guest() {
+fn kvm_that_does_not_run_a_guest() -> Outcome {
     let runs = host::accelerator::choose(host::settings::Accel::Kvm, false, |_| {}).is_ok();
     if runs {
-        println!("SKIPPED: an unusable /dev/kvm: here it runs a guest");
-        return;
+        return skip("an unusable /dev/kvm: here it runs a guest");
     }
     refused(&[("ACCEL", "kvm"), ("LOADER", "direct")], "ACCEL=kvm: /dev/kvm");
+    Ok(())
 }
 
 /// Runs `command` of `sandbox` with only these programs to be found beside its own.

@@ -3,12 +3,12 @@
 //! Process context. Bytes are copied through the direct map under the address space's lock, page by page, to and from
 //! kernel memory. By `force` a debugger writes where the program may not: into a copy of the page that is the program's own.
 
-use super::address_space::{AddressSpace, Inner};
+use super::address_space::{AddressSpace, Inner, entry_flags};
 use super::frame;
-use super::page_fault::{FaultError, copy_frame};
+use super::page_fault::{FaultError, copy_frame, zero_page};
 use crate::arch::page_table::{PAGE_SIZE, USER_END, bits, phys_to_virt};
 use core::sync::atomic::Ordering;
-use kcore::vma::{Access, Kind, SegvCode};
+use kcore::vma::{Access, Kind, Prot, SegvCode};
 
 const NOT_THERE: FaultError = FaultError::Segv(SegvCode::MapErr);
 const NOT_ALLOWED: FaultError = FaultError::Segv(SegvCode::AccErr);
@@ -19,11 +19,19 @@ fn step(at: u64, len: usize) -> usize {
 }
 
 impl Inner {
-    /// The page of `at` for reading: its frame.
-    fn page_to_read(&mut self, at: u64) -> Result<u64, FaultError> {
-        self.map.find(at).filter(|_| at < USER_END).ok_or(NOT_THERE)?;
+    /// The page of `at` for reading: its frame. `force`: also where the program has no right; what was never touched there is zeros, but
+    /// of a file not.
+    fn page_to_read(&mut self, at: u64, force: bool) -> Result<u64, FaultError> {
+        let region = *self.map.find(at).filter(|_| at < USER_END).ok_or(NOT_THERE)?;
         let there = |inner: &Self| inner.table.lookup(at).map_or(0, |e| e.load(Ordering::Relaxed));
         let mut entry = there(self);
+        if force && region.prot == Prot::NONE {
+            return match (entry, region.kind) {
+                (0, Kind::Anonymous | Kind::Stack) => Ok(zero_page()),
+                (0, _) => Err(NOT_ALLOWED),
+                (entry, _) => Ok(entry & bits::ADDRESS),
+            };
+        }
         if entry & bits::PRESENT == 0 {
             self.fault(at, Access::Read)?;
             entry = there(self);
@@ -41,30 +49,31 @@ impl Inner {
         if !force || matches!(region.kind, Kind::Shared { .. } | Kind::Special { .. }) {
             return Err(NOT_ALLOWED);
         }
-        let now = self.page_to_read(at)?;
-        let leaf = self.table.lookup(at).ok_or(NOT_THERE)?;
-        let entry = leaf.load(Ordering::Relaxed);
-        if entry & bits::FOREIGN == 0 && frame::users(now) == 1 {
+        let now = self.page_to_read(at, true)?;
+        let leaf = self.table.lookup(at);
+        let entry = leaf.map_or(0, |e| e.load(Ordering::Relaxed));
+        if entry != 0 && entry & bits::FOREIGN == 0 && frame::users(now) == 1 {
             return Ok(now);
         }
         let own = frame::alloc().ok_or(FaultError::NoMemory)?;
         // SAFETY: both are whole frames in the direct map; the new one is ours, the old one stays mapped under the lock.
         unsafe { copy_frame(own, now) };
-        let flags = entry & !(bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE);
-        self.replace(Some(leaf), at & !(PAGE_SIZE - 1), own | flags)?;
+        let flags = if entry == 0 { entry_flags(region.prot) } else { entry };
+        let flags = flags & !(bits::ADDRESS | bits::FOREIGN | bits::COPY_ON_WRITE);
+        self.replace(leaf, at & !(PAGE_SIZE - 1), own | flags)?;
         Ok(own)
     }
 }
 
 impl AddressSpace {
-    /// Read at `from` as far as there is something to read: how many bytes.
-    pub fn read_foreign(&self, from: u64, to: &mut [u8]) -> usize {
+    /// Read at `from` as far as there is something to read: how many bytes. `force`: also where the program has no right.
+    pub fn read_foreign(&self, from: u64, to: &mut [u8], force: bool) -> usize {
         let mut done = 0;
         while done < to.len() {
             let at = from.wrapping_add(done as u64);
             let n = step(at, to.len() - done);
             let mut inner = self.inner.lock();
-            let Ok(phys) = inner.page_to_read(at) else { break };
+            let Ok(phys) = inner.page_to_read(at, force) else { break };
             let from = (phys_to_virt(phys) + at % PAGE_SIZE) as *const u8;
             // SAFETY: the frame is in the direct map and stays mapped here under the lock; `n` stays within it and within `to`.
             unsafe { core::ptr::copy_nonoverlapping(from, to[done..].as_mut_ptr(), n) };

@@ -27,7 +27,7 @@ pub(super) struct ZeroPage([u8; PAGE_SIZE as usize]);
 
 pub(super) static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
 
-fn zero_page() -> u64 {
+pub(super) fn zero_page() -> u64 {
     kernel_map::virt_to_phys(&ZERO_PAGE as *const _ as u64)
 }
 

@@ -176,6 +176,7 @@ pub(super) fn new_process(
         ended_runtime_ns: AtomicU64::new(0),
         start_ns: crate::arch::tsc::now_ns(),
         timers: SpinLock::new(super::timer::Timers::new()),
+        personality: AtomicU32::new(parent.map_or(0, |p| p.personality.load(Ordering::Relaxed))),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
     })
 }

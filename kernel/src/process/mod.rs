@@ -96,6 +96,8 @@ pub struct Process {
     pub start_ns: u64,
     /// Its timers that send signals.
     pub timers: SpinLock<timer::Timers, { rank::PROCESS_PART }>,
+    /// personality(2): kept, and inherited; of its flags ADDR_NO_RANDOMIZE does something.
+    pub personality: AtomicU32,
     /// RLIMIT_NOFILE and the like are constants; the nice value is kept.
     pub nice: core::sync::atomic::AtomicI32,
 }

@@ -37,6 +37,9 @@ mod at {
     pub const GS_BASE: usize = 22;
 }
 
+/// Indices of the bases.
+pub use at::{FS_BASE, GS_BASE};
+
 /// Registers of a thread that stands still, and how it goes on.
 pub struct Registers {
     frame: Frame,

@@ -46,9 +46,16 @@ pub fn set_layout_random(on: bool) {
     LAYOUT.store(on, Ordering::Relaxed);
 }
 
-/// An offset for a layout: a multiple of `step` bytes, of which there are 2^bits. 0 where the layout is not random.
+/// An offset for a layout: a multiple of `step` bytes, of which there are 2^bits. 0 where the layout is not random, or the running
+/// process asked for one that is not (personality(2)).
 pub fn offset(bits: u32, step: u64) -> u64 {
-    if is_layout_random() { (next() & ((1 << bits) - 1)) * step } else { 0 }
+    const ADDR_NO_RANDOMIZE: u32 = 0x4_0000;
+    let fixed = |t: &super::Thread| t.process.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE != 0;
+    if is_layout_random() && !super::try_current_thread().is_some_and(fixed) {
+        (next() & ((1 << bits) - 1)) * step
+    } else {
+        0
+    }
 }
 
 /// Fill `out`.

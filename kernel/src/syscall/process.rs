@@ -28,7 +28,8 @@ pub const CALLS: Calls = &[
     (112, setsid),
     (113, set_ids), // setreuid
     (114, set_ids), // setregid
-    (115, zero),    // getgroups: none
+    (135, personality),
+    (115, zero), // getgroups: none
     (116, set_groups),
     (117, set_ids), // setresuid
     (118, get_res_ids),
@@ -378,6 +379,19 @@ system_call! {
                 Err(EINVAL)
             }
         }
+    }
+}
+
+system_call! {
+    /// personality(2): the flags are kept for who asks, and ADDR_NO_RANDOMIZE holds for programs that are started from now on.
+    personality(persona) {
+        const ASK: u32 = u32::MAX;
+        let (kept, persona) = (&current().personality, persona as u32);
+        let before = kept.load(Ordering::Relaxed);
+        if persona != ASK {
+            kept.store(persona, Ordering::Relaxed);
+        }
+        Ok(before as usize as _)
     }
 }
 

@@ -78,7 +78,7 @@ system_call! {
         let space = space_of(pid as u32)?;
         let mut bytes = chunk()?;
         each_piece(&mut UserBuffer::of(&own), &theirs, |own, from, n| {
-            let got = space.read_foreign(from, &mut bytes[..n]);
+            let got = space.read_foreign(from, &mut bytes[..n], false);
             own.put(&bytes[..got])
         })
     }

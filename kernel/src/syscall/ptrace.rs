@@ -6,11 +6,11 @@
 use super::process_memory::space_of;
 use super::table::Calls;
 use crate::arch::page_table::USER_END;
-use crate::errno::{EFAULT, EINVAL, EIO, ESRCH, Errno, SysResult};
+use crate::errno::{EFAULT, EINVAL, EIO, EPERM, ESRCH, Errno, SysResult};
 use crate::isolation::watchpoint;
 use crate::mm::user_copy;
 use crate::process::ptrace::{self, with_stopped};
-use crate::process::ptrace_registers::{LEGACY, Registers, WORDS};
+use crate::process::ptrace_registers::{self, LEGACY, Registers, WORDS};
 use crate::process::signal::{self, Info, sig};
 use crate::process::{Thread, signal_frame, tree};
 use crate::sched::task;
@@ -44,6 +44,7 @@ mod request {
     pub const ATTACH: u64 = 16;
     pub const DETACH: u64 = 17;
     pub const SYSCALL: u64 = 24;
+    pub const ARCH_PRCTL: u64 = 30;
     pub const SYSEMU: u64 = 31;
     pub const SYSEMU_SINGLESTEP: u64 = 32;
     pub const SETOPTIONS: u64 = 0x4200;
@@ -105,7 +106,7 @@ fn of_stopped(number: u64, thread: &Arc<Thread>, address: u64, data: u64) -> Sys
         request::PEEKTEXT | request::PEEKDATA => {
             let mut word = [0u8; 8];
             let space = space_of(thread.tid.load(Ordering::Relaxed))?;
-            if space.read_foreign(address, &mut word) < word.len() {
+            if space.read_foreign(address, &mut word, true) < word.len() {
                 return Err(EIO);
             }
             user_copy::write(data, &word)?;
@@ -121,6 +122,7 @@ fn of_stopped(number: u64, thread: &Arc<Thread>, address: u64, data: u64) -> Sys
             user_copy::write(data, &value)?;
         }
         request::POKEUSER => poke_user(thread, address, data)?,
+        request::ARCH_PRCTL => arch_prctl(thread, data, address)?,
         request::CONT => ptrace::go_on(thread, Go::Continue, data)?,
         request::SYSCALL => ptrace::go_on(thread, Go::Syscall, data)?,
         request::SINGLESTEP => ptrace::go_on(thread, Go::Step, data)?,
@@ -256,6 +258,20 @@ fn debug_register(address: u64) -> Option<usize> {
 
 fn user_offset(address: u64) -> Result<u64, Errno> {
     if address.is_multiple_of(8) && address < USER_BYTES { Ok(address) } else { Err(EIO) }
+}
+
+/// arch_prctl(2) for the traced thread: `code` with `address` as there. gdbserver finds a thread's block of thread-local storage by it.
+fn arch_prctl(thread: &Thread, code: u64, address: u64) -> Result<(), Errno> {
+    let word = match code {
+        0x1001 | 0x1004 => ptrace_registers::GS_BASE, // ARCH_SET_GS, ARCH_GET_GS
+        0x1002 | 0x1003 => ptrace_registers::FS_BASE, // ARCH_SET_FS, ARCH_GET_FS
+        _ => return Err(EINVAL),
+    };
+    if code <= 0x1002 {
+        return with_stopped(thread, |_, r| r.set_word(word, address).map_err(|_| EPERM));
+    }
+    let value = with_stopped(thread, |_, r| Ok(r.words()[word]))?;
+    Ok(user_copy::write(address, &value)?)
 }
 
 fn peek_user(thread: &Thread, address: u64) -> Result<u64, Errno> {

@@ -6,6 +6,7 @@
 
 use crate::archive::Archive;
 use crate::debian;
+use crate::debian_closure;
 use crate::failure::Failure;
 use crate::image;
 use crate::root_tree::Packer;
@@ -19,8 +20,13 @@ const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 /// Ours, as names of `box`.
 const OURS: [&str; 2] = ["missing", "poweroff"];
 
-/// The root file system with these packages; /bin/sh is bash. Their dependencies are not added.
-pub fn root_file_system(tree: &Tree, packages: &[&str], say: impl Fn(&str) + Copy) -> Result<Vec<u8>, Failure> {
+/// The root file system with bash as /bin/sh, these packages and what they depend on, and `programs`, by place.
+pub fn root_file_system(
+    tree: &Tree,
+    packages: &[&str],
+    programs: &[(&str, &[u8])],
+    say: impl Fn(&str) + Copy,
+) -> Result<Vec<u8>, Failure> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys", "tmp", "usr", "usr/bin", "usr/lib", "usr/lib64", "usr/sbin"] {
         archive.directory(directory);
@@ -30,16 +36,21 @@ pub fn root_file_system(tree: &Tree, packages: &[&str], say: impl Fn(&str) + Cop
     }
     let mut seen: HashSet<String> = HashSet::new();
     let mut packer = Packer::default();
-    for package in packages {
-        for (path, name) in files(tree, package, say)? {
+    for package in debian_closure::of(&[&["bash"], packages].concat())? {
+        for (path, name) in files(tree, &package, say)? {
             if seen.insert(name.clone()) {
                 packer.add(&mut archive, &path, &name)?;
             }
         }
     }
-    archive.symbolic_link("usr/bin/sh", "bash");
+    if seen.insert("usr/bin/sh".into()) {
+        archive.symbolic_link("usr/bin/sh", "bash");
+    }
     for (name, place) in [("init", "init"), ("box", "usr/bin/box"), ("run", "usr/bin/run")] {
         archive.program(place, &image::loadable_part(&image::guest(tree, name)?)?);
+    }
+    for (place, bytes) in programs {
+        archive.program(place, bytes);
     }
     for name in OURS {
         archive.symbolic_link(&format!("usr/bin/{name}"), "box");
@@ -49,10 +60,10 @@ pub fn root_file_system(tree: &Tree, packages: &[&str], say: impl Fn(&str) + Cop
 
 /// The package's files and where they go.
 fn files(tree: &Tree, package: &str, say: impl Fn(&str)) -> Result<Vec<(PathBuf, String)>, Failure> {
-    let listed = debian::output(Command::new("dpkg-query").args(["-L", package]));
-    let (base, paths): (PathBuf, Vec<String>) = match listed {
-        Ok(text) => ("/".into(), text.lines().filter(|l| l.starts_with('/')).map(String::from).collect()),
-        Err(_) => {
+    let listed = debian::output(Command::new("dpkg-query").args(["-L", package])).ok();
+    let (base, paths): (PathBuf, Vec<String>) = match listed.filter(|_| debian_closure::is_installed(package)) {
+        Some(text) => ("/".into(), text.lines().filter(|l| l.starts_with('/')).map(String::from).collect()),
+        None => {
             let base = debian::unpacked(&tree.target.join("debian"), package, say)?;
             let mut paths = Vec::new();
             walk(&base, "", &mut paths)?;
@@ -61,7 +72,9 @@ fn files(tree: &Tree, package: &str, say: impl Fn(&str)) -> Result<Vec<(PathBuf,
     };
     let named = paths.iter().map(|path| path.trim_start_matches('/')).filter(|path| !path.is_empty() && *path != ".");
     // Manuals and the like are not for programs, and an installed package may lack them.
-    let wanted = named.filter(|path| !path.starts_with("usr/share") && base.join(path).symlink_metadata().is_ok());
+    // Gdb's own are.
+    let is_for_people = |path: &str| path.starts_with("usr/share") && !path.starts_with("usr/share/gdb");
+    let wanted = named.filter(|path| !is_for_people(path) && base.join(path).symlink_metadata().is_ok());
     Ok(wanted.filter_map(|path| Some((base.join(path), place(path)?))).collect())
 }
 

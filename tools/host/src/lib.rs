@@ -14,6 +14,7 @@ pub mod compare_debian;
 pub mod compare_output;
 pub mod compare_report;
 pub mod debian;
+pub mod debian_closure;
 pub mod debian_root;
 pub mod failure;
 pub mod gdb;

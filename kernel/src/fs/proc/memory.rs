@@ -35,7 +35,7 @@ impl File for Memory {
         let mut done = 0;
         while to.left() > 0 {
             let n = to.left().min(CHUNK);
-            let got = space.read_foreign(how.offset.wrapping_add(done as u64), &mut bytes[..n]);
+            let got = space.read_foreign(how.offset.wrapping_add(done as u64), &mut bytes[..n], true);
             match to.put(&bytes[..got]) {
                 Ok(put) => done += put,
                 Err(_) if done > 0 => break,
@@ -75,7 +75,7 @@ fn auxiliary(process: &Process) -> Result<Vec<u8>, Errno> {
     let mut at = process.stack_start.load(Ordering::Relaxed);
     let mut next = || {
         let mut word = [0; 8];
-        let whole = space.read_foreign(at, &mut word) == word.len();
+        let whole = space.read_foreign(at, &mut word, true) == word.len();
         at += 8;
         if whole { Ok(u64::from_le_bytes(word)) } else { Err(EFAULT) }
     };

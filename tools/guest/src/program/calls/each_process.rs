@@ -2,7 +2,7 @@
 //! prctl, uname, those that get an id, reboot.
 
 use super::each::{Folder, KERNEL, NOWHERE, at, gives, refused, seen, to, works};
-use super::{Check, ensure, equal, in_child, is_quiesce, own_path};
+use super::{Check, call, ensure, equal, in_child, is_quiesce, own_path};
 use crate::linux::{self, Ended, Fork};
 use libc::{
     E2BIG, EACCES, ECHILD, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC, ENOTDIR, EPERM, ESRCH, ETXTBSY,
@@ -287,6 +287,12 @@ fn prctl() -> Result<(), String> {
     refused(SYS_prctl, &[GET_NAME, KERNEL], EFAULT)?;
     refused(SYS_prctl, &[9999, 0], EINVAL)?;
     refused(SYS_prctl, &[38, 2, 0, 0, 0], EINVAL)?; // no_new_privs is 1 or nothing
+    // The execution domain: kept, asked for by all ones.
+    const ASK: u64 = 0xffff_ffff;
+    const FIXED_LAYOUT: u64 = 0x4_0000;
+    equal!(call(libc::SYS_personality, [ASK, 0, 0, 0, 0, 0]), Ok(0));
+    equal!(call(libc::SYS_personality, [FIXED_LAYOUT, 0, 0, 0, 0, 0]), Ok(0));
+    equal!(call(libc::SYS_personality, [ASK, 0, 0, 0, 0, 0]), Ok(FIXED_LAYOUT));
     Ok(())
 }
 

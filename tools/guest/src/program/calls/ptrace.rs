@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const CHECKS: &[(&str, Check)] = &[
     ("ptrace_trace_me", trace_me),
     ("ptrace_memory", memory),
+    ("ptrace_forbidden_memory", forbidden_memory),
+    ("ptrace_bases", bases),
     ("ptrace_registers", registers),
     ("ptrace_register_sets", register_sets),
     ("ptrace_fpu", fpu),
@@ -42,6 +44,70 @@ fn trace_me() -> Result<(), String> {
     equal!(call(libc::SYS_wait4, [t.pid, to(&mut status), libc::WNOHANG as u64, 0, 0, 0]), Ok(0));
     equal!(t.ask(request::CONT, 0, 0), Ok(0));
     equal!(t.ended()?, Ended::Exit(5));
+    Ok(())
+}
+
+/// Two pages of no right, the first of which holds a word.
+fn forbidden() -> Result<u64, String> {
+    let len = 8192;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: (1) a new mapping, written to within its length.
+    unsafe {
+        let pages = libc::mmap(std::ptr::null_mut(), len, libc::PROT_WRITE | libc::PROT_READ, flags, -1, 0);
+        ensure!(pages != libc::MAP_FAILED);
+        pages.cast::<u64>().write(0x77);
+        equal!(libc::mprotect(pages, len, libc::PROT_NONE), 0);
+        Ok(pages as u64)
+    }
+}
+
+fn forbidden_memory() -> Result<(), String> {
+    let page = forbidden()?;
+    let t = Traced::start(move || {
+        // SAFETY: (1) two pages of this program.
+        unsafe {
+            libc::mprotect(page as *mut _, 8192, libc::PROT_READ);
+            ((page as *const u64).read() + (page as *const u64).add(512).read()) as u8
+        }
+    })?;
+    let mut word = 1u64;
+    for (at, wanted) in [(page, 0x77), (page + 4096, 0), (page + 4092, 0)] {
+        equal!(t.ask(request::PEEKDATA, at, to(&mut word)), Ok(0));
+        equal!((at, word), (at, wanted));
+    }
+    equal!(t.ask(request::POKEDATA, page, 0x30), Ok(0));
+    equal!(t.ask(request::POKEDATA, page + 4096, 0x0c), Ok(0));
+    equal!(t.ask(request::PEEKDATA, page + 4096, to(&mut word)), Ok(0));
+    equal!(word, 0x0c);
+    // process_vm_readv has no more rights than the program.
+    let (own, theirs) = ([to(&mut word), 8u64], [page, 8u64]);
+    let args = [t.pid, at(&own), 1, at(&theirs), 1, 0];
+    equal!(call(libc::SYS_process_vm_readv, args), Err(libc::EFAULT));
+    // The tracer's own copy is as it was.
+    // SAFETY: (1) as above.
+    equal!(unsafe { libc::mprotect(page as *mut _, 8192, libc::PROT_READ) }, 0);
+    // SAFETY: (1) as above.
+    equal!(unsafe { ((page as *const u64).read(), (page as *const u64).add(512).read()) }, (0x77, 0));
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    equal!(t.ended()?, Ended::Exit(0x3c));
+    Ok(())
+}
+
+fn bases() -> Result<(), String> {
+    const SET_GS: u64 = 0x1001;
+    const GET_FS: u64 = 0x1003;
+    const GET_GS: u64 = 0x1004;
+    let t = Traced::start(|| 6)?;
+    let mut word = 0;
+    equal!(t.ask(request::ARCH_PRCTL, to(&mut word), GET_FS), Ok(0));
+    equal!(word, t.registers()?[regs::FS_BASE]);
+    equal!(t.ask(request::ARCH_PRCTL, 0x1234_5000, SET_GS), Ok(0));
+    equal!(t.ask(request::ARCH_PRCTL, to(&mut word), GET_GS), Ok(0));
+    equal!((word, t.registers()?[regs::GS_BASE]), (0x1234_5000, 0x1234_5000));
+    equal!(t.ask(request::ARCH_PRCTL, KERNEL, SET_GS), Err(libc::EPERM));
+    equal!(t.ask(request::ARCH_PRCTL, KERNEL, GET_FS), Err(libc::EFAULT));
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    equal!(t.ended()?, Ended::Exit(6));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ pub mod request {
     pub const ATTACH: u64 = 16;
     pub const DETACH: u64 = 17;
     pub const SYSCALL: u64 = 24;
+    pub const ARCH_PRCTL: u64 = 30;
     pub const SYSEMU: u64 = 31;
     pub const SETOPTIONS: u64 = 0x4200;
     pub const GETEVENTMSG: u64 = 0x4201;
