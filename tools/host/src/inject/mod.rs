@@ -42,7 +42,7 @@ const INTERRUPTS: u32 = 0x200;
 const SURPLUS_STOPS: u32 = 20;
 
 /// Safety net: so long without one address more, and the guest hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1500);
 
 /// What came of it.
 #[derive(Debug, Default)]
