@@ -79,7 +79,8 @@ pub fn give_back() -> Result<(), Errno> {
     if lease::end(EndCause::Asked, &IrqOff::new()) { Ok(()) } else { Err(EPERM) }
 }
 
-/// Step 5, for as long as a grace period may take before RCU calls it stalled. An expedited grace period may be the one that passes: what was queued here since step 2 has to be collected too. False: it has not.
+/// Step 5, for as long as a grace period may take before RCU calls it stalled. An expedited grace period may be the one that passes: what was
+/// queued here since step 2 has to be collected too. False: it has not.
 fn grace_period_passes(ends: impl Fn() -> bool) -> bool {
     let cookie = rcu::start_poll_synchronize_rcu();
     let end = tsc::now().saturating_add(tsc::ns_to_ticks(rcu::stall_timeout_ns()));
