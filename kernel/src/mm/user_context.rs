@@ -3,7 +3,7 @@
 //! Called by `process::signal_frame` alone, process context. The routines keep to what `user_copy` says of those that may fault: the user's address is
 //! in RDI, the kernel's in RSI. Source: Linux arch/x86/include/uapi/asm/sigcontext.h, ucontext.h.
 
-use super::user_copy::{Fault, check, may_fault};
+use super::user_copy::{Fault, check, close_user, may_fault, open_user};
 use crate::entry::frame::Frame;
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -102,19 +102,13 @@ macro_rules! raw_context {
         #[unsafe(link_section = ".text.user_copy")]
         unsafe extern "C" fn $name(at: u64, context: *mut Context, frame: *mut Frame) -> u64 {
             naked_asm!(
-                "87: .byte 0x0f, 0x1f, 0x00",
-                ".pushsection __stac_sites, \"a\"",
-                ".quad 87b",
-                ".popsection",
+                open_user!(),
                 both_ways!($move),
                 $more,
                 "mov rsi, rdx",
                 registers!($move),
                 "xor eax, eax",
-                "89: .byte 0x0f, 0x1f, 0x00",
-                ".pushsection __clac_sites, \"a\"",
-                ".quad 89b",
-                ".popsection",
+                close_user!(),
                 "ret",
                 "91: mov eax, 1",
                 "jmp 89b",

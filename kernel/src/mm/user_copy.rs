@@ -1,4 +1,4 @@
-//! Copies between kernel and user memory: the only code that touches user addresses, with SMAP open as shortly as can be.
+//! Copies between kernel and user memory: with `user_context` the only code that touches user addresses, with SMAP open as shortly as can be.
 //!
 //! Process context (a fault may bring the page in) or pinned context (then a page that is not there fails). A fault
 //! inside ends in the exception table's fixup, and the copy says how far it did not get.
@@ -26,7 +26,7 @@ pub fn fixup(rip: u64) -> Option<u64> {
     table.iter().find(|e| e[0] == rip).map(|e| e[1])
 }
 
-/// Whether `rip` is an instruction of this file that accesses user memory.
+/// Whether `rip` is in a routine that accesses user memory, here or in `user_context`.
 pub fn is_user_access(rip: u64) -> bool {
     // A section of its own holds the routines with accesses, and nothing else.
     unsafe extern "C" {
@@ -35,6 +35,22 @@ pub fn is_user_access(rip: u64) -> bool {
     }
     (&raw const __user_copy_start as u64..&raw const __user_copy_end as u64).contains(&rip)
 }
+
+/// From here on user memory may be accessed, in assembly: STAC where the CPU has SMAP, a 3-byte NOP otherwise. Label 87.
+macro_rules! open_user {
+    () => {
+        "87: .byte 0x0f, 0x1f, 0x00\n.pushsection __stac_sites, \"a\"\n.quad 87b\n.popsection\n"
+    };
+}
+pub(super) use open_user;
+
+/// Up to here: CLAC in the same way. Label 89, to which fixups go.
+macro_rules! close_user {
+    () => {
+        "89: .byte 0x0f, 0x1f, 0x00\n.pushsection __clac_sites, \"a\"\n.quad 89b\n.popsection\n"
+    };
+}
+pub(super) use close_user;
 
 /// Copy `len` bytes; returns how many were NOT copied.
 ///
@@ -47,18 +63,11 @@ unsafe extern "C" fn raw_copy(dst: u64, src: u64, len: u64) -> u64 {
         "mov rcx, rdx",
         "shr rcx, 3",
         "and edx, 7",
-        // STAC where the CPU has SMAP; 3-byte NOPs otherwise (patched together with the CLAC sites).
-        "87: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __stac_sites, \"a\"",
-        ".quad 87b",
-        ".popsection",
+        open_user!(),
         "88: rep movsq", // words first
         "mov ecx, edx",
         "90: rep movsb",
-        "89: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __clac_sites, \"a\"",
-        ".quad 89b",
-        ".popsection",
+        close_user!(),
         "mov rax, rcx",
         "ret",
         // A fault among the words: those that are left, and the bytes behind them.
@@ -79,15 +88,9 @@ unsafe extern "C" fn raw_copy(dst: u64, src: u64, len: u64) -> u64 {
 #[unsafe(link_section = ".text.user_copy")]
 unsafe extern "C" fn raw_read_word(from: u64) -> u64 {
     naked_asm!(
-        "87: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __stac_sites, \"a\"",
-        ".quad 87b",
-        ".popsection",
+        open_user!(),
         "88: mov eax, [rdi]",
-        "89: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __clac_sites, \"a\"",
-        ".quad 89b",
-        ".popsection",
+        close_user!(),
         "ret",
         "91: mov rax, -1",
         "jmp 89b",
@@ -106,15 +109,9 @@ unsafe extern "C" fn raw_read_word(from: u64) -> u64 {
 unsafe extern "C" fn raw_exchange_word(at: u64, old: u32, new: u32) -> u64 {
     naked_asm!(
         "mov eax, esi",
-        "87: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __stac_sites, \"a\"",
-        ".quad 87b",
-        ".popsection",
+        open_user!(),
         "88: lock cmpxchg [rdi], edx",
-        "89: .byte 0x0f, 0x1f, 0x00",
-        ".pushsection __clac_sites, \"a\"",
-        ".quad 89b",
-        ".popsection",
+        close_user!(),
         "ret",
         "91: mov rax, -1",
         "jmp 89b",
@@ -144,20 +141,14 @@ macro_rules! raw_fpu {
         #[unsafe(link_section = ".text.user_copy")]
         unsafe extern "C" fn $name(at: u64 $(, $argument: u64)*) -> u64 {
             naked_asm!(
-                "87: .byte 0x0f, 0x1f, 0x00",
-                ".pushsection __stac_sites, \"a\"",
-                ".quad 87b",
-                ".popsection",
+                open_user!(),
                 $before,
                 "mov eax, -1",
                 "mov edx, -1",
                 may_fault!($instruction),
                 $after,
                 "xor eax, eax",
-                "89: .byte 0x0f, 0x1f, 0x00",
-                ".pushsection __clac_sites, \"a\"",
-                ".quad 89b",
-                ".popsection",
+                close_user!(),
                 "ret",
                 "91: mov eax, 1",
                 "jmp 89b",
