@@ -67,6 +67,9 @@ system_call! {
     /// alarm(2): the seconds that were left, to the nearest, but not 0 while there was an alarm.
     alarm_call(seconds) {
         let (left_ns, _) = timer::set_alarm(&current_thread().process, REAL, seconds as u32 as u64 * NS, 0)?;
-        Ok(if left_ns == 0 { 0 } else { left_ns.saturating_add(NS / 2) / NS }.max((left_ns != 0) as u64))
+        Ok(match left_ns {
+            0 => 0,
+            left_ns => (left_ns.saturating_add(NS / 2) / NS).max(1),
+        })
     }
 }
