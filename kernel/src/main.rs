@@ -114,6 +114,7 @@ fn bring_up() -> Result<Infallible, &'static str> {
     // 7. This context becomes CPU 0's idle task; the other CPUs come up.
     let idle = sched::task::new_idle(0).ok_or("out of memory for the idle task")?;
     sched::init_cpu(idle, &irq_off);
+    sched::futex::init();
     let wanted = params.cpus_to_start(nr_cpus);
     let online = smp::bring_up::prepare_others(&boot, wanted)?;
     trace::rings::attach();

@@ -20,6 +20,28 @@ fn fuzz(vm: Vm, words: &str, calls: u64) -> Outcome {
     Ok(())
 }
 
+/// All that a run says under the instruction clock, typed by nobody: the fuzzer is process 1.
+fn by_instruction_clock(seed: u64) -> Result<String, Failed> {
+    let words = format!("nohz_full=1 trace_event= quiet init=/bin/fuzz -s {seed} -n 6");
+    let finished = Vm::new().smp(2).icount().limit(300).cmdline(&words).spawn()?.finish()?;
+    finished.assert_clean();
+    let line = finished.output.lines().rfind(|l| l.starts_with(&format!("fuzz: seed {seed}: "))).unwrap_or_default();
+    assert!(line.contains(" calls by 6 children on 2 CPUs ended") && line.contains(", digest "), "{}", finished.output);
+    Ok(line.trim_end().to_string())
+}
+
+#[test]
+fn a_seed_repeats_its_run_under_the_instruction_clock() -> Outcome {
+    let digest = |line: &str| line.split(", digest ").nth(1).map(str::to_string);
+    let first = by_instruction_clock(20_261_123)?;
+    println!("{first}");
+    // Calls, children that were killed, NMIs, and what each call gave.
+    assert_eq!(by_instruction_clock(20_261_123)?, first);
+    let other = by_instruction_clock(20_261_124)?;
+    assert!(digest(&other).is_some() && digest(&other) != digest(&first), "{first}\n{other}");
+    Ok(())
+}
+
 #[test]
 fn the_kernel_outlives_random_system_calls() -> Outcome {
     // `make soak` says how many; `make test-long` and it take a seed of their own each time.

@@ -35,6 +35,30 @@ unsafe impl Send for Waiter {}
 const BUCKETS: usize = 64;
 type Bucket = SpinLock<Vec<Waiter>, { rank::WAIT_QUEUE }>;
 static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS];
+/// A bucket keeps room for so many waiters, from `init` on. What a crowd needs beyond that goes back with the last of it, so that memory in use
+/// after a load is what it was before.
+const ROOM: usize = 4;
+
+/// The room that buckets keep. Boot, process context.
+pub fn init() {
+    TABLE.iter().for_each(|bucket| bucket.lock().reserve_exact(ROOM));
+}
+
+/// The list has lost a waiter.
+#[inline(always)]
+fn give_back(list: &mut Vec<Waiter>) {
+    if list.capacity() <= ROOM {
+        return;
+    }
+    core::hint::cold_path();
+    if list.is_empty() {
+        let mut room = Vec::new();
+        // Where there is no memory, the list keeps what it has.
+        if room.try_reserve_exact(ROOM).is_ok() {
+            *list = room;
+        }
+    }
+}
 
 impl Key {
     #[inline(always)]
@@ -69,6 +93,7 @@ fn take_off(node: &Node) -> bool {
         let mut list = TABLE[at - 1].lock();
         if let Some(i) = list.iter().position(|w| core::ptr::eq(w.node, node)) {
             list.remove(i);
+            give_back(&mut list);
             node.0.store(0, Ordering::Release);
             return true;
         }
@@ -141,6 +166,7 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
             i += 1;
         }
     }
+    give_back(list);
     woken
 }
 
@@ -211,6 +237,7 @@ pub fn requeue(
                 i += 1;
             }
         }
+        give_back(&mut list);
         // Off every list for a moment: `take_off` looks at the new one until they are there.
         for waiter in &moved {
             // SAFETY: the node lives until it is 0, which only who finds the waiter on a list makes it.

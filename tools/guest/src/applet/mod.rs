@@ -14,6 +14,7 @@ mod missing;
 mod power;
 mod ps;
 mod rcu;
+mod respawn;
 mod sleep;
 mod uname;
 mod unmap;
@@ -47,6 +48,7 @@ pub const APPLETS: &[(&str, Main)] = &[
     ("ps", ps::main),
     ("rcu", rcu::main),
     ("reboot", power::restart),
+    ("respawn", respawn::main),
     ("sleep", sleep::main),
     ("true", echo::yes),
     ("uname", uname::main),

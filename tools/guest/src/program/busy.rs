@@ -61,7 +61,7 @@ pub(super) fn fork_exit() -> Result<(), String> {
     }
 }
 
-pub(super) fn exec_true() -> Result<(), String> {
+pub(crate) fn exec_true() -> Result<(), String> {
     match linux::fork().map_err(told("fork"))? {
         Fork::Child => {
             linux::exec_search(&["true".to_string()]);

@@ -76,9 +76,8 @@ fn each(name: &str, work: Work) -> Result<(), Failure> {
             Ended::Signal(libc::SIGKILL | libc::SIGSEGV | libc::SIGABRT) => killed += 1,
             other => return Err(Failure::new(format!("{name}, allocation {nth}: it ended with {other:?}"))),
         }
-        if let Some(what) = memory::left_over(&before)? {
-            return Err(Failure::new(format!("{name}, allocation {nth}: {what}")));
-        }
+        memory::left_over(&before)
+            .map_err(|failure| Failure::new(format!("{name}, allocation {nth}: {}", failure.text)))?;
     }
     Err(Failure::new(format!("{name}: more than {MOST} allocations")))
 }

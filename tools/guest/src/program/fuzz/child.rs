@@ -56,15 +56,9 @@ struct Threads {
     first: i64,
 }
 
-/// Makes the child's calls, each counted in `begun` before it is made, and ends. `parents` is not for the child: calls at random would
-/// write to it.
-pub fn run(
-    number: u64,
-    mut random: Random,
-    cpus: &[u32],
-    begun: &'static AtomicU64,
-    parents: &'static SharedPage,
-) -> ! {
+/// Makes the child's calls, each counted in the first word of `own` before it is made, and ends. The second word becomes a digest of the calls
+/// and what they gave. `parents` is not for the child: calls at random would write to it.
+pub fn run(number: u64, mut random: Random, cpus: &[u32], own: &'static SharedPage, parents: &'static SharedPage) -> ! {
     // SAFETY: (1) a mapping of its own, which the child does not use any more.
     unsafe { libc::munmap(std::ptr::from_ref(parents).cast_mut().cast(), size_of::<SharedPage>()) };
     let arena = prepare(number, &mut random, cpus);
@@ -73,12 +67,17 @@ pub fn run(
     let threads: &'static Threads = Box::leak(Box::new(Threads { calls: AtomicU64::new(0), arena, first }));
     let other = Random(random.next());
     let _ = std::thread::Builder::new().stack_size(32 << 10).spawn(move || get_in_the_way(threads, other));
+    let (begun, digest) = (&own[0], &own[1]);
     for _ in 0..CALLS {
         let Some((number, args)) = arguments::draw(&mut random, &arena) else { continue };
         threads.calls.fetch_add(1, Ordering::Relaxed);
         begun.fetch_add(1, Ordering::Relaxed);
         // SAFETY: (1) what a call does to this process's memory may end the process, which is meant.
         let value = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
+        let now = digest.load(Ordering::Relaxed).rotate_left(9)
+            ^ number as u64
+            ^ (value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        digest.store(now, Ordering::Relaxed);
         let makes_process = [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3].contains(&number);
         if value == 0 && makes_process {
             linux::exit_now(0);

@@ -2,7 +2,8 @@
 //! get all memory back; what happens to a child is its own affair.
 //!
 //! `fuzz [-s SEED] [-f FIRST] [-n CHILDREN] [-c CALLS]`. Child N makes the calls that SEED and N say, so `fuzz -s SEED -f N -n 1`
-//! repeats one. With -c there are as many children as it takes. Under the instruction clock a whole run repeats.
+//! repeats one. With -c there are as many children as it takes. Under the instruction clock a whole run repeats, call by call and result by
+//! result, which the digest shows. As process 1 (`init=/bin/fuzz`) it does not look at memory, since orphans are its own, and powers off.
 
 mod arguments;
 mod child;
@@ -31,6 +32,7 @@ const NEXT: usize = 0;
 const KILLED: usize = 1;
 const NMIS: usize = 2;
 const OVER: usize = 3;
+const DIGEST: usize = 4;
 const WORKER: usize = 8;
 
 /// What is to be done.
@@ -63,43 +65,52 @@ pub fn main(args: &Args) -> Outcome {
     if children == u64::MAX && calls == u64::MAX {
         children = 200;
     }
+    let first_process = linux::own_pid() == 1;
+    if first_process {
+        crate::program::init::provide_files();
+        crate::program::init::open_console();
+    }
     let cpus = cpu_list::parse(&kernel_file::read("/sys/devices/system/cpu/online")?).map_err(Failure::new)?;
     let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
     let mut task = Task { seed, first, children, calls, cpus, page };
     write_out(format!("fuzz: seed {seed}, children from {first} on\n").as_bytes());
     let root = names("/");
-    let one = children == 1;
-    let before = if one {
+    let before = if children == 1 || first_process {
         None
     } else {
         // Numbers that no run reaches.
         let warm_up = WARM_UP * task.workers() as u64;
+        memory::start_threads()?;
         (task.first, task.children, task.calls) = (1 << 40, warm_up, u64::MAX);
-        task.run(&root)?;
+        task.run_apart(&root)?;
         (task.first, task.children, task.calls) = (first, children, calls);
         Some(memory::in_use()?)
     };
-    task.run(&root)?;
-    let left = before.as_ref().map(memory::left_over).transpose()?.flatten();
+    task.run_apart(&root)?;
+    let now = before.as_ref().map(memory::left_over).transpose();
     write_out(
         format!(
-            "fuzz: seed {seed}: {} calls by {} children on {} CPUs ended, {} of them waited and were killed, {} NMIs\n",
+            "fuzz: seed {seed}: {} calls by {} children on {} CPUs ended, {} of them waited and were killed, {} NMIs, digest {:016x}\n",
             task.done(),
             page[NEXT].load(Relaxed),
             task.cpus.len(),
             page[KILLED].load(Relaxed),
-            page[NMIS].load(Relaxed)
+            page[NMIS].load(Relaxed),
+            page[DIGEST].load(Relaxed)
         )
         .as_bytes(),
     );
-    match (before, left) {
-        (_, Some(left)) => Err(Failure::new(left)),
-        (Some(before), None) => {
-            write_out(format!("fuzz: nothing left over: tasks, frames, heap bytes as before: {before:?}\n").as_bytes());
-            Ok(0)
-        }
-        (None, None) => Ok(0),
+    if first_process {
+        let error = linux::end_machine(linux::MachineEnd::PowerOff);
+        return Err(Failure::new(format!("power off: {}", describe(&error))));
     }
+    if let (Some(before), Some(now)) = (before, now?) {
+        write_out(
+            format!("fuzz: nothing left over: tasks, frames, heap bytes, kept pages before {before:?}, now {now:?}\n")
+                .as_bytes(),
+        );
+    }
+    Ok(0)
 }
 
 impl Task {
@@ -111,6 +122,25 @@ impl Task {
     /// Calls begun.
     fn done(&self) -> u64 {
         (0..self.workers()).map(|worker| self.page[WORKER + worker].load(Relaxed)).sum()
+    }
+
+    /// `run` in a process of its own: who measures has no more memory for what a run has to remember, as the names that calls at random make in
+    /// the root, which are the more the longer it is.
+    fn run_apart(&self, root: &[std::ffi::OsString]) -> Result<(), Failure> {
+        let fail = |e: std::io::Error| Failure::new(format!("a process for the run: {}", describe(&e)));
+        match linux::fork().map_err(fail)? {
+            Fork::Child => match self.run(root) {
+                Ok(()) => linux::exit_now(0),
+                Err(failure) => {
+                    write_out(format!("fuzz: {}\n", failure.text).as_bytes());
+                    linux::exit_now(1)
+                }
+            },
+            Fork::Parent(pid) => match linux::wait_for(pid).map_err(fail)? {
+                ended if ended.status() == 0 => Ok(()),
+                ended => Err(Failure::new(format!("the run ended with {ended:?}"))),
+            },
+        }
     }
 
     /// All children, by workers that share them; meanwhile NMIs. Afterwards no file is left.
@@ -153,8 +183,7 @@ impl Task {
     /// One child after the other, as long as there is something to do.
     fn work(&self, worker: usize) -> Result<(), Failure> {
         // The child's alone: it may spoil it, so no more is believed of it than a child can make.
-        let begun = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
-        let begun = &begun[0];
+        let own = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
         while self.done() < self.calls {
             let index = self.page[NEXT].fetch_add(1, Relaxed);
             if index >= self.children {
@@ -165,15 +194,18 @@ impl Task {
             if index % 500 == 499 {
                 write_out(format!("fuzz: child {number}, {} calls\n", self.done()).as_bytes());
             }
-            begun.store(0, Relaxed);
+            own[..2].iter().for_each(|word| word.store(0, Relaxed));
             match linux::fork().map_err(|e| Failure::new(format!("fork: {}", describe(&e))))? {
                 Fork::Child => {
                     let random = Random(self.seed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
-                    child::run(number, random, &self.cpus, begun, self.page)
+                    child::run(number, random, &self.cpus, own, self.page)
                 }
-                Fork::Parent(pid) => self.collect(pid, number, begun)?,
+                Fork::Parent(pid) => self.collect(pid, number, &own[0])?,
             }
-            self.page[WORKER + worker].fetch_add(begun.load(Relaxed).min(child::CALLS.into()), Relaxed);
+            // A sum: in which order the workers come does not matter.
+            let digest = own[1].load(Relaxed).wrapping_mul(number.wrapping_mul(2) | 1);
+            self.page[DIGEST].fetch_add(digest, Relaxed);
+            self.page[WORKER + worker].fetch_add(own[0].load(Relaxed).min(child::CALLS.into()), Relaxed);
         }
         Ok(())
     }
