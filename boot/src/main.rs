@@ -131,7 +131,9 @@ extern "C" fn boot_main(magic: u32, information: u32) -> ! {
     }
 
     // 9. The memory map, last: nothing is taken from it any more.
+    // What of the archive is not in use in its place is free: the kernel, or a copy of it, has what it needs.
     let stack_end = smp::take_stack(&mut memory, stack_size);
+    memory.give_back(archive_base, archive_length);
     let entries: Vec<u64> = memory
         .map()
         .regions()

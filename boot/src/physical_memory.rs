@@ -84,6 +84,15 @@ impl PhysicalMemory {
         }
     }
 
+    /// Gives the pages that are wholly in the range, and still bootloader-reclaimable, back as usable memory. Nothing is read from them any more.
+    pub fn give_back(&mut self, base: u64, length: u64) {
+        let first = base.next_multiple_of(PAGE_SIZE);
+        let end = (base + length) & !(PAGE_SIZE - 1);
+        if first < end {
+            self.retype(first, end - first, Kind::Usable);
+        }
+    }
+
     /// A block of whole pages for `purpose`, below `limit` (at most 4 GiB), aligned to `align`; fails the boot
     /// when there is none.
     pub fn take(&mut self, length: u64, align: u64, limit: u64, kind: Kind, purpose: &str) -> Block {

@@ -1,7 +1,8 @@
 //! What the scenarios in `tests/` use: a guest under test (`vm`), a host program under test (`program`, `run_smp`) and a place of its own
 //! for one (`sandbox`), a guest's trace (`trace_file`) and its ledger of interruptions (`ledger`), programs that the host's compilers
-//! build (`compiled`).
+//! build (`compiled`), sums of files (`cksum`).
 
+pub mod cksum;
 pub mod compiled;
 pub mod heard;
 pub mod ledger;

@@ -42,7 +42,7 @@ fn files_of_another_kind() -> Outcome {
     image[0x8001..0x8006].copy_from_slice(b"CD001");
     std::fs::write(&disc, image)?;
     let disc = disc.to_string_lossy();
-    refused(&[("INITRD", &disc)], "neither a newc cpio nor a gzip file");
+    refused(&[("INITRD", &disc)], "neither a newc cpio nor a gzip or zstd file");
     refused(&[("LIMINE_DIR", &disc)], "not a directory");
     std::fs::remove_dir_all(&folder)?;
     Ok(())

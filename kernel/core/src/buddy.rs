@@ -5,8 +5,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Largest order: 2^10 frames = 4 MiB.
-pub const MAX_ORDER: u32 = 10;
+/// Largest order: 2^12 frames = 16 MiB.
+pub const MAX_ORDER: u32 = 12;
 const NIL: u32 = u32::MAX;
 const FREE: u32 = 1 << 31;
 

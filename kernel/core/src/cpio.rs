@@ -116,7 +116,7 @@ pub enum CpioErrorKind {
     BadNameLength(u32),
     /// The archive ends within a name.
     TruncatedName,
-    /// The name does not end with its only NUL.
+    /// The name does not end with NULs, or has one before its end.
     NameNotTerminated,
     /// The name is not UTF-8. Not fatal: the entry is left out.
     NameNotUtf8,
@@ -147,7 +147,7 @@ impl fmt::Display for CpioError {
             }
             CpioErrorKind::TruncatedName => write!(f, "cpio archive: truncated in the name at offset {offset}"),
             CpioErrorKind::NameNotTerminated => {
-                write!(f, "cpio archive: name at offset {offset} does not end with its only NUL")
+                write!(f, "cpio archive: name at offset {offset} has no NUL at its end, or one before it")
             }
             CpioErrorKind::NameNotUtf8 => {
                 write!(f, "cpio archive: name at offset {offset} is not UTF-8, entry left out")
@@ -254,9 +254,12 @@ impl<'a> Iterator for Entries<'a> {
             let Some(name) = rest.get(HEADER_LEN..name_end) else {
                 return self.fail(start + HEADER_LEN, CpioErrorKind::TruncatedName);
             };
-            let Some((&0, name)) = name.split_last().filter(|(_, name)| !name.contains(&0)) else {
+            // More than one NUL: padding, so that the data are aligned.
+            let name_len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+            let (name, padding) = name.split_at(name_len);
+            if padding.is_empty() || padding.iter().any(|&byte| byte != 0) {
                 return self.fail(start + HEADER_LEN, CpioErrorKind::NameNotTerminated);
-            };
+            }
             let data_start = name_end.next_multiple_of(4);
             let Some(data_end) = data_start.checked_add(data_len as usize) else {
                 return self.fail(start + data_start, CpioErrorKind::TruncatedData(data_len));

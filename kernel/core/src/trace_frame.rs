@@ -53,7 +53,8 @@ const RECORDS_HEAD_LEN: usize = 24;
 const TOTAL_LEN: usize = 24;
 const HELLO_LEN: usize = 24;
 const TASK_LEN: usize = 20;
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+/// The CRC at the end of a frame: that of Ethernet and gzip. The kernel holds the root archive against it, too.
+pub static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// Kinds of frames, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

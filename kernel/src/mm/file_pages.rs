@@ -32,12 +32,19 @@ struct Inner {
     copies: u64,
 }
 
-/// Pages that files keep for whoever reads them next.
+/// Frames that files have.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
+/// Of them, pages that files keep for whoever reads them next.
 static COPIES: AtomicU64 = AtomicU64::new(0);
 
 /// Frames that files keep although nobody may have them mapped: copies of the archive's bytes, until the file goes.
 pub fn kept_frames() -> u64 {
     COPIES.load(Ordering::Relaxed)
+}
+
+/// Bytes of the frames that files and shared memory have; what lies in the root archive is not among them.
+pub fn frame_bytes() -> u64 {
+    FRAMES.load(Ordering::Relaxed) * PAGE_SIZE
 }
 
 /// A page to be mapped read-only.
@@ -158,19 +165,20 @@ impl FilePages {
         }
         let bytes = inner.archived_page(number);
         let at = bytes.as_ptr() as u64;
-        // What was expanded lies in the area of mappings, whose frames are not contiguous.
-        let direct = (DIRECT_MAP..VMAP_START).contains(&at);
         if bytes.is_empty() {
             return Ok(Page::InPlace(kernel_map::virt_to_phys(&raw const ZERO_PAGE as u64)));
         }
-        if direct && at.is_multiple_of(PAGE_SIZE) && bytes.len() as u64 == PAGE_SIZE {
-            return Ok(Page::InPlace(kernel_map::virt_to_phys(at)));
+        if at.is_multiple_of(PAGE_SIZE) && bytes.len() as u64 == PAGE_SIZE {
+            // What was expanded lies in the area of mappings.
+            let direct = (DIRECT_MAP..VMAP_START).contains(&at);
+            let frame = if direct { Some(kernel_map::virt_to_phys(at)) } else { kernel_map::frame_at(at) };
+            return frame.map(Page::InPlace).ok_or(FaultError::Bus);
         }
         let phys = frame_with(bytes).ok_or(FaultError::NoMemory)?;
         // One copy for all; where memory is short each gets its own.
         if frame::above_reserve(2) {
             frame::share(phys);
-            inner.pages.insert(number, phys);
+            inner.keep(number, phys);
             inner.copies += 1;
             COPIES.fetch_add(1, Ordering::Relaxed);
         }
@@ -222,8 +230,14 @@ impl Inner {
             return Some(phys);
         }
         let phys = frame_with(self.archived_page(number))?;
-        self.pages.insert(number, phys);
+        self.keep(number, phys);
         Some(phys)
+    }
+
+    /// The frame is the file's from now on.
+    fn keep(&mut self, number: u64, phys: u64) {
+        self.pages.insert(number, phys);
+        FRAMES.fetch_add(1, Ordering::Relaxed);
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
@@ -254,6 +268,7 @@ impl Inner {
     /// Drop what lies at `len` and beyond.
     fn cut_to(&mut self, len: u64) {
         let gone = self.pages.split_off(&len.div_ceil(PAGE_SIZE));
+        FRAMES.fetch_sub(gone.len() as u64, Ordering::Relaxed);
         gone.into_values().for_each(frame::release);
         let start = (len % PAGE_SIZE) as usize;
         if let (Some(&phys), true) = (self.pages.get(&(len / PAGE_SIZE)), start > 0) {
@@ -270,6 +285,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         COPIES.fetch_sub(self.copies, Ordering::Relaxed);
+        FRAMES.fetch_sub(self.pages.len() as u64, Ordering::Relaxed);
         self.pages.values().for_each(|&phys| frame::release(phys));
     }
 }

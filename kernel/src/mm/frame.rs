@@ -38,7 +38,9 @@ fn info() -> &'static [FrameInfo] {
 /// Take over all usable RAM. Boot CPU, once. The frame table itself is cut from the largest usable range.
 pub fn init(boot: &BootInfo) -> Result<(), &'static str> {
     let usable = || boot.memory_map.iter().filter(|e| limine::is_usable(e));
-    let end = usable().map(|e| e.base + e.length).max().ok_or("the memory map has no usable RAM")?;
+    // Modules too: what of them is used up comes later.
+    let ram = boot.memory_map.iter().filter(|e| limine::is_ram(e));
+    let end = ram.map(|e| e.base + e.length).max().ok_or("the memory map has no usable RAM")?;
     let frames = (end / PAGE_SIZE) as usize;
     let table_bytes = (frames * size_of::<FrameInfo>()).next_multiple_of(PAGE_SIZE as usize) as u64;
     let largest = usable().max_by_key(|e| e.length).ok_or("the memory map has no usable RAM")?;
@@ -66,6 +68,17 @@ pub fn init(boot: &BootInfo) -> Result<(), &'static str> {
     let ram = boot.memory_map.iter().filter(|e| limine::is_ram(e)).map(|e| e.length).sum();
     RAM_BYTES.store(ram, Ordering::Relaxed);
     Ok(())
+}
+
+/// Take over the pages from physical address `start` to `end`, which were the loader's. Process context, at boot.
+///
+/// # Safety
+/// 1. They are RAM of the loader's memory map that is not usable there, given once; 2. nobody reads or writes them any more.
+pub unsafe fn add(start: u64, end: u64) {
+    let (first, last) = ((start / PAGE_SIZE) as u32, (end / PAGE_SIZE) as u32);
+    let mut frames = FRAMES.lock_irq();
+    frames.buddy.add_range(info(), first, last);
+    MANAGED.fetch_add((last - first).into(), Ordering::Relaxed);
 }
 
 /// RAM that the loader gave us, in bytes.

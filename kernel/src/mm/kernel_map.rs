@@ -24,6 +24,8 @@ static KERNEL_PHYS: AtomicU64 = AtomicU64::new(0);
 /// Next unused address of the area for stacks and devices; also serialises changes to the kernel half.
 static VMAP_NEXT: SpinLock<u64, { rank::KERNEL_MAP }> = SpinLock::new(VMAP_START + TEXT_ALIAS_PAGES * PAGE_SIZE);
 const TEXT_ALIAS_PAGES: u64 = 1;
+/// The area is what one entry of the top table covers, which exists from the start.
+const VMAP_END: u64 = VMAP_START + (512 << 30);
 /// Page-table pages made, which stay for good.
 static TABLES: AtomicU64 = AtomicU64::new(0);
 
@@ -210,12 +212,21 @@ pub fn map_device(phys: u64, len: u64) -> Option<u64> {
     Some(virt + offset)
 }
 
-/// Reserve `guard` pages that stay unmapped, followed by a slot of `pages`: its first address.
-pub fn reserve(guard: u64, pages: u64) -> u64 {
+/// Reserve `guard` pages that stay unmapped, followed by a slot of `pages`: its first address; `None` where no addresses are left.
+pub fn reserve(guard: u64, pages: u64) -> Option<u64> {
     let mut next = VMAP_NEXT.lock_irq();
     let bottom = *next + guard * PAGE_SIZE;
-    *next = bottom + pages * PAGE_SIZE;
-    bottom
+    let end = bottom.checked_add(pages.checked_mul(PAGE_SIZE)?).filter(|&end| end <= VMAP_END)?;
+    *next = end;
+    Some(bottom)
+}
+
+/// The addresses from `from` to `end`, the end of a reservation, were never mapped: they are free again, if nothing was reserved behind them.
+pub fn give_up(from: u64, end: u64) {
+    let mut next = VMAP_NEXT.lock_irq();
+    if *next == end {
+        *next = from;
+    }
 }
 
 /// Map zeroed frames wherever the slot has none. `None` without memory; what was mapped by then stays, for the next try.
@@ -242,9 +253,16 @@ pub fn take<const N: usize>(bottom: u64, pages: u64, frames: &mut ArrayVec<u64, 
     }
 }
 
+/// The frame that is mapped at `virt`, an address that `fill` has mapped for good.
+pub fn frame_at(virt: u64) -> Option<u64> {
+    let _guard = VMAP_NEXT.lock_irq();
+    let value = entry(root(), virt, 1)?.load(Ordering::Relaxed);
+    (value & bits::PRESENT != 0).then_some(value & bits::ADDRESS)
+}
+
 /// Reserve `guard` unmapped pages followed by `pages` mapped, zeroed ones: address of the first mapped byte.
 pub fn map_stack(guard: u64, pages: u64) -> Option<u64> {
-    let bottom = reserve(guard, pages);
+    let bottom = reserve(guard, pages)?;
     fill(bottom, pages)?;
     Some(bottom)
 }

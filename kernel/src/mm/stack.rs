@@ -71,7 +71,7 @@ impl KernelStack {
         }
         let empty = free.empty.pop();
         drop(free);
-        let bottom = empty.unwrap_or_else(|| kernel_map::reserve(GUARD_PAGES, TASK_STACK_PAGES));
+        let bottom = empty.or_else(|| kernel_map::reserve(GUARD_PAGES, TASK_STACK_PAGES))?;
         if kernel_map::fill(bottom, TASK_STACK_PAGES).is_none() {
             // A slot that finds no room in the list is an address that is not used again.
             let _ = FREE.lock_irq().empty.try_push(bottom);

@@ -3,6 +3,14 @@
 //!
 //! Source of the format: cpio(5), "New ASCII Format"; Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 
+/// Contents of so many bytes or more start on a page boundary: the loader and the kernel then use them where they lie.
+const ALIGN_FROM: usize = 16 << 10;
+const PAGE: usize = 4096;
+/// Bytes of a member's header.
+const HEADER: usize = 110;
+/// The longest name, its NULs included, that readers take (Linux's PATH_MAX).
+const NAME_MAX: usize = 4096;
+
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
@@ -77,16 +85,26 @@ impl Archive {
 
     fn member(&mut self, inode: u32, path: &str, meta: &Meta, data: &[u8]) {
         let size = u32::try_from(data.len()).expect("a newc member is below 4 GiB");
-        let name = path.len() as u32 + 1;
+        let mut name = path.len() + 1;
+        if data.len() >= ALIGN_FROM {
+            // NULs behind the name count as part of it, as those of Linux's gen_init_cpio.
+            let least = (HEADER + name).next_multiple_of(4);
+            let padded = |at: usize| least + (at + least).wrapping_neg() % PAGE - HEADER;
+            if padded(self.bytes.len()) > NAME_MAX {
+                // Too much for one name: the root directory once more takes some of it.
+                self.plain(".", DIRECTORY, 2, &[]);
+            }
+            name = Some(padded(self.bytes.len())).filter(|&len| len <= NAME_MAX).unwrap_or(name);
+        }
         let Meta { mode, uid, gid, links, mtime, device: (major, minor), .. } = *meta;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-        let fields = [inode, mode, uid, gid, links, mtime, size, 0, 0, major, minor, name, 0];
+        let fields = [inode, mode, uid, gid, links, mtime, size, 0, 0, major, minor, name as u32, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
-        self.bytes.push(0);
+        self.bytes.resize(self.bytes.len() + name - path.len(), 0);
         self.pad();
         self.bytes.extend_from_slice(data);
         self.pad();
@@ -113,6 +131,22 @@ mod tests {
     #[test]
     fn equal_entries_give_equal_bytes() {
         assert_eq!(sample(), sample());
+    }
+
+    #[test]
+    fn large_contents_lie_on_page_boundaries() {
+        // Whatever lies before them: all that a position can be, modulo a page.
+        for before in 0..PAGE / 4 {
+            let mut a = Archive::default();
+            a.file("x", &vec![7; before * 4]);
+            a.program("bin/large", &[1; ALIGN_FROM]);
+            a.file("small", &[2; 5]);
+            let bytes = a.finish();
+            let entries: Vec<_> = kcore::cpio::entries(&bytes).map(Result::unwrap).filter(|e| e.is_file()).collect();
+            assert_eq!(entries.iter().map(|e| e.name()).collect::<Vec<_>>(), ["x", "bin/large", "small"]);
+            let at = entries[1].data.as_ptr().addr() - bytes.as_ptr().addr();
+            assert_eq!((at % PAGE, entries[1].data.len()), (0, ALIGN_FROM), "{before}");
+        }
     }
 
     #[test]

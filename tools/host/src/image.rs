@@ -20,7 +20,7 @@ pub struct Options {
     /// Also write the root file system alone
     #[arg(long, value_name = "FILE")]
     initrd_out: Option<PathBuf>,
-    /// Use this root file system (cpio or cpio.gz) in place of our own
+    /// Use this root file system (cpio, plain or compressed by gzip or zstd) in place of our own
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// Take the kernel's debug build
@@ -118,10 +118,11 @@ pub fn applets(path: &Path) -> Result<Vec<String>, Failure> {
 /// A root file system given by the user; passed on as it is, after a look at its first bytes.
 pub fn initrd_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let bytes = failure::read(path).map_err(|e| Failure::Usage(format!("INITRD={e}")))?;
-    if bytes.starts_with(b"070701") || bytes.starts_with(b"070702") || bytes.starts_with(&[0x1f, 0x8b]) {
+    const STARTS: [&[u8]; 4] = [b"070701", b"070702", &[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
+    if STARTS.iter().any(|start| bytes.starts_with(start)) {
         return Ok(bytes);
     }
-    Err(Failure::Usage(format!("INITRD={}: neither a newc cpio nor a gzip file", path.display())))
+    Err(Failure::Usage(format!("INITRD={}: neither a newc cpio nor a gzip or zstd file", path.display())))
 }
 
 /// An ELF file without what follows its last segment: symbols and line tables stay on the host.

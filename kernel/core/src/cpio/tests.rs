@@ -102,7 +102,7 @@ fn errors_have_offsets() {
     bad[112 + 112] = 0;
     assert_eq!(errors(&bad), error(112 + 110, CpioErrorKind::NameNotTerminated));
     let text = errors(&bad)[0].to_string();
-    assert_eq!(text, "cpio archive: name at offset 222 does not end with its only NUL");
+    assert_eq!(text, "cpio archive: name at offset 222 has no NUL at its end, or one before it");
     assert_eq!(find(&bad, "init").unwrap_err().to_string(), text);
 }
 
@@ -128,4 +128,13 @@ fn one_bad_entry_does_not_end_the_archive() {
     assert_eq!(what, [CpioErrorKind::BadSum, CpioErrorKind::NameNotUtf8]);
     assert_eq!(entries(&archive).filter_map(Result::ok).map(|entry| entry.path).collect::<Vec<_>>(), ["good"]);
     assert!(find(&archive, "good").unwrap().is_some());
+}
+
+#[test]
+fn nuls_behind_the_name_are_padding() {
+    let mut archive = Vec::new();
+    add(&mut archive, "070701", b"init\0\0\0\0\0\0\0", 0o100755, b"hello", 0);
+    add(&mut archive, "070701", TRAILER.as_bytes(), 0, b"", 0);
+    let all: Vec<_> = entries(&archive).map(Result::unwrap).collect();
+    assert_eq!((all.len(), all[0].path, all[0].data), (1, "init", &b"hello"[..]));
 }

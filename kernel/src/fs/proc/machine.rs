@@ -2,7 +2,8 @@
 
 use crate::arch::tsc;
 use crate::errno::{EINVAL, Errno};
-use crate::mm::frame;
+use crate::fs::initrd;
+use crate::mm::{file_pages, frame};
 use crate::percpu;
 use alloc::string::String;
 use core::fmt::Write;
@@ -18,14 +19,17 @@ pub(super) fn version(_: u64, out: &mut String) -> Result<(), Errno> {
     super::line(format_args!("Linux version {release} (Quiesce {}) #1 SMP", env!("CARGO_PKG_VERSION")), out)
 }
 
+/// MemTotal is the RAM that the loader gave, kernel and archive included. Cached is the content of files in memory (the root archive, which
+/// files lie in, too). So what is in use for all else is MemTotal - MemFree - Cached, as free(1) computes it.
 pub(super) fn meminfo(_: u64, out: &mut String) -> Result<(), Errno> {
     let (total, free) = (frame::ram_bytes() >> 10, frame::free_bytes() >> 10);
+    let cached = (file_pages::frame_bytes() + initrd::kept_bytes()) >> 10;
     let rows = [
         ("MemTotal", total),
         ("MemFree", free),
         ("MemAvailable", free),
         ("Buffers", 0),
-        ("Cached", 0),
+        ("Cached", cached),
         ("SwapCached", 0),
         ("SwapTotal", 0),
         ("SwapFree", 0),

@@ -179,7 +179,7 @@ fn read_page(_: u64, out: &mut String) -> Result<(), Errno> {
 fn move_page() -> Option<()> {
     let mut page = PAGE.lock();
     if *page == 0 {
-        *page = kernel_map::reserve(1, 1);
+        *page = kernel_map::reserve(1, 1)?;
     }
     let mut old = ArrayVec::<u64, 1>::new();
     kernel_map::take(*page, 1, &mut old);

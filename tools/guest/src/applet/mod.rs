@@ -3,6 +3,7 @@
 //! The image has /bin/NAME as a symbolic link to box for every name of `box --list`.
 
 mod cat;
+mod cksum;
 mod crash;
 mod dmesg;
 mod echo;
@@ -27,6 +28,7 @@ use crate::program;
 pub const APPLETS: &[(&str, Main)] = &[
     ("burn", sleep::burn),
     ("cat", cat::main),
+    ("cksum", cksum::main),
     ("crash", crash::main),
     ("dmesg", dmesg::main),
     ("echo", echo::main),
