@@ -35,6 +35,7 @@ const LOW: &str = "\
     sendmmsg setns getcpu process_vm_readv process_vm_writev kcmp finit_module sched_setattr sched_getattr \
     renameat2 seccomp getrandom memfd_create kexec_file_load bpf execveat userfaultfd membarrier mlock2 \
     copy_file_range preadv2 pwritev2 pkey_mprotect pkey_alloc pkey_free statx io_pgetevents rseq \
+    uretprobe uprobe \
 ";
 
 /// First number of `HIGH`: here the table goes on, with the same numbers on all machines.
@@ -46,9 +47,10 @@ const HIGH: &str = "\
     quotactl_fd landlock_create_ruleset landlock_add_rule landlock_restrict_self memfd_secret process_mrelease \
     futex_waitv set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue \
     statmount listmount lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal \
+    setxattrat getxattrat listxattrat removexattrat open_tree_attr file_getattr file_setattr \
 ";
 
-/// The name of call `number`; `None` for numbers that Linux had not given when this was written.
+/// The name of call `number`; `None` for numbers that Linux 6.18 has not given.
 pub fn name(number: usize) -> Option<&'static str> {
     match number.checked_sub(HIGH_START) {
         Some(high) => HIGH.split_ascii_whitespace().nth(high),
@@ -68,6 +70,8 @@ mod tests {
             assert_eq!(name(number), Some(wanted));
         }
         assert_eq!((name(424), name(435), name(462)), (Some("pidfd_send_signal"), Some("clone3"), Some("mseal")));
-        assert_eq!([335, 423, 463, usize::MAX].map(name), [None; 4]);
+        assert_eq!((name(335), name(336), name(463)), (Some("uretprobe"), Some("uprobe"), Some("setxattrat")));
+        assert_eq!(name(469), Some("file_setattr"));
+        assert_eq!([337, 423, 470, usize::MAX].map(name), [None; 4]);
     }
 }

@@ -45,6 +45,8 @@ pub enum Item {
     Mapped(&'static str, Read, Write, Map),
     /// A symbolic link.
     Link(&'static str, fn(u64) -> Result<Vec<u8>, Errno>),
+    /// A symbolic link to a place, also where no path leads to it: its text, and what it leads to.
+    PlaceLink(&'static str, LinkText, LinkPlace),
     /// A file that gives each opener something of its own.
     Special(&'static str, fn(u64) -> Arc<dyn File>),
     /// A directory with the same argument.
@@ -104,6 +106,7 @@ impl Item {
             | Item::Setting(name, ..)
             | Item::Mapped(name, ..)
             | Item::Link(name, _)
+            | Item::PlaceLink(name, ..)
             | Item::Special(name, _)
             | Item::Dir(name, _) => name,
             Item::Numbered(n) => n.prefix,
@@ -115,7 +118,7 @@ impl Item {
             Item::File(..) | Item::Special(..) => mode::REG | 0o444,
             Item::Control(..) => mode::REG | 0o200,
             Item::Setting(..) | Item::Mapped(..) => mode::REG | 0o644,
-            Item::Link(..) => mode::LNK | 0o777,
+            Item::Link(..) | Item::PlaceLink(..) => mode::LNK | 0o777,
             Item::Dir(..) => mode::DIR | 0o555,
             Item::Numbered(n) => n.leaf.mode(),
         }
@@ -131,6 +134,7 @@ impl Item {
                 Kind::Generated(Generated { read: Some(*read), write: Some(*write), map: Some(*map), argument })
             }
             Item::Link(_, target) => Kind::GeneratedLink(*target, None, argument),
+            Item::PlaceLink(_, text, place) => Kind::GeneratedLink(*text, Some(*place), argument),
             Item::Special(_, make) => Kind::Special(*make, argument),
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
             Item::Numbered(n) => n.leaf.kind(argument),

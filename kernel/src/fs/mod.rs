@@ -45,7 +45,8 @@ static ROOT: spin::Once<Arc<Place>> = spin::Once::new();
 
 /// The root directory.
 pub fn root() -> Arc<Place> {
-    ROOT.call_once(|| Arc::new(Place { inode: Inode::new_directory(0o755), name: (*b"").into(), parent: None })).clone()
+    let new = || Place { inode: Inode::new_directory(0o755), name: (*b"").into(), parent: None, mount: mount::OF_ROOT };
+    ROOT.call_once(|| Arc::new(new())).clone()
 }
 
 /// Make the tree: the archive's files, and /dev, /proc, /sys in place. Then start the console's thread. Once.
@@ -82,6 +83,11 @@ pub fn open_console() -> Arc<OpenFile> {
 pub struct Running(Arc<Place>);
 
 impl Running {
+    /// Its file.
+    pub fn place(&self) -> &Arc<Place> {
+        &self.0
+    }
+
     /// Absolute path of its file.
     pub fn path(&self) -> Vec<u8> {
         self.0.path()

@@ -12,10 +12,18 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The mount that the root is.
+pub const OF_ROOT: u64 = 0;
+/// The mount of what is in no directory, as pipes are.
+pub const NOWHERE: u64 = u64::MAX;
+/// The number of the next mount. None is given twice.
+static NEXT: AtomicU64 = AtomicU64::new(OF_ROOT + 1);
 
 #[derive(Clone)]
 struct Mount {
+    id: u64,
     covered: Arc<Inode>,
     root: Arc<Inode>,
     kind: &'static str,
@@ -29,9 +37,9 @@ static CHANGING: SpinLock<(), { rank::FILE }> = SpinLock::new(());
 /// Types that mount(2) takes, and /proc/filesystems shows.
 pub const TYPES: [&str; 6] = ["sysfs", "tmpfs", "proc", "devtmpfs", "tracefs", "debugfs"];
 
-/// The root of what is mounted on `inode`.
-pub fn covering(inode: &Arc<Inode>) -> Option<Arc<Inode>> {
-    MOUNTS.read()?.iter().rev().find(|m| Arc::ptr_eq(&m.covered, inode)).map(|m| m.root.clone())
+/// The root of what is mounted on `inode`, and the mount's number.
+pub fn covering(inode: &Arc<Inode>) -> Option<(Arc<Inode>, u64)> {
+    MOUNTS.read()?.iter().rev().find(|m| Arc::ptr_eq(&m.covered, inode)).map(|m| (m.root.clone(), m.id))
 }
 
 /// A changed copy comes in the table's place if `change` says so.
@@ -51,7 +59,8 @@ fn find(is: impl Fn(&Mount) -> bool) -> Option<Arc<Inode>> {
 
 /// Cover `place` by `root`.
 fn attach(place: &Place, root: Arc<Inode>, kind: &'static str) -> Result<(), Errno> {
-    let mount = Mount { covered: place.inode.clone(), root, kind, path: place.path() };
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mount = Mount { id, covered: place.inode.clone(), root, kind, path: place.path() };
     replace(|mounts| {
         mounts.push(mount);
         // Who looks too soon does not find it in the table.

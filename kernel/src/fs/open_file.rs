@@ -219,7 +219,13 @@ impl OpenFile {
     /// read(2), or pread(2) with an offset.
     #[inline]
     pub fn read(&self, to: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
-        let flags = self.flags();
+        self.read_with(to, at, 0)
+    }
+
+    /// The same with further status flags for this one transfer.
+    #[inline]
+    pub fn read_with(&self, to: &mut UserBuffer, at: Option<u64>, more: u32) -> Result<usize, Errno> {
+        let flags = self.flags() | more;
         if !readable(flags) {
             return Err(errno::EBADF);
         }
@@ -238,7 +244,13 @@ impl OpenFile {
     /// write(2), or pwrite(2) with an offset.
     #[inline]
     pub fn write(&self, from: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
-        let flags = self.flags();
+        self.write_with(from, at, 0)
+    }
+
+    /// The same with further status flags for this one transfer.
+    #[inline]
+    pub fn write_with(&self, from: &mut UserBuffer, at: Option<u64>, more: u32) -> Result<usize, Errno> {
+        let flags = self.flags() | more;
         if !writable(flags) {
             return Err(errno::EBADF);
         }

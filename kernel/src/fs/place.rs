@@ -26,6 +26,8 @@ pub struct Place {
     pub name: Box<[u8]>,
     /// The directory that it is in, if any.
     pub parent: Option<Arc<Place>>,
+    /// The mount that it is in (`mount::covering`). Device numbers do not tell: several file systems have the root's.
+    pub mount: u64,
 }
 
 impl Place {
@@ -65,13 +67,14 @@ impl Place {
 
     /// The place of `inode` under `name` in this directory.
     pub fn with_child(self: &Arc<Place>, name: &[u8], mut inode: Arc<Inode>) -> Arc<Place> {
+        let mut mount = self.mount;
         while inode.covered.load(Ordering::Acquire) {
             match super::mount::covering(&inode) {
-                Some(root) => inode = root,
+                Some(covering) => (inode, mount) = covering,
                 None => break,
             }
         }
-        Arc::new(Place { inode, name: name.into(), parent: Some(self.clone()) })
+        Arc::new(Place { inode, name: name.into(), parent: Some(self.clone()), mount })
     }
 }
 
@@ -107,8 +110,46 @@ impl Found {
     }
 }
 
+/// What a path may not do: the bits of openat2(2)'s `resolve`, Linux's numbers (linux/openat2.h).
+pub mod rule {
+    /// Enter or leave a mount.
+    pub const NO_XDEV: u64 = 1;
+    /// Follow a link whose target is no path, as those in /proc/PID/fd are.
+    pub const NO_MAGICLINKS: u64 = 2;
+    /// Follow a symbolic link.
+    pub const NO_SYMLINKS: u64 = 4;
+    /// Leave the directory that it starts in: a path that would is refused.
+    pub const BENEATH: u64 = 8;
+    /// The same, but that directory is its root.
+    pub const IN_ROOT: u64 = 16;
+    /// Wait for what is not in memory: nothing has to.
+    pub const CACHED: u64 = 32;
+}
+
 /// Follow `path` from `start` (or the root). `follow`: a symbolic link at the end is followed. The last name may be missing.
 pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errno> {
+    find_by(start, path, follow, 0)
+}
+
+/// Where an absolute path starts under `rules`.
+fn root_by(start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, Errno> {
+    match () {
+        () if rules & rule::IN_ROOT != 0 => Ok(start.clone()),
+        () if rules & rule::BENEATH != 0 => Err(errno::EXDEV),
+        () => Ok(super::root()),
+    }
+}
+
+/// The directory above `at` under `rules`.
+fn above(at: &Arc<Place>, start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, Errno> {
+    if rules & (rule::BENEATH | rule::IN_ROOT) != 0 && Arc::ptr_eq(at, start) {
+        return if rules & rule::BENEATH != 0 { Err(errno::EXDEV) } else { Ok(at.clone()) };
+    }
+    Ok(at.parent.clone().unwrap_or_else(|| at.clone()))
+}
+
+/// `find` under `rules` (`rule`).
+pub fn find_by(start: &Arc<Place>, path: &[u8], follow: bool, rules: u64) -> Result<Found, Errno> {
     if path.is_empty() {
         return Err(errno::ENOENT);
     }
@@ -117,7 +158,7 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
     }
     let mut expanded: Vec<u8>;
     let mut rest = path;
-    let mut at = if path[0] == b'/' { super::root() } else { start.clone() };
+    let mut at = if path[0] == b'/' { root_by(start, rules)? } else { start.clone() };
     let mut links = 0;
     loop {
         let begin = rest.iter().position(|&b| b != b'/').unwrap_or(rest.len());
@@ -130,7 +171,7 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
             b"" => return Ok(Found { parent: at.clone(), name: Vec::new(), child: Some(at), slash: true }),
             b"." | b".." if !at.inode.is_dir() => return Err(errno::ENOTDIR),
             b"." => at.clone(),
-            b".." => at.parent.clone().unwrap_or_else(|| at.clone()),
+            b".." => above(&at, start, rules)?,
             _ => match at.child(name) {
                 Ok(place) => place,
                 Err(errno::ENOENT) if is_last => {
@@ -139,13 +180,23 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
                 Err(e) => return Err(e),
             },
         };
+        if rules & rule::NO_XDEV != 0 && next.mount != at.mount {
+            return Err(errno::EXDEV);
+        }
         if next.inode.is_symlink() && (!is_last || follow || slash) {
             links += 1;
-            if links > MAX_LINKS {
+            if links > MAX_LINKS || rules & rule::NO_SYMLINKS != 0 {
                 return Err(errno::ELOOP);
             }
             if let Some(place) = next.inode.link_place() {
                 let place = place?;
+                if rules & rule::NO_MAGICLINKS != 0 {
+                    return Err(errno::ELOOP);
+                }
+                let leaves = rules & rule::NO_XDEV != 0 && place.mount != at.mount;
+                if leaves || rules & (rule::BENEATH | rule::IN_ROOT) != 0 {
+                    return Err(errno::EXDEV);
+                }
                 if !is_last {
                     at = place;
                     rest = tail;
@@ -167,7 +218,11 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
             expanded = target;
             rest = &expanded;
             if rest[0] == b'/' {
-                at = super::root();
+                let root = root_by(start, rules)?;
+                if rules & rule::NO_XDEV != 0 && root.mount != at.mount {
+                    return Err(errno::EXDEV);
+                }
+                at = root;
             }
             continue;
         }

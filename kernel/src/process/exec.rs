@@ -117,10 +117,9 @@ fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(Image, Running), Errno> {
     Ok((Image { mapped, bytes }, program))
 }
 
-/// Whether the last name of `path` is a symbolic link; a descriptor's link in /proc counts as what it leads to.
+/// Whether the last name of `path` is a symbolic link.
 pub fn is_link(work_dir: &WorkDir, path: &[u8]) -> Result<bool, Errno> {
-    let found = fs::place::resolve(&work_dir.place(), path, false)?;
-    Ok(found.inode.is_symlink() && found.inode.link_place().is_none())
+    Ok(fs::place::resolve(&work_dir.place(), path, false)?.inode.is_symlink())
 }
 
 /// `#!interpreter [argument]` in the first line.

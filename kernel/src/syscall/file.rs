@@ -4,11 +4,12 @@
 
 use super::table::Handler;
 use super::{
-    file_descriptor as descriptor, file_epoll as epoll, file_path as path, file_poll as poll, file_stat as stat,
+    extended_attribute as attribute, file_copy as copy, file_descriptor as descriptor, file_epoll as epoll,
+    file_path as path, file_poll as poll, file_stat as stat,
 };
 use crate::errno::{self, Errno};
 use crate::fs::current;
-use crate::fs::open_file::OpenFile;
+use crate::fs::open_file::{OpenFile, flag};
 use crate::fs::user_buffer::{Stretch, UserBuffer};
 use crate::mm::user_copy;
 use alloc::sync::Arc;
@@ -116,6 +117,19 @@ pub const FILE_CALLS: super::table::Calls = &[
     (138, handler!(stat::fstatfs, 2)),
     (165, handler!(path::mount, 5)),
     (166, handler!(path::umount2, 2)),
+    (187, handler!(copy::readahead, 3)),
+    (188, handler!(attribute::setxattr, 5)),
+    (189, handler!(attribute::lsetxattr, 5)),
+    (190, handler!(attribute::fsetxattr, 5)),
+    (191, handler!(attribute::getxattr, 4)),
+    (192, handler!(attribute::lgetxattr, 4)),
+    (193, handler!(attribute::fgetxattr, 4)),
+    (194, handler!(attribute::listxattr, 3)),
+    (195, handler!(attribute::llistxattr, 3)),
+    (196, handler!(attribute::flistxattr, 3)),
+    (197, handler!(attribute::removexattr, 2)),
+    (198, handler!(attribute::lremovexattr, 2)),
+    (199, handler!(attribute::fremovexattr, 2)),
     (213, handler!(epoll::epoll_create, 1)),
     (217, handler!(stat::getdents64, 3)),
     (221, handler!(known_descriptor, 1)),
@@ -126,6 +140,7 @@ pub const FILE_CALLS: super::table::Calls = &[
     (258, handler!(path::mkdirat, 3)),
     (259, handler!(path::mknodat, 4)),
     (260, handler!(stat::fchownat, 5)),
+    (261, handler!(stat::futimesat, 3)),
     (262, handler!(stat::newfstatat, 4)),
     (263, handler!(path::unlinkat, 3)),
     (264, handler!(path::renameat, 4)),
@@ -136,6 +151,7 @@ pub const FILE_CALLS: super::table::Calls = &[
     (269, handler!(stat::faccessat, 3)),
     (270, handler!(poll::pselect6, 6)),
     (271, handler!(poll::ppoll, 5)),
+    (277, handler!(copy::sync_file_range, 4)),
     (280, handler!(stat::utimensat, 4)),
     (281, handler!(epoll::epoll_pwait, 6)),
     (282, handler!(epoll::signalfd, 3)),
@@ -154,10 +170,15 @@ pub const FILE_CALLS: super::table::Calls = &[
     (306, handler!(known_descriptor, 1)),
     (316, handler!(path::renameat2, 5)),
     (319, handler!(descriptor::memfd_create, 2)),
+    (326, handler!(copy::copy_file_range, 6)),
+    (327, handler!(copy::preadv2, 6)),
+    (328, handler!(copy::pwritev2, 6)),
     (332, handler!(stat::statx, 5)),
     (436, handler!(descriptor::close_range, 3)),
+    (437, handler!(path::openat2, 4)),
     (439, handler!(stat::faccessat2, 4)),
     (441, handler!(epoll::epoll_pwait2, 6)),
+    (452, handler!(stat::fchmodat2, 4)),
 ];
 
 /// The open file of a descriptor argument.
@@ -166,14 +187,19 @@ pub(super) fn file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
     current::files().file(fd as i32)
 }
 
+/// The same, but of a descriptor that only says where a file is (O_PATH): calls that work on the file itself refuse it.
+pub(super) fn transferable(fd: u64) -> Result<Arc<OpenFile>, Errno> {
+    file(fd).and_then(|open| if open.flags() & flag::PATH == 0 { Ok(open) } else { Err(errno::EBADF) })
+}
+
 /// Calls that have nothing to do on files in memory, but for a descriptor that is not open.
 fn known_descriptor(fd: u64) -> Result<usize, Errno> {
-    file(fd).map(|_| 0)
+    transferable(fd).map(|_| 0)
 }
 
 /// The user's bytes of a transfer. What cannot be user memory is refused before the file is touched or waited for, as in Linux.
 #[inline]
-fn buffer(at: u64, len: u64) -> Result<UserBuffer<'static>, Errno> {
+pub(super) fn buffer(at: u64, len: u64) -> Result<UserBuffer<'static>, Errno> {
     user_copy::check(at, len)?;
     Ok(UserBuffer::new(at, (len as usize).min(MAX_TRANSFER)))
 }
@@ -195,7 +221,7 @@ fn write(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
 }
 
 /// The file of a transfer at an offset.
-fn seekable(fd: u64, offset: u64) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn seekable(fd: u64, offset: u64) -> Result<Arc<OpenFile>, Errno> {
     let open = file(fd)?;
     if (offset as i64) < 0 {
         return Err(errno::EINVAL);

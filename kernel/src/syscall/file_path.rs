@@ -5,7 +5,7 @@ use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::inode::{Inode, mode};
 use crate::fs::open_file::{OpenFile, flag};
-use crate::fs::place::{self, Found, PATH_MAX, Place};
+use crate::fs::place::{self, Found, PATH_MAX, Place, rule};
 use crate::fs::{mount as mounts, tree};
 use crate::mm::user_copy;
 use alloc::sync::Arc;
@@ -49,16 +49,81 @@ pub(super) fn creat(path: u64, mode: u64) -> Result<usize, Errno> {
     openat(CWD, path, (flag::CREAT | flag::WRONLY | flag::TRUNC) as u64, mode)
 }
 
+/// Whether Linux, from 6.4 on, refuses `flags` before it looks at the path: a directory is not made by opening it, and a file without a name
+/// needs a directory to lie in and somebody who writes to it.
+fn contradict(flags: u32) -> bool {
+    const BOTH: u32 = flag::CREAT | flag::DIRECTORY;
+    let unnamed = flags & flag::TMPFILE & !flag::DIRECTORY != 0;
+    let fits = flags & flag::DIRECTORY != 0 && flags & flag::ACCMODE != flag::RDONLY;
+    flags & flag::PATH == 0 && (flags & BOTH == BOTH || unnamed && !fits)
+}
+
 pub(super) fn openat(dirfd: u64, path: u64, flags: u64, mode: u64) -> Result<usize, Errno> {
-    let path = path_argument(path)?;
     let flags = flags as u32;
-    let open = open_path(dirfd, &path, flags, mode as u32)?;
+    if contradict(flags) {
+        return Err(errno::EINVAL);
+    }
+    let path = path_argument(path)?;
+    let open = open_path(&start(dirfd, &path)?, &path, flags, mode as u32, 0)?;
     Ok(current::files().install(open, flags & flag::CLOEXEC != 0)? as usize)
 }
 
-fn open_path(dirfd: u64, path: &[u8], flags: u32, mode_bits: u32) -> Result<Arc<OpenFile>, Errno> {
+/// openat2(2): what open(2) ignores is refused.
+pub(super) fn openat2(dirfd: u64, path: u64, how: u64, size: u64) -> Result<usize, Errno> {
+    /// struct open_how as it was first: flags, mode, resolve.
+    const WORDS: u64 = 3;
+    const PAGE: u64 = 4096;
+    /// O_DSYNC, FASYNC, O_DIRECT, O_LARGEFILE, O_NOATIME, O_SYNC beside those of `flag`.
+    const OTHERS: u32 = 0o10_000 | 0o20_000 | 0o40_000 | O_LARGEFILE | 0o1_000_000 | 0o4_000_000;
+    const FLAGS: u32 = flag::ACCMODE
+        | flag::NOT_KEPT
+        | flag::APPEND
+        | flag::NONBLOCK
+        | flag::DIRECTORY
+        | flag::NOFOLLOW
+        | flag::PATH
+        | flag::TMPFILE
+        | OTHERS;
+    const WITH_PATH: u32 = flag::PATH | flag::DIRECTORY | flag::NOFOLLOW | flag::CLOEXEC;
+    const RULES: u64 = 2 * rule::CACHED - 1;
+    if size < WORDS * 8 {
+        return Err(errno::EINVAL);
+    }
+    if size > PAGE {
+        return Err(errno::E2BIG);
+    }
+    let [wide_flags, mode, rules]: [u64; WORDS as usize] = user_copy::read(how)?;
+    for at in how + WORDS * 8..how + size {
+        if user_copy::read::<u8>(at)? != 0 {
+            return Err(errno::E2BIG);
+        }
+    }
+    let flags = wide_flags as u32;
+    let makes = flags & flag::CREAT != 0 || flags & flag::TMPFILE == flag::TMPFILE;
+    let both = rule::BENEATH | rule::IN_ROOT;
+    if wide_flags & !u64::from(FLAGS) != 0
+        || mode & !if makes { 0o7777 } else { 0 } != 0
+        || rules & !RULES != 0
+        || rules & both == both
+        || flags & flag::PATH != 0 && flags & !WITH_PATH != 0
+        || contradict(flags)
+    {
+        return Err(errno::EINVAL);
+    }
+    if rules & rule::CACHED != 0 && (makes || flags & flag::TRUNC != 0) {
+        return Err(errno::EAGAIN);
+    }
+    let path = path_argument(path)?;
+    // An absolute path has a start too where that is to be its root.
+    let start = start(dirfd, if rules & rule::IN_ROOT == 0 { &path } else { b"." })?;
+    let open = open_path(&start, &path, flags, mode as u32, rules)?;
+    Ok(current::files().install(open, flags & flag::CLOEXEC != 0)? as usize)
+}
+
+/// Opens what `path` leads to. `flags` do not contradict each other.
+fn open_path(start: &Arc<Place>, path: &[u8], flags: u32, mode_bits: u32, rules: u64) -> Result<Arc<OpenFile>, Errno> {
     let follow = flags & flag::NOFOLLOW == 0 && flags & (flag::CREAT | flag::EXCL) != flag::CREAT | flag::EXCL;
-    let found = find(dirfd, path, follow)?;
+    let found = place::find_by(start, path, follow, rules)?;
     if flags & flag::PATH != 0 {
         let place = found.child.ok_or(errno::ENOENT)?;
         if flags & flag::DIRECTORY != 0 && !place.inode.is_dir() {
@@ -72,9 +137,6 @@ fn open_path(dirfd: u64, path: &[u8], flags: u32, mode_bits: u32) -> Result<Arc<
         let directory = found.child.ok_or(errno::ENOENT)?;
         if !directory.inode.is_dir() {
             return Err(errno::ENOTDIR);
-        }
-        if flags & flag::ACCMODE == flag::RDONLY {
-            return Err(errno::EINVAL);
         }
         let inode = tree::new_node(mode::REG | permissions, 0)?;
         inode.nlink.store(0, Ordering::Relaxed);

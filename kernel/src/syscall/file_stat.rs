@@ -1,6 +1,6 @@
 //! System calls that ask about files or change what stat shows.
 
-use super::file::file;
+use super::file::{file, transferable};
 use super::file_path::{path_argument, start};
 use crate::errno::{self, Errno};
 use crate::fs::inode::{Inode, Kind, Stat, decode_device, mode, wall_ns};
@@ -10,13 +10,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-const CWD: u64 = -100i64 as u64;
+pub(super) const CWD: u64 = -100i64 as u64;
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 const AT_EMPTY_PATH: u64 = 0x1000;
 const BLOCK: u64 = 4096;
 
 /// What a path argument leads to.
-fn place_at(dirfd: u64, path: u64, follow: bool) -> Result<Arc<Place>, Errno> {
+pub(super) fn place_at(dirfd: u64, path: u64, follow: bool) -> Result<Arc<Place>, Errno> {
     let path = path_argument(path)?;
     place::resolve(&start(dirfd, &path)?, &path, follow)
 }
@@ -215,6 +215,22 @@ pub(super) fn fchmodat(dirfd: u64, path: u64, bits: u64) -> Result<usize, Errno>
     set_mode(&place_at(dirfd, path, true)?.inode, bits)
 }
 
+pub(super) fn fchmodat2(dirfd: u64, path: u64, bits: u64, flags: u64) -> Result<usize, Errno> {
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(errno::EINVAL);
+    }
+    if flags & AT_EMPTY_PATH != 0 && path_argument(path)?.is_empty() {
+        return if dirfd as i32 == CWD as i32 {
+            set_mode(&start(dirfd, b"")?.inode, bits)
+        } else {
+            fchmod(dirfd, bits)
+        };
+    }
+    let inode = &place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode;
+    // A symbolic link has no mode of its own.
+    if inode.is_symlink() { Err(errno::EOPNOTSUPP) } else { set_mode(inode, bits) }
+}
+
 pub(super) fn fchmod(fd: u64, bits: u64) -> Result<usize, Errno> {
     let open = file(fd)?;
     open.inode().map_or(Ok(0), |inode| set_mode(inode, bits))
@@ -276,13 +292,17 @@ pub(super) fn utimensat(dirfd: u64, path: u64, times: u64, flags: u64) -> Result
     };
     // Without a path it is the descriptor's file; the working directory is none.
     if path == 0 && dirfd as i32 != CWD as i32 {
-        let open = file(dirfd)?;
+        let open = transferable(dirfd)?;
         return open.inode().map_or(Ok(0), |inode| set_time(inode, time));
     }
     set_time(&place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode, time)
 }
 
 pub(super) fn utimes(path: u64, times: u64) -> Result<usize, Errno> {
+    futimesat(CWD, path, times)
+}
+
+pub(super) fn futimesat(dirfd: u64, path: u64, times: u64) -> Result<usize, Errno> {
     let time = match times {
         0 => None,
         at => {
@@ -290,7 +310,10 @@ pub(super) fn utimes(path: u64, times: u64) -> Result<usize, Errno> {
             Some([seconds, us.saturating_mul(1000)])
         }
     };
-    set_time(&place_at(CWD, path, true)?.inode, time)
+    if path == 0 && dirfd as i32 != CWD as i32 {
+        return transferable(dirfd)?.inode().map_or(Ok(0), |inode| set_time(inode, time));
+    }
+    set_time(&place_at(dirfd, path, true)?.inode, time)
 }
 
 pub(super) fn utime(path: u64, times: u64) -> Result<usize, Errno> {

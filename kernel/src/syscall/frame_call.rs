@@ -161,6 +161,8 @@ fn execveat(frame: &mut Frame) -> Result<(), Errno> {
     if path.is_empty() && flags & EMPTY_PATH == 0 {
         return Err(ENOENT);
     }
+    // What a descriptor itself names is no link: its link in /proc is this kernel's way to it alone.
+    let looks = flags & NOFOLLOW != 0 && !path.is_empty();
     let full = if path.first() == Some(&b'/') || dir == CWD {
         path
     } else {
@@ -176,7 +178,7 @@ fn execveat(frame: &mut Frame) -> Result<(), Errno> {
         }
         full
     };
-    if flags & NOFOLLOW != 0 && exec::is_link(&current_thread().process.work_dir, &full)? {
+    if looks && exec::is_link(&current_thread().process.work_dir, &full)? {
         return Err(ELOOP);
     }
     let (args, env) = (frame.rdx, frame.r10);

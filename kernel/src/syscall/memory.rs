@@ -2,7 +2,7 @@
 
 use super::table::Calls;
 use crate::arch::page_table::{PAGE_SIZE, USER_END};
-use crate::errno::{EACCES, EBADF, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, Errno};
+use crate::errno::{EACCES, EBADF, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, Errno};
 use crate::fs::inode::Kind;
 use crate::fs::open_file::flag;
 use crate::mm::address_space::{AddressSpace, Content, Mapped, Name, Place, affordable};
@@ -29,6 +29,9 @@ pub const CALLS: Calls = &[
     (151, mlockall),
     (152, munlockall),
     (325, mlock2),
+    (329, pkey_mprotect),
+    (330, pkey_alloc),
+    (331, pkey_free),
 ];
 
 fn space() -> Result<&'static AddressSpace, Errno> {
@@ -142,6 +145,29 @@ system_call! {
         space()?.protect(address, len, prot_of(prot & !(GROWSDOWN | SEM))?, prot & GROWSDOWN != 0)?;
         Ok(0)
     }
+}
+system_call! {
+    /// pkey_mprotect(2): without a key it is mprotect.
+    pkey_mprotect(address, len, prot, key) {
+        if key as i32 != -1 {
+            return Err(EINVAL);
+        }
+        match mprotect(address, len, prot, 0, 0, 0) {
+            0 => Ok(0),
+            error => Err(Errno(-error as i32)),
+        }
+    }
+}
+system_call! {
+    /// pkey_alloc(2): no keys are kept, so none is left.
+    pkey_alloc(flags, rights) {
+        const RIGHTS: u64 = 3;
+        Err(if flags != 0 || rights & !RIGHTS != 0 { EINVAL } else { ENOSPC })
+    }
+}
+system_call! {
+    /// pkey_free(2)
+    pkey_free(_key) { Err(EINVAL) }
 }
 system_call! {
     /// brk(2)

@@ -1,7 +1,9 @@
 //! System calls: one file a group, each with its list of numbers; `table` puts them together.
 
 pub mod cpu;
+mod extended_attribute;
 pub mod file;
+mod file_copy;
 mod file_descriptor;
 mod file_epoll;
 mod file_path;

@@ -24,7 +24,7 @@ pub fn space_of(tid: u32) -> Result<Arc<AddressSpace>, Errno> {
 }
 
 /// A buffer of `CHUNK` bytes.
-fn chunk() -> Result<Vec<u8>, Errno> {
+pub(super) fn chunk() -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(CHUNK).map_err(|_| ENOMEM)?;
     bytes.resize(CHUNK, 0);

@@ -19,6 +19,12 @@ impl Table {
     pub fn handler(&self, number: u64) -> Option<&Handler> {
         self.0.get(usize::try_from(number).ok()?)
     }
+
+    /// The numbers below `TABLE_LEN` without a call.
+    pub fn absent(&self) -> impl Iterator<Item = usize> {
+        let is_absent = |handler: &Handler| core::ptr::fn_addr_eq(*handler, absent_call_entry());
+        self.0.iter().enumerate().filter(move |(_, handler)| is_absent(handler)).map(|(number, _)| number)
+    }
 }
 
 const GROUPS: &[Calls] = &[

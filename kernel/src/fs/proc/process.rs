@@ -23,8 +23,8 @@ pub static ITEMS: &[Item] = &[
     Item::Special("auxv", memory::open_auxiliary),
     Item::File("cmdline", cmdline),
     Item::File("comm", comm),
-    Item::Link("cwd", cwd),
-    Item::Link("exe", exe),
+    Item::PlaceLink("cwd", cwd, cwd_place),
+    Item::PlaceLink("exe", exe, exe_place),
     Item::Dir(
         "fd",
         &[Item::Numbered(Numbered {
@@ -42,7 +42,7 @@ pub static ITEMS: &[Item] = &[
         mount::describe(out);
         Ok(())
     }),
-    Item::Link("root", |_| Ok(b"/".to_vec())),
+    Item::PlaceLink("root", |_| Ok(b"/".to_vec()), |_| Ok(crate::fs::root())),
     Item::File("stat", stat),
     Item::File("statm", statm),
     Item::File("status", status),
@@ -62,7 +62,7 @@ static THREAD_ITEMS: &[Item] = &[
     Item::Special("auxv", memory::open_auxiliary),
     Item::File("cmdline", cmdline),
     Item::File("comm", comm),
-    Item::Link("exe", exe),
+    Item::PlaceLink("exe", exe, exe_place),
     Item::File("maps", maps),
     Item::Special("mem", memory::open),
     Item::File("stat", stat),
@@ -164,16 +164,26 @@ fn descriptor_place(argument: u64) -> Result<Arc<Place>, Errno> {
         return Ok(place.clone());
     }
     let inode = open.file.clone().inode().ok_or(errno::ENXIO)?;
-    Ok(Arc::new(Place { inode, name: descriptor(argument)?.into(), parent: None }))
+    Ok(Arc::new(Place { inode, name: descriptor(argument)?.into(), parent: None, mount: mount::NOWHERE }))
 }
 
 fn cwd(pid: u64) -> Result<Vec<u8>, Errno> {
     Ok(process(pid)?.work_dir.place().path())
 }
 
+fn cwd_place(pid: u64) -> Result<Arc<Place>, Errno> {
+    Ok(process(pid)?.work_dir.place())
+}
+
 fn exe(pid: u64) -> Result<Vec<u8>, Errno> {
     let path = process(pid).map_err(|_| errno::ENOENT)?.exe.lock().clone();
     if path.is_empty() { Err(errno::ENOENT) } else { Ok(path) }
+}
+
+/// The program's file, also where another one has its name by now. A process that has ended runs none.
+fn exe_place(pid: u64) -> Result<Arc<Place>, Errno> {
+    let program = process(pid).map_err(|_| errno::ENOENT)?.program.lock().clone();
+    Ok(program.ok_or(errno::ENOENT)?.place().clone())
 }
 
 fn name(v: &View) -> String {

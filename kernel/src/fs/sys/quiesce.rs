@@ -9,6 +9,7 @@ use crate::isolation::housekeeping;
 use crate::percpu::{self, Percpu};
 use crate::sched::{self, task};
 use crate::smp::call_function;
+use crate::syscall::table::TABLE;
 use crate::time::tick::{self, Site};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use kcore::interruption::Cause;
 use kcore::ipi_ledger::IpiCause;
+use kcore::system_call_name;
 use kcore::tick::{Scope, TickDep};
 
 /// What is in it.
@@ -36,6 +38,15 @@ pub static ITEMS: &[Item] = &[
     Item::Dir("debug", super::debug::ITEMS),
     Item::File("missing", |_, out| {
         crate::process::missing::describe(out);
+        Ok(())
+    }),
+    // All calls that have a number in Linux and are not here, from the table itself: number and name.
+    Item::File("absent", |_, out| {
+        for number in TABLE.absent() {
+            if let Some(name) = system_call_name::name(number) {
+                let _ = writeln!(out, "{number} {name}");
+            }
+        }
         Ok(())
     }),
     Item::File("console", |_, out| {

@@ -4,14 +4,39 @@ use crate::entry::{Args, Failure, Outcome};
 use crate::fields::Fields;
 use crate::{kernel_file, output};
 
-/// `missing`: absent system calls and operations, the most wanted first.
+/// `missing`: absent system calls and operations that programs asked for, the most wanted first. `missing -a`: all absent calls, by name.
 pub fn main(args: &Args) -> Outcome {
-    if let Some(word) = args.rest().first() {
-        return Err(Failure::usage(format!("takes no argument, got {word:?}")));
+    match args.rest() {
+        [] => {}
+        [word] if word == "-a" => {
+            output::write_out(rows(&kernel_file::read_quiesce("absent")?).as_bytes());
+            return Ok(0);
+        }
+        _ => return Err(Failure::usage("takes nothing, or -a for all calls that are not there, asked for or not")),
     }
     let text = kernel_file::read_quiesce("missing")?;
     output::write_out(table(&text).map_err(|error| Failure::new(format!("missing: {error}")))?.as_bytes());
     Ok(0)
+}
+
+/// The names of `NUMBER NAME` lines, in rows for a terminal.
+fn rows(text: &str) -> String {
+    const WIDTH: usize = 79;
+    let mut out = String::new();
+    let mut used = 0;
+    for name in text.lines().filter_map(|line| line.split_whitespace().nth(1)) {
+        let gap = if used == 0 {
+            ""
+        } else if used + 1 + name.len() > WIDTH {
+            "\n"
+        } else {
+            " "
+        };
+        used = if gap == " " { used + 1 + name.len() } else { name.len() };
+        out.push_str(gap);
+        out.push_str(name);
+    }
+    out + "\n"
 }
 
 fn table(text: &str) -> Result<String, String> {
@@ -46,6 +71,15 @@ fn table(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_fill_their_rows() {
+        let text: String = (0..40).map(|n| format!("{n} name{n}\n")).collect();
+        let got = rows(&text);
+        assert!(got.lines().count() > 2 && got.lines().all(|l| l.len() <= 79 && !l.ends_with(' ')), "{got}");
+        let names: Vec<String> = (0..40).map(|n| format!("name{n}")).collect();
+        assert_eq!(got.split_whitespace().collect::<Vec<_>>(), names);
+    }
 
     #[test]
     fn the_most_wanted_come_first() {

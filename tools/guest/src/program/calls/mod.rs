@@ -4,6 +4,7 @@
 //! it and so shows that the checks are right. Prints `ok NAME` or `FAILED NAME: why` a line, `skipped NAME` for what is about Quiesce
 //! alone, then `calls: N of M passed`.
 
+mod absent;
 mod each;
 mod each_file;
 mod each_memory;
@@ -14,9 +15,11 @@ mod each_time;
 mod each_timer;
 mod each_transfer;
 mod fault;
+mod file_copy;
 mod file_mapping;
 mod group_signal;
 mod memory;
+mod open_rules;
 mod pointer;
 mod process;
 mod program_file;
@@ -39,7 +42,7 @@ use std::io::Error;
 type Check = fn() -> Result<(), String>;
 
 /// Checks of what Linux has no equal of, or where it would change the whole machine.
-const QUIESCE_ALONE: [&str; 2] = ["no_leak", "pointer_everywhere"];
+const QUIESCE_ALONE: [&str; 3] = ["no_leak", "pointer_everywhere", "absent_calls"];
 
 /// The place and text of a condition that does not hold.
 macro_rules! ensure {
@@ -111,6 +114,7 @@ pub fn main(args: &Args) -> Outcome {
         signal::CHECKS,
         group_signal::CHECKS,
         memory::CHECKS,
+        file_copy::CHECKS,
         file_mapping::CHECKS,
         thread::CHECKS,
         time::CHECKS,
@@ -119,6 +123,7 @@ pub fn main(args: &Args) -> Outcome {
         pointer::CHECKS,
         fault::CHECKS,
         watch::CHECKS,
+        open_rules::CHECKS,
         program_file::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,
@@ -130,6 +135,7 @@ pub fn main(args: &Args) -> Outcome {
         each_start::CHECKS,
         ptrace::CHECKS,
         ptrace_events::CHECKS,
+        absent::CHECKS,
     ];
     if let Err(error) = each::begin() {
         return Err(Failure::new(format!("shared memory: {error}")));
