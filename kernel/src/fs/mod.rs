@@ -14,6 +14,7 @@ pub mod inode;
 mod kmsg;
 pub mod mount;
 pub mod open_file;
+pub mod pid_file;
 pub mod pipe;
 pub mod place;
 pub mod proc;

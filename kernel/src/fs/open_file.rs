@@ -10,6 +10,7 @@ use super::timer_file::TimerFile;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::address_space::Content;
+use crate::process::Process;
 use crate::sched::wait_queue::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -110,6 +111,10 @@ pub trait File: Send + Sync {
     }
     /// The signalfd that it is.
     fn as_signals(&self) -> Option<&SignalFile> {
+        None
+    }
+    /// The process that it stands for.
+    fn as_process(&self) -> Option<&Arc<Process>> {
         None
     }
     /// What fstat shows, of a file that is not in a directory.

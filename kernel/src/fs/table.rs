@@ -13,14 +13,74 @@ use alloc::vec::Vec;
 /// Descriptors are below this (Linux's default RLIMIT_NOFILE).
 pub const MAX_FILES: usize = 1024;
 
-#[derive(Clone)]
-struct Slot {
-    file: Arc<OpenFile>,
-    close_on_exec: bool,
+#[derive(Clone, Default)]
+enum Slot {
+    #[default]
+    Free,
+    /// Somebody will open it, or give it back: not open yet, and nobody else's.
+    Reserved,
+    Open {
+        file: Arc<OpenFile>,
+        close_on_exec: bool,
+    },
+}
+
+impl Slot {
+    /// What is open here, taken out.
+    fn take(&mut self) -> Option<Arc<OpenFile>> {
+        if let Slot::Reserved = self {
+            return None;
+        }
+        match core::mem::take(self) {
+            Slot::Open { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+}
+
+/// The lowest free slot from `from` on, which is then there. EMFILE.
+fn free_slot(slots: &mut Vec<Slot>, from: usize) -> Result<usize, Errno> {
+    let free = (from..slots.len()).find(|&i| matches!(slots[i], Slot::Free)).unwrap_or(slots.len().max(from));
+    if free >= MAX_FILES {
+        return Err(errno::EMFILE);
+    }
+    if free >= slots.len() {
+        slots.resize_with(free + 1, Slot::default);
+    }
+    Ok(free)
 }
 
 /// The table. Dropping it closes all.
-pub struct FileTable(SpinLock<Vec<Option<Slot>>, { rank::PROCESS_PART }>);
+pub struct FileTable(SpinLock<Vec<Slot>, { rank::PROCESS_PART }>);
+
+/// A number that the program may be told before there is a file. Dropped unfilled, it is free again.
+pub struct Reserved<'a> {
+    /// None once it is filled.
+    table: Option<&'a FileTable>,
+    fd: i32,
+}
+
+impl Reserved<'_> {
+    /// The number.
+    pub fn number(&self) -> i32 {
+        self.fd
+    }
+
+    /// `file` is open by this number from now on.
+    pub fn fill(mut self, file: Arc<OpenFile>, close_on_exec: bool) {
+        if let Some(table) = self.table.take() {
+            table.0.lock()[self.fd as usize] = Slot::Open { file, close_on_exec };
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(table) = self.table {
+            table.0.lock()[self.fd as usize] = Slot::Free;
+        }
+    }
+}
 
 impl FileTable {
     /// Nothing open.
@@ -35,7 +95,7 @@ impl FileTable {
         if failure::strikes() || slots.try_reserve_exact(table.len()).is_err() {
             return None;
         }
-        slots.extend_from_slice(&table);
+        slots.extend(table.iter().map(|slot| if let Slot::Reserved = slot { Slot::Free } else { slot.clone() }));
         drop(table);
         Some(Arc::new(FileTable(SpinLock::new(slots))))
     }
@@ -44,7 +104,7 @@ impl FileTable {
     #[inline]
     pub fn file(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         match self.0.lock().get(fd as u32 as usize) {
-            Some(Some(slot)) => Ok(slot.file.clone()),
+            Some(Slot::Open { file, .. }) => Ok(file.clone()),
             _ => Err(errno::EBADF),
         }
     }
@@ -52,16 +112,25 @@ impl FileTable {
     /// Give `file` the lowest free number from `from` on.
     pub fn install_from(&self, file: Arc<OpenFile>, close_on_exec: bool, from: usize) -> Result<i32, Errno> {
         let mut slots = self.0.lock();
-        let free = (from..slots.len()).find(|&i| slots[i].is_none()).unwrap_or(slots.len().max(from));
-        if free >= MAX_FILES {
-            drop(slots);
-            return Err(errno::EMFILE);
+        match free_slot(&mut slots, from) {
+            Ok(free) => {
+                slots[free] = Slot::Open { file, close_on_exec };
+                Ok(free as i32)
+            }
+            Err(e) => {
+                drop(slots);
+                Err(e)
+            }
         }
-        if free >= slots.len() {
-            slots.resize_with(free + 1, || None);
-        }
-        slots[free] = Some(Slot { file, close_on_exec });
-        Ok(free as i32)
+    }
+
+    /// The lowest free number, to be filled later. EMFILE.
+    pub fn reserve(&self) -> Result<Reserved<'_>, Errno> {
+        let mut slots = self.0.lock();
+        let free = free_slot(&mut slots, 0)?;
+        slots[free] = Slot::Reserved;
+        drop(slots);
+        Ok(Reserved { table: Some(self), fd: free as i32 })
     }
 
     /// Give `file` the lowest free number.
@@ -69,7 +138,7 @@ impl FileTable {
         self.install_from(file, close_on_exec, 0)
     }
 
-    /// Put `file` at `fd`; what was there is closed.
+    /// Put `file` at `fd`; what was there is closed. EBADF, and EBUSY where a number is about to be opened.
     pub fn install_at(&self, fd: i32, file: Arc<OpenFile>, close_on_exec: bool) -> Result<i32, Errno> {
         let at = fd as u32 as usize;
         if at >= MAX_FILES {
@@ -77,9 +146,13 @@ impl FileTable {
         }
         let mut slots = self.0.lock();
         if at >= slots.len() {
-            slots.resize_with(at + 1, || None);
+            slots.resize_with(at + 1, Slot::default);
         }
-        let old = slots[at].replace(Slot { file, close_on_exec });
+        if matches!(slots[at], Slot::Reserved) {
+            drop(slots);
+            return Err(errno::EBUSY);
+        }
+        let old = core::mem::replace(&mut slots[at], Slot::Open { file, close_on_exec });
         drop(slots);
         drop(old);
         Ok(fd)
@@ -87,7 +160,7 @@ impl FileTable {
 
     /// close(2).
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
-        let old = self.0.lock().get_mut(fd as u32 as usize).and_then(Option::take);
+        let old = self.0.lock().get_mut(fd as u32 as usize).and_then(Slot::take);
         old.map(drop).ok_or(errno::EBADF)
     }
 
@@ -108,7 +181,7 @@ impl FileTable {
         let mut closed = Vec::new();
         let mut slots = self.0.lock();
         for slot in slots.iter_mut() {
-            if slot.as_ref().is_some_and(|s| s.close_on_exec) {
+            if let Slot::Open { close_on_exec: true, .. } = slot {
                 closed.push(slot.take());
             }
         }
@@ -118,7 +191,7 @@ impl FileTable {
     /// F_GETFD.
     pub fn is_close_on_exec(&self, fd: i32) -> Result<bool, Errno> {
         match self.0.lock().get(fd as u32 as usize) {
-            Some(Some(slot)) => Ok(slot.close_on_exec),
+            Some(Slot::Open { close_on_exec, .. }) => Ok(*close_on_exec),
             _ => Err(errno::EBADF),
         }
     }
@@ -126,8 +199,8 @@ impl FileTable {
     /// F_SETFD.
     pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<(), Errno> {
         match self.0.lock().get_mut(fd as u32 as usize) {
-            Some(Some(slot)) => {
-                slot.close_on_exec = on;
+            Some(Slot::Open { close_on_exec, .. }) => {
+                *close_on_exec = on;
                 Ok(())
             }
             _ => Err(errno::EBADF),
@@ -137,6 +210,6 @@ impl FileTable {
     /// The numbers that are open.
     pub fn open_numbers(&self) -> Vec<u32> {
         let slots = self.0.lock();
-        slots.iter().enumerate().filter(|(_, s)| s.is_some()).map(|(i, _)| i as u32).collect()
+        slots.iter().enumerate().filter(|(_, s)| matches!(s, Slot::Open { .. })).map(|(i, _)| i as u32).collect()
     }
 }

@@ -7,7 +7,10 @@ use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::frame::Frame;
 use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, Errno, SysResult};
-use crate::fs::{FileTable, WorkDir};
+use crate::fs::open_file::flag as open_flag;
+use crate::fs::pid_file::PidFile;
+use crate::fs::table::Reserved;
+use crate::fs::{FileTable, OpenFile, WorkDir, current};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::{failure, user_copy};
 use crate::rcu::deferred_free::reclaim;
@@ -41,8 +44,9 @@ pub mod flag {
     pub const CHILD_CLEARTID: u64 = 0x20_0000;
     pub const UNTRACED: u64 = 0x80_0000;
     pub const CHILD_SETTID: u64 = 0x100_0000;
-    /// New namespaces, a pidfd: not here.
-    pub const REFUSED: u64 = 0x7c02_1080;
+    pub const DETACHED: u64 = 0x40_0000;
+    /// New namespaces: not here.
+    pub const REFUSED: u64 = 0x7c02_0080;
 }
 
 /// clone's arguments in the x86-64 order.
@@ -51,6 +55,8 @@ pub struct Clone {
     pub flags: u64,
     /// The child's stack pointer; 0 = the parent's.
     pub stack: u64,
+    /// Where PIDFD writes.
+    pub pidfd: u64,
     /// Where PARENT_SETTID writes.
     pub parent_tid: u64,
     /// Where CHILD_SETTID writes and CHILD_CLEARTID clears.
@@ -227,6 +233,12 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
     if bad || flags & flag::SIGNAL > sig::MAX as u64 {
         return Err(EINVAL);
     }
+    // One by descriptor is a process, and clone's old forms have one address for both.
+    let bad_pidfd =
+        has(flag::THREAD) || has(flag::DETACHED) || has(flag::PARENT_SETTID) && args.pidfd == args.parent_tid;
+    if has(flag::PIDFD) && bad_pidfd {
+        return Err(EINVAL);
+    }
     if has(flag::SETTLS) && args.tls >= crate::arch::page_table::USER_END {
         return Err(EPERM);
     }
@@ -245,6 +257,7 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
     let space = me.address_space().ok_or(ENOMEM)?;
     let space = if has(flag::VM) { space.clone() } else { Arc::new(space.fork().ok_or(ENOMEM)?) };
     // What can fail comes before the task, which would have to be taken back.
+    let pidfd = if has(flag::PIDFD) { Some(reserve_number(args.pidfd)?) } else { None };
     let parts = if has(flag::THREAD) {
         None
     } else {
@@ -287,6 +300,9 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
         if !tree::insert(process.clone(), ppid, interrupted) {
             discard_process(&process, thread, &task);
             return Err(ERESTARTNOINTR);
+        }
+        if let Some(reserved) = pidfd {
+            reserved.fill(OpenFile::new(Arc::new(PidFile(process.clone())), open_flag::RDWR, None), true);
         }
         signal::send_set(&process, missed);
         thread
@@ -336,6 +352,13 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
         super::ptrace::event(me, frame, Event::VforkDone, tid as u64);
     }
     Ok(tid as u64)
+}
+
+/// The number of a descriptor that is to be opened, told at `at`.
+fn reserve_number(at: u64) -> Result<Reserved<'static>, Errno> {
+    let reserved = current::files().reserve()?;
+    user_copy::write(at, &reserved.number())?;
+    Ok(reserved)
 }
 
 /// The address space of a thread that has not run yet.

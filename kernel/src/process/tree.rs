@@ -43,11 +43,13 @@ static TREE: SpinLock<BTreeMap<u32, Node>, { rank::PROCESS }> = SpinLock::new(BT
 
 /// Whose end or change wait4 asks for.
 #[derive(Clone, Copy)]
-pub enum Who {
+pub enum Who<'a> {
     /// Any child.
     Any,
-    /// This child.
+    /// The child of this number.
     Pid(u32),
+    /// This child, and no later one with its number.
+    This(&'a Process),
     /// Any child of this group.
     Group(u32),
 }
@@ -95,6 +97,17 @@ pub fn find(pid: u32) -> Option<Arc<Process>> {
 /// Whether `pid` has ended and waits to be waited for.
 pub fn has_ended(pid: u32) -> bool {
     matches!(TREE.lock().get(&pid), Some(Node { life: Life::Ended { .. }, .. }))
+}
+
+/// Whether `process` has not been waited for.
+pub fn is_known(process: &Process) -> bool {
+    TREE.lock().get(&process.pid).is_some_and(|n| core::ptr::eq(&*n.process, process))
+}
+
+/// Whether `process` has ended, waited for or not.
+pub fn is_over(process: &Process) -> bool {
+    let tree = TREE.lock();
+    !tree.get(&process.pid).is_some_and(|n| core::ptr::eq(&*n.process, process) && n.life == Life::Alive)
 }
 
 /// All processes that have not been waited for, by rising pid.
@@ -197,6 +210,8 @@ pub fn ended(process: &Process, status: u32) {
             tree = end_seen_by_parent(tree, process, status);
         }
     }
+    // Who polls a pidfd of it.
+    process.changed.wake_all();
     release_owed(tree, process.pid);
 }
 
@@ -285,6 +300,7 @@ fn look_as_tracer(tracer: &Process, who: Who, what: What) -> (Option<Waited>, bo
     let is_wanted = |pid: u32, process: Option<&Process>| match who {
         Who::Any => true,
         Who::Pid(p) => p == pid,
+        Who::This(this) => pid == this.pid && process.is_none_or(|p| core::ptr::eq(p, this)),
         Who::Group(g) => process.is_some_and(|p| g == p.pgid.load(Ordering::Relaxed)),
     };
     let (found, mut any) = ptrace::look(tracer.pid, what.keep, is_wanted);
@@ -328,6 +344,7 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
         let wanted = match who {
             Who::Any => true,
             Who::Pid(p) => p == pid,
+            Who::This(this) => core::ptr::eq(&*node.process, this),
             Who::Group(g) => g == node.process.pgid.load(Ordering::Relaxed),
         };
         // An ended child will never stop or go on.

@@ -55,16 +55,17 @@ fn dispatch(frame: &mut Frame) {
             let args = Clone {
                 flags: frame.rdi,
                 stack: frame.rsi,
+                pidfd: frame.rdx,
                 parent_tid: frame.rdx,
                 child_tid: frame.r10,
                 tls: frame.r8,
             };
             fork::clone(frame, &args)
         }
-        FORK => fork::clone(frame, &Clone { flags: signal, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 }),
+        FORK => fork::clone(frame, &Clone { flags: signal, stack: 0, pidfd: 0, parent_tid: 0, child_tid: 0, tls: 0 }),
         VFORK => {
             let flags = flag::VM | flag::VFORK | signal;
-            fork::clone(frame, &Clone { flags, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
+            fork::clone(frame, &Clone { flags, stack: 0, pidfd: 0, parent_tid: 0, child_tid: 0, tls: 0 })
         }
         CLONE3 => clone3_args(frame.rdi, frame.rsi).and_then(|args| fork::clone(frame, &args)),
         EXECVE => match execve(frame) {
@@ -127,10 +128,7 @@ fn clone3_args(at: u64, size: u64) -> Result<Clone, Errno> {
     if flags & CSIGNAL != 0 || exit_signal > CSIGNAL || bad_signal || set_tid_size != 0 || bad_stack {
         return Err(EINVAL);
     }
-    if flags & flag::PIDFD != 0 && flags & flag::PARENT_SETTID != 0 && pidfd == parent_tid {
-        return Err(EINVAL);
-    }
-    Ok(Clone { flags: flags | exit_signal, stack: stack + stack_size, parent_tid, child_tid, tls })
+    Ok(Clone { flags: flags | exit_signal, stack: stack + stack_size, pidfd, parent_tid, child_tid, tls })
 }
 
 fn execve(frame: &mut Frame) -> Result<(), Errno> {

@@ -13,6 +13,7 @@ pub mod frame_call;
 mod interval_timer;
 pub mod memory;
 mod memory_policy;
+mod pid_file;
 mod posix_timer;
 pub mod process;
 mod process_memory;

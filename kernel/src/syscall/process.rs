@@ -1,7 +1,8 @@
 //! System calls about processes: ids, end, waiting, limits, names.
 
+use super::pid_file::named_by;
 use super::table::Calls;
-use crate::errno::{EINVAL, ERESTARTSYS, ESRCH, Errno, SysResult};
+use crate::errno::{EAGAIN, EINVAL, ERESTARTSYS, ESRCH, Errno, SysResult};
 use crate::mm::user_copy;
 use crate::process::tree::{self, What, Who};
 use crate::process::{Process, current, current_thread, exit, missing};
@@ -200,9 +201,17 @@ system_call! {
         {
             return Err(EINVAL);
         }
-        let who = match kind {
+        let process;
+        let mut unready = None;
+        let who = match kind as i32 {
             0 => Who::Any,
             1 => Who::Pid(id as u32),
+            3 => {
+                let nonblock;
+                (process, nonblock) = named_by(id)?;
+                unready = if nonblock && options & WNOHANG == 0 { Some(EAGAIN) } else { None };
+                Who::This(&process)
+            }
             2 => Who::Group(if id == 0 { current().pgid.load(Ordering::Relaxed) } else { id as u32 }),
             _ => return Err(EINVAL),
         };
@@ -210,7 +219,10 @@ system_call! {
         let what = What {
             ended: has(WEXITED), stopped: has(WUNTRACED), continued: has(WCONTINUED), keep: has(WNOWAIT),
         };
-        let found = wait(who, what, !has(WNOHANG))?;
+        let found = wait(who, what, !has(WNOHANG) && unready.is_none())?;
+        if let (None, Some(unready)) = (&found, unready) {
+            return Err(unready);
+        }
         if info != 0 {
             let mut words = [0u64; 16];
             if let Some(w) = &found {

@@ -29,7 +29,7 @@ pub const CALLS: Calls = &[
 const SET_SIZE: u64 = 8;
 const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 
-fn number(signal: u64) -> Result<u32, Errno> {
+pub(super) fn number(signal: u64) -> Result<u32, Errno> {
     if (1..=sig::MAX as u64).contains(&signal) { Ok(signal as u32) } else { Err(EINVAL) }
 }
 
@@ -246,19 +246,23 @@ system_call! {
     /// tgkill(2)
     tgkill(tgid, tid, signal) { to_thread(Some(tgid), tid, signal) }
 }
+/// What the first `words` of a siginfo_t tell `process`. EPERM: it is what the kernel, or kill(2), says of somebody else.
+pub(super) fn queued_info(signal: u32, words: [u64; 4], process: &Process) -> Result<Info, Errno> {
+    let code = words[1] as i32;
+    if (code >= 0 || code == -6) && process.pid != current().pid {
+        return Err(EPERM);
+    }
+    let (pid, uid) = (words[2] as u32, (words[2] >> 32) as u32);
+    Ok(Info { signal, code, pid, uid, value: words[3], address: 0 })
+}
+
 system_call! {
     /// rt_sigqueueinfo(2)
     rt_sigqueueinfo(pid, signal, at) {
         let signal = number(signal)?;
-        let words: [u64; 4] = user_copy::read(at)?;
-        let code = words[1] as i32;
+        let words = user_copy::read(at)?;
         let process = tree::find(pid as u32).ok_or(ESRCH)?;
-        if (code >= 0 || code == -6) && process.pid != current().pid {
-            return Err(EPERM);
-        }
-        let info = Info {
-            signal, code, pid: words[2] as u32, uid: (words[2] >> 32) as u32, value: words[3], address: 0,
-        };
+        let info = queued_info(signal, words, &process)?;
         signal::send_to_process(&process, info);
         Ok(0)
     }

@@ -36,6 +36,7 @@ const GROUPS: &[Calls] = &[
     super::memory_policy::CALLS,
     super::process::CALLS,
     super::process_memory::CALLS,
+    super::pid_file::CALLS,
     super::posix_timer::CALLS,
     super::ptrace::CALLS,
     super::signal::CALLS,

@@ -89,6 +89,10 @@ pub const LISTED: &[(&str, i64, &str)] = &[
     ("timer_gettime", libc::SYS_timer_gettime, ""),
     ("timer_getoverrun", libc::SYS_timer_getoverrun, ""),
     ("timer_delete", libc::SYS_timer_delete, ""),
+    ("pidfd_open", libc::SYS_pidfd_open, ""),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal, ""),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd, ""),
+    ("waitid", libc::SYS_waitid, ""),
 ];
 const NEVER: &str = "cannot fail";
 

@@ -20,6 +20,7 @@ mod file_mapping;
 mod group_signal;
 mod memory;
 mod open_rules;
+mod pid_file;
 mod pointer;
 mod process;
 mod program_file;
@@ -125,6 +126,7 @@ pub fn main(args: &Args) -> Outcome {
         watch::CHECKS,
         open_rules::CHECKS,
         program_file::CHECKS,
+        pid_file::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,
         each_signal::CHECKS,
