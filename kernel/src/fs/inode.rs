@@ -7,13 +7,14 @@ use super::generated::{Generated, VirtualDir};
 use super::open_file::{File, How};
 use super::pipe::Pipe;
 use super::place::Place;
+use super::unix_socket::Socket;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::file_pages::FilePages;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -61,8 +62,8 @@ pub enum Kind {
     },
     /// A named pipe.
     Fifo(Arc<Pipe>),
-    /// A socket's name; nobody listens.
-    Socket,
+    /// A socket's name.
+    Socket(Weak<Socket>),
     /// A file whose text is made when it is read.
     Generated(Generated),
     /// A symbolic link whose target is made when it is read. With the second function it leads to what that gives, whatever its
@@ -335,7 +336,7 @@ impl Inode {
             Kind::Device { major, minor } => super::device::open(*major, *minor),
             Kind::Fifo(pipe) if self.dev == device_number::ANONYMOUS => Ok(pipe.open_again(flags)),
             Kind::Fifo(pipe) => pipe.open_named(flags),
-            Kind::Socket => Err(errno::ENXIO),
+            Kind::Socket(_) => Err(errno::ENXIO),
             Kind::Generated(g) => g.open(flags),
             Kind::Special(make, argument) => Ok(make(*argument)),
             _ => Ok(self.clone()),

@@ -7,6 +7,7 @@ use super::inode::{Inode, Stat, mode};
 use super::place::Place;
 use super::signal_file::SignalFile;
 use super::timer_file::TimerFile;
+use super::unix_socket::Socket;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::mm::address_space::Content;
@@ -50,6 +51,7 @@ pub mod poll {
     pub const NVAL: u32 = 32;
     pub const RDNORM: u32 = 0x40;
     pub const WRNORM: u32 = 0x100;
+    pub const RDHUP: u32 = 0x2000;
     /// Ready for everything, as a regular file is.
     pub const ALWAYS: u32 = IN | OUT | RDNORM | WRNORM;
 }
@@ -127,8 +129,8 @@ pub trait File: Send + Sync {
     fn inode(self: Arc<Self>) -> Option<Arc<Inode>> {
         None
     }
-    /// The end of a connection that it is.
-    fn socket(&self) -> Option<&super::socket_pair::SocketEnd> {
+    /// The socket that it is.
+    fn as_socket(self: Arc<Self>) -> Option<Arc<Socket>> {
         None
     }
     /// Bytes that can be read now (FIONREAD).

@@ -8,7 +8,7 @@ use super::place::{Found, NAME_MAX, Place};
 use crate::errno::{self, Errno};
 use crate::mm::file_pages::FilePages;
 use crate::spin_lock::{SpinLock, rank};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
 static TREE: SpinLock<(), { rank::PROCESS_PART }> = SpinLock::new(());
@@ -73,7 +73,7 @@ pub fn new_node(mode_bits: u32, device: u64) -> Result<Arc<Inode>, Errno> {
             Kind::Device { major, minor }
         }
         mode::FIFO => Kind::Fifo(Pipe::new()),
-        mode::SOCK => Kind::Socket,
+        mode::SOCK => Kind::Socket(Weak::new()),
         mode::DIR => return Err(errno::EPERM),
         _ => return Err(errno::EINVAL),
     };

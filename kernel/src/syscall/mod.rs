@@ -20,6 +20,7 @@ mod process_memory;
 mod ptrace;
 pub mod signal;
 mod socket;
+mod socket_message;
 pub mod system;
 pub mod table;
 pub mod time;

@@ -41,6 +41,7 @@ const GROUPS: &[Calls] = &[
     super::ptrace::CALLS,
     super::signal::CALLS,
     super::socket::CALLS,
+    super::socket_message::CALLS,
     super::system::CALLS,
     super::time::CALLS,
 ];

@@ -27,6 +27,9 @@ mod program_file;
 mod ptrace;
 mod ptrace_events;
 mod signal;
+mod socket;
+mod socket_messages;
+mod socket_waits;
 mod thread;
 mod time;
 pub(crate) mod traced;
@@ -127,6 +130,9 @@ pub fn main(args: &Args) -> Outcome {
         open_rules::CHECKS,
         program_file::CHECKS,
         pid_file::CHECKS,
+        socket::CHECKS,
+        socket_messages::CHECKS,
+        socket_waits::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,
         each_signal::CHECKS,

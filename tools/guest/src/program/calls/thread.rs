@@ -136,7 +136,7 @@ fn futex_timeout() -> Result<(), String> {
 }
 
 /// Waits until `count` threads of this process sleep.
-fn until_asleep(tids: &[u64]) {
+pub(super) fn until_asleep(tids: &[u64]) {
     let sleeps = |tid: &u64| {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat"));
         stat.is_ok_and(|t| t.rsplit(')').next().is_some_and(|r| r.starts_with(" S")))
