@@ -53,6 +53,15 @@ fn bash_and_python_run_with_their_libraries() -> Outcome {
     Ok(())
 }
 
+/// script(1) runs its command on a terminal of its own, and keeps what that shows.
+#[test]
+fn script_plays_the_terminal() -> Outcome {
+    let words = "script -qec 'tty; stty size; stty rows 31 cols 77; stty size; echo end' /tmp/log; echo code $?; cat /tmp/log; missing";
+    let Some(text) = run(&["bsdutils", "coreutils"], &[], words, "")? else { return Ok(()) };
+    assert_in_order(&text, &["/dev/pts/0\n", "31 77\n", "end\n", "code 0\n", "/dev/pts/0\n", "31 77\n", "end\n"]);
+    Ok(())
+}
+
 #[test]
 fn strace_tells_what_programs_do() -> Outcome {
     let words = "strace -f -s 99 -o /tmp/log bash -c 'bash -c \"echo in; exit 4\"; exit 3'; echo code $?; grep -v mmap /tmp/log; \

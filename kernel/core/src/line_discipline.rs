@@ -140,6 +140,12 @@ impl LineDiscipline {
         if self.termios.local(ICANON) { self.finished > 0 } else { self.len > 0 && self.len >= self.min_bytes() }
     }
 
+    /// True if the next byte may find no room before somebody has read: what is there can be read. A line that alone is too long is
+    /// not waited for: nobody can read it.
+    pub const fn is_full(&self) -> bool {
+        self.len + 1 >= INPUT_SIZE && self.readable_bytes() > 0
+    }
+
     /// Bytes that can be read now (FIONREAD).
     pub const fn readable_bytes(&self) -> usize {
         if self.termios.local(ICANON) { self.finished } else { self.len }

@@ -72,6 +72,13 @@ pub fn signal_group(group: i32, signal: u32) {
     }
 }
 
+/// Signal `signal` to the process `pid`, if it is there. Process context.
+pub fn signal_process(pid: i32, signal: u32) {
+    if let Some(process) = u32::try_from(pid).ok().and_then(tree::find).filter(|p| !tree::has_ended(p.pid)) {
+        signal::send_to_process(&process, Info::from_kernel(signal));
+    }
+}
+
 /// Whether the running thread ignores or blocks `signal`.
 pub fn is_ignored_or_blocked(signal: u32) -> bool {
     process::try_current_thread().is_some_and(|thread| {

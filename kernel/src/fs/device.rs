@@ -1,11 +1,13 @@
 //! Character devices: what /dev has, and what opening a device number gives.
 
-use super::inode::{Inode, Kind, mode};
+use super::generated::{self, Item, Leaf, Numbered};
+use super::inode::{Inode, Kind, device_number, mode};
 use super::open_file::{File, How};
 use super::tree;
 use super::user_buffer::UserBuffer;
 use crate::errno::{self, Errno};
 use crate::process::random;
+use crate::tty::pty;
 use alloc::sync::Arc;
 
 /// Names, permissions, major and minor numbers (Linux Documentation/admin-guide/devices.txt).
@@ -14,6 +16,7 @@ const DEVICES: &[(&str, u32, u32, u32)] = &[
     ("full", 0o666, 1, 7),
     ("kmsg", 0o644, 1, 11),
     ("null", 0o666, 1, 3),
+    ("ptmx", 0o666, 5, 2),
     ("random", 0o666, 1, 8),
     ("tty", 0o666, 5, 0),
     ("ttyS0", 0o660, 4, 64),
@@ -36,21 +39,43 @@ pub fn new_directory() -> Arc<Inode> {
     }
     // shm_open(3) makes its files there; on Linux a tmpfs is mounted on it.
     let _ = tree::insert(&directory, b"shm", Inode::new_directory(0o1777));
+    // A mount covers it.
+    let _ = tree::insert(&directory, b"pts", Inode::new_directory(0o755));
     for &(name, target) in LINKS {
         let _ = tree::insert(&directory, name.as_bytes(), tree::new_symlink(target.as_bytes()));
     }
     directory
 }
 
-/// Open the device with this number. ENXIO if there is none.
-pub fn open(major: u32, minor: u32) -> Result<Arc<dyn File>, Errno> {
+/// /dev/pts: a slave for each pair of pseudo-terminals, and what makes one. The file system of Linux that it shows is devpts.
+static PTS: &[Item] = &[
+    Item::Device("ptmx", 0o666, 5, 2),
+    Item::Numbered(Numbered {
+        prefix: "",
+        exists: |_, number| pty::exists(number),
+        all: |_| pty::numbers(),
+        argument: |_, number| number.into(),
+        leaf: Leaf::Device(0o620, pty::SLAVE_MAJOR),
+    }),
+];
+
+/// The root of /dev/pts.
+pub fn pts_root_inode() -> Arc<Inode> {
+    generated::new_root(device_number::PTS, PTS)
+}
+
+/// Open the device with this number, by open(2)'s `flags`. ENXIO if there is none.
+pub fn open(major: u32, minor: u32, flags: u32) -> Result<Arc<dyn File>, Errno> {
     match (major, minor) {
         (1, 3) => Ok(Arc::new(Memory::Null)),
         (1, 5) => Ok(Arc::new(Memory::Zero)),
         (1, 7) => Ok(Arc::new(Memory::Full)),
         (1, 8 | 9) => Ok(Arc::new(Memory::Random)),
         (1, 11) => Ok(super::kmsg::open(0)),
-        (5, 0 | 1) | (4, 64) => Ok(crate::tty::console::open()),
+        (5, 0) => crate::tty::open_own(),
+        (5, 2) => pty::open_master(),
+        (pty::SLAVE_MAJOR, number) => pty::open_slave(number, flags),
+        (5, 1) | (4, 64) => Ok(crate::tty::console::open()),
         _ => Err(errno::ENXIO),
     }
 }

@@ -49,6 +49,8 @@ pub enum Item {
     PlaceLink(&'static str, LinkText, LinkPlace),
     /// A file that gives each opener something of its own.
     Special(&'static str, fn(u64) -> Arc<dyn File>),
+    /// A character device: permissions, major and minor number.
+    Device(&'static str, u32, u32, u32),
     /// A directory with the same argument.
     Dir(&'static str, &'static [Item]),
     /// One entry for each number.
@@ -76,6 +78,8 @@ pub enum Leaf {
     Dir(&'static [Item]),
     /// A symbolic link to something that is open: its text, and what it leads to.
     OpenFile(LinkText, LinkPlace),
+    /// A character device whose minor number is the argument: permissions, and the major number.
+    Device(u32, u32),
 }
 
 /// A directory of generated files.
@@ -108,6 +112,7 @@ impl Item {
             | Item::Link(name, _)
             | Item::PlaceLink(name, ..)
             | Item::Special(name, _)
+            | Item::Device(name, ..)
             | Item::Dir(name, _) => name,
             Item::Numbered(n) => n.prefix,
         }
@@ -119,6 +124,7 @@ impl Item {
             Item::Control(..) => mode::REG | 0o200,
             Item::Setting(..) | Item::Mapped(..) => mode::REG | 0o644,
             Item::Link(..) | Item::PlaceLink(..) => mode::LNK | 0o777,
+            Item::Device(_, permissions, ..) => mode::CHR | permissions,
             Item::Dir(..) => mode::DIR | 0o555,
             Item::Numbered(n) => n.leaf.mode(),
         }
@@ -136,6 +142,7 @@ impl Item {
             Item::Link(_, target) => Kind::GeneratedLink(*target, None, argument),
             Item::PlaceLink(_, text, place) => Kind::GeneratedLink(*text, Some(*place), argument),
             Item::Special(_, make) => Kind::Special(*make, argument),
+            Item::Device(_, _, major, minor) => Kind::Device { major: *major, minor: *minor },
             Item::Dir(_, items) => Kind::Virtual(VirtualDir { items, argument }),
             Item::Numbered(n) => n.leaf.kind(argument),
         }
@@ -144,12 +151,17 @@ impl Item {
 
 impl Leaf {
     fn mode(&self) -> u32 {
-        if matches!(self, Leaf::OpenFile(..)) { mode::LNK | 0o777 } else { mode::DIR | 0o555 }
+        match self {
+            Leaf::Dir(_) => mode::DIR | 0o555,
+            Leaf::OpenFile(..) => mode::LNK | 0o777,
+            Leaf::Device(permissions, _) => mode::CHR | permissions,
+        }
     }
 
     fn kind(&self, argument: u64) -> Kind {
         match self {
             Leaf::Dir(items) => Kind::Virtual(VirtualDir { items, argument }),
+            Leaf::Device(_, major) => Kind::Device { major: *major, minor: argument as u32 },
             Leaf::OpenFile(text, place) => Kind::GeneratedLink(*text, Some(*place), argument),
         }
     }

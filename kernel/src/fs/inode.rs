@@ -135,6 +135,8 @@ pub mod device_number {
     pub const PROC: u64 = 2;
     /// /sys
     pub const SYS: u64 = 3;
+    /// /dev/pts
+    pub const PTS: u64 = 5;
     /// Pipes and the like.
     pub const ANONYMOUS: u64 = 4;
 }
@@ -333,7 +335,7 @@ impl Inode {
     /// What an open of this inode reads and writes.
     pub fn open(self: &Arc<Inode>, flags: u32) -> Result<Arc<dyn File>, Errno> {
         match &self.kind {
-            Kind::Device { major, minor } => super::device::open(*major, *minor),
+            Kind::Device { major, minor } => super::device::open(*major, *minor, flags),
             Kind::Fifo(pipe) if self.dev == device_number::ANONYMOUS => Ok(pipe.open_again(flags)),
             Kind::Fifo(pipe) => pipe.open_named(flags),
             Kind::Socket(_) => Err(errno::ENXIO),

@@ -62,14 +62,18 @@ pub fn init(initrd: Option<&'static [u8]>) {
     provide(&root, b"dev", "devtmpfs");
     provide(&root, b"proc", "proc");
     provide(&root, b"sys", "sysfs");
+    mount_on(place::resolve(&root, b"/dev/pts", true), "devpts");
     crate::tty::console::start();
 }
 
 /// Mount `kind` on the directory `name` of the root, which is made if it is not there.
 fn provide(root: &Arc<Place>, name: &[u8], kind: &'static str) {
     let _ = tree::insert(&root.inode, name, Inode::new_directory(0o755));
-    let mounted = root.child(name).and_then(|place| mount::mount(&place, kind.as_bytes()));
-    if let Err(e) = mounted {
+    mount_on(root.child(name), kind);
+}
+
+fn mount_on(place: Result<Arc<Place>, Errno>, kind: &'static str) {
+    if let Err(e) = place.and_then(|place| mount::mount(&place, kind.as_bytes())) {
         crate::warning!("cannot mount {kind}: error {}", e.0);
     }
 }

@@ -35,7 +35,7 @@ static MOUNTS: SrcuCell<Vec<Mount>> = SrcuCell::new(&srcu::MOUNTS);
 static CHANGING: SpinLock<(), { rank::FILE }> = SpinLock::new(());
 
 /// Types that mount(2) takes, and /proc/filesystems shows.
-pub const TYPES: [&str; 6] = ["sysfs", "tmpfs", "proc", "devtmpfs", "tracefs", "debugfs"];
+pub const TYPES: [&str; 7] = ["sysfs", "tmpfs", "proc", "devtmpfs", "devpts", "tracefs", "debugfs"];
 
 /// The root of what is mounted on `inode`, and the mount's number.
 pub fn covering(inode: &Arc<Inode>) -> Option<(Arc<Inode>, u64)> {
@@ -83,6 +83,7 @@ pub fn mount(place: &Arc<Place>, kind: &[u8]) -> Result<(), Errno> {
         "sysfs" => super::sys::root_inode(),
         // Its one directory is shared by all mounts, as in Linux.
         "devtmpfs" => find(|m| m.kind == "devtmpfs").unwrap_or_else(super::device::new_directory),
+        "devpts" => super::device::pts_root_inode(),
         "tracefs" => super::sys::tracing_root_inode(),
         "debugfs" => Inode::new_directory(0o555),
         _ => Inode::new_directory(0o1777),

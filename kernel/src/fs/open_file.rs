@@ -26,6 +26,7 @@ pub mod flag {
     pub const RDWR: u32 = 2;
     pub const CREAT: u32 = 0o100;
     pub const EXCL: u32 = 0o200;
+    pub const NOCTTY: u32 = 0o400;
     pub const TRUNC: u32 = 0o1000;
     pub const APPEND: u32 = 0o2000;
     pub const NONBLOCK: u32 = 0o4000;
@@ -37,7 +38,7 @@ pub mod flag {
     /// What F_SETFL may change.
     pub const SETTABLE: u32 = APPEND | NONBLOCK | 0o40000 | 0o20000 | 0o1000000;
     /// What F_GETFL does not show.
-    pub const NOT_KEPT: u32 = CREAT | EXCL | TRUNC | 0o400 | CLOEXEC;
+    pub const NOT_KEPT: u32 = CREAT | EXCL | TRUNC | NOCTTY | CLOEXEC;
 }
 
 /// Bits of poll(2).

@@ -90,7 +90,7 @@ fn process_ends(process: &Process, status: u32) {
     }
     let session = process.sid.load(Ordering::Relaxed);
     if session == process.pid {
-        crate::tty::console::session_ended(session as i32);
+        crate::tty::session_ended(session as i32);
     }
     tree::ended(process, status);
 }

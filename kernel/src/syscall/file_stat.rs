@@ -332,10 +332,12 @@ fn write_statfs(at: u64, inode: Option<&Inode>) -> Result<usize, Errno> {
     const RAMFS: u64 = 0x8584_58f6;
     const PROC: u64 = 0x9fa0;
     const SYSFS: u64 = 0x6265_6572;
+    const DEVPTS: u64 = 0x1cd1;
     const PIPEFS: u64 = 0x5049_5045;
     let kind = match inode.map(|i| i.dev) {
         Some(crate::fs::inode::device_number::PROC) => PROC,
         Some(crate::fs::inode::device_number::SYS) => SYSFS,
+        Some(crate::fs::inode::device_number::PTS) => DEVPTS,
         Some(_) => RAMFS,
         None => PIPEFS,
     };

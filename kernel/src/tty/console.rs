@@ -4,28 +4,25 @@
 //! wakes readers. When programs do not read, bytes stay in the ring; when it is full, the UART's interrupt is masked: a pipe on the other end
 //! waits, nothing is lost. Reads and writes are process context. Source: termios(3), tty_ioctl(4).
 
+use super::control::Line;
 use super::input_ring::InputRing;
+use super::job_control::{JobControl, SIGTTIN, SIGTTOU};
 use crate::arch::serial::{COM1, SerialPort};
-use crate::arch::tsc;
 use crate::console::write_tty;
 use crate::errno::{self, Errno};
 use crate::fs::inode::{Stat, mode};
 use crate::fs::open_file::{File, How, poll};
 use crate::fs::user_buffer::UserBuffer;
-use crate::fs::{current, waiting};
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use kcore::line_discipline::{
-    EchoBuffer, Event, ICANON, ISIG, IXON, LineDiscipline, TOSTOP, Termios, VINTR, VQUIT, VSTART, VSTOP, VSUSP, VTIME,
+    EchoBuffer, Event, ICANON, ISIG, IXON, LineDiscipline, TOSTOP, Termios, VINTR, VQUIT, VSTART, VSTOP, VSUSP,
 };
 
 /// Unread bytes outside canonical mode from which on no more are taken from the ring.
 const ENOUGH: usize = 2048;
-/// Bytes that one read gives at most: a whole line.
-const READ_MAX: usize = 4096;
 /// Bytes that are written with the terminal held.
 const WRITE_STEP: usize = 128;
 
@@ -44,15 +41,8 @@ static MASKED: AtomicBool = AtomicBool::new(false);
 static INPUT: WaitQueue = WaitQueue::new();
 static READERS: WaitQueue = WaitQueue::new();
 static WRITERS: WaitQueue = WaitQueue::new();
-/// Foreground process group; 0: none.
-static FOREGROUND: AtomicI32 = AtomicI32::new(0);
-/// Session that it is the terminal of; 0: none.
-static SESSION: AtomicI32 = AtomicI32::new(0);
-
-const SIGHUP: u32 = 1;
-const SIGCONT: u32 = 18;
-const SIGTTIN: u32 = 21;
-const SIGTTOU: u32 = 22;
+/// Whose terminal it is.
+pub(super) static JOBS: JobControl = JobControl::new();
 
 /// The serial interrupt, interrupts off: take what the UART has.
 pub fn interrupt() {
@@ -131,23 +121,23 @@ fn take_some(wanted: bool) {
             break;
         }
         let Some(byte) = RING.pop() else { break };
+        let was_stopped = t.discipline.is_stopped();
         let event = t.discipline.input(byte, &mut echo);
+        // Any byte may start the output (IXANY), and is more than that.
+        let started = was_stopped && !t.discipline.is_stopped();
         write_tty(&echo);
         drop(t);
         echo.clear();
         match event {
             Event::LineReady => ready = true,
             Event::Signal(signal) => {
-                let group = FOREGROUND.load(Ordering::Relaxed);
-                if group > 0 {
-                    current::signal_group(group, signal as u32);
-                }
+                JOBS.signal(signal as u32);
                 WRITERS.wake_all();
             }
-            Event::StartOutput => {
-                WRITERS.wake_all();
-            }
-            Event::None | Event::StopOutput | Event::Overflow => {}
+            Event::StartOutput | Event::None | Event::StopOutput | Event::Overflow => {}
+        }
+        if started {
+            WRITERS.wake_all();
         }
     }
     if ready {
@@ -160,22 +150,6 @@ pub fn overflows() -> u64 {
     TERMINAL.lock().discipline.overflows()
 }
 
-/// The hang-up of the session's leader: its terminal is free again.
-pub fn session_ended(session: i32) {
-    if session != 0 && SESSION.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-        let group = FOREGROUND.swap(0, Ordering::AcqRel);
-        if group > 0 {
-            current::signal_group(group, SIGHUP);
-            current::signal_group(group, SIGCONT);
-        }
-    }
-}
-
-/// The group that the terminal's signals go to, and its session: for /proc/PID/stat.
-pub fn foreground() -> (i32, i32) {
-    (FOREGROUND.load(Ordering::Relaxed), SESSION.load(Ordering::Relaxed))
-}
-
 /// Open it.
 pub fn open() -> Arc<dyn File> {
     Arc::new(Console)
@@ -183,48 +157,16 @@ pub fn open() -> Arc<dyn File> {
 
 struct Console;
 
-/// A background process that uses its terminal is stopped, or gets EIO if it ignores that.
-fn need_foreground(signal: u32) -> Result<(), Errno> {
-    let (foreground, session) = foreground();
-    let group = current::process_group();
-    if session == 0 || foreground == 0 || current::session() != session || group == foreground {
-        return Ok(());
-    }
-    if current::is_ignored_or_blocked(signal) {
-        return if signal == SIGTTIN { Err(errno::EIO) } else { Ok(()) };
-    }
-    if current::is_group_orphaned() {
-        return Err(errno::EIO);
-    }
-    current::signal_group(group, signal);
-    Err(errno::ERESTARTSYS)
-}
-
 impl File for Console {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        need_foreground(SIGTTIN)?;
+        JOBS.need_foreground(SIGTTIN)?;
         if to.left() == 0 {
             return Ok(0);
         }
-        let len = to.left().min(READ_MAX);
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| errno::ENOMEM)?;
-        bytes.resize(len, 0);
-        let try_read = |bytes: &mut [u8]| {
+        let (bytes, n) = super::read(to.left(), how.nonblock, &READERS, &Console, |bytes| {
             take_some(true);
             TERMINAL.lock().discipline.read(bytes)
-        };
-        let n = match try_read(&mut bytes) {
-            Some(n) => n,
-            None if how.nonblock => return Err(errno::EAGAIN),
-            None => {
-                let termios = *TERMINAL.lock().discipline.termios();
-                let timed = termios.lflag & ICANON == 0 && termios.cc[VTIME] > 0;
-                let limit = tsc::ns_to_ticks(termios.cc[VTIME] as u64 * 100_000_000);
-                let deadline = timed.then(|| tsc::now().saturating_add(limit));
-                waiting::wait_any(&[&READERS], deadline, || try_read(&mut bytes))?.unwrap_or(0)
-            }
-        };
+        })?;
         if MASKED.load(Ordering::Relaxed) {
             INPUT.wake_one();
         }
@@ -233,7 +175,7 @@ impl File for Console {
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         if TERMINAL.lock().discipline.termios().lflag & TOSTOP != 0 {
-            need_foreground(SIGTTOU)?;
+            JOBS.need_foreground(SIGTTOU)?;
         }
         let mut done = 0;
         let mut bytes = [0u8; WRITE_STEP];
@@ -293,64 +235,48 @@ impl File for Console {
     }
 
     fn ioctl(&self, request: u32, argument: u64) -> Result<i64, Errno> {
-        super::control::ioctl(request, argument)
+        super::control::ioctl(&Console, request, argument)
     }
 }
 
-/// The settings.
-pub(super) fn termios() -> Termios {
-    *TERMINAL.lock().discipline.termios()
-}
-
-/// Change them. `flush`: what was typed and not read is dropped.
-pub(super) fn set_termios(termios: Termios, flush: bool) {
-    let mut t = TERMINAL.lock();
-    if flush {
-        t.discipline.flush_input();
+impl Line for Console {
+    fn jobs(&self) -> &JobControl {
+        &JOBS
     }
-    t.discipline.set_termios(termios);
-    drop(t);
-    READERS.wake_all();
-    WRITERS.wake_all();
-    INPUT.wake_one();
-}
 
-/// Drop what was typed and not read.
-pub(super) fn flush_input() {
-    TERMINAL.lock().discipline.flush_input();
-    INPUT.wake_one();
-}
-
-/// struct winsize.
-pub(super) fn window() -> [u16; 4] {
-    TERMINAL.lock().window
-}
-
-/// Set it; whether it changed.
-pub(super) fn set_window(window: [u16; 4]) -> bool {
-    core::mem::replace(&mut TERMINAL.lock().window, window) != window
-}
-
-/// Make it the terminal of `session`, whose leader's group is `group`. `steal`: even if it is another session's.
-pub(super) fn take_session(session: i32, group: i32, steal: bool) -> Result<(), Errno> {
-    let owner = SESSION.load(Ordering::Acquire);
-    if owner == session {
-        return Ok(());
+    fn termios(&self) -> Termios {
+        *TERMINAL.lock().discipline.termios()
     }
-    if owner != 0 && !steal {
-        return Err(errno::EPERM);
+
+    fn set_termios(&self, termios: Termios, flush: bool) {
+        let mut t = TERMINAL.lock();
+        if flush {
+            t.discipline.flush_input();
+        }
+        t.discipline.set_termios(termios);
+        drop(t);
+        READERS.wake_all();
+        WRITERS.wake_all();
+        INPUT.wake_one();
     }
-    SESSION.store(session, Ordering::Release);
-    FOREGROUND.store(group, Ordering::Release);
-    Ok(())
-}
 
-/// Change the foreground group.
-pub(super) fn set_foreground(group: i32) {
-    FOREGROUND.store(group, Ordering::Release);
-}
+    /// Output is never held back.
+    fn flush(&self, input: bool, _: bool) {
+        if input {
+            TERMINAL.lock().discipline.flush_input();
+            INPUT.wake_one();
+        }
+    }
 
-/// As `need_foreground`, for changes of the settings.
-pub(super) fn need_foreground_to_change() -> Result<(), Errno> {
-    need_foreground(SIGTTOU)
+    fn window(&self) -> [u16; 4] {
+        TERMINAL.lock().window
+    }
+
+    fn set_window(&self, window: [u16; 4]) -> bool {
+        core::mem::replace(&mut TERMINAL.lock().window, window) != window
+    }
+
+    fn unshown_bytes(&self) -> usize {
+        0
+    }
 }

@@ -1,6 +1,6 @@
 //! The terminal's ioctl requests. Source: tty_ioctl(4), Linux asm-generic/ioctls.h and termbits.h.
 
-use super::console;
+use super::job_control::{JobControl, SIGTTOU};
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::mm::user_copy;
@@ -30,7 +30,28 @@ const TCSETS2: u32 = 0x402c_542b;
 const TCSETSW2: u32 = 0x402c_542c;
 const TCSETSF2: u32 = 0x402c_542d;
 
-const SIGWINCH: u32 = 28;
+/// A terminal as its requests see it.
+pub(super) trait Line {
+    /// Whose it is.
+    fn jobs(&self) -> &JobControl;
+    /// The settings.
+    fn termios(&self) -> Termios;
+    /// Change them. `flush`: what was typed and not read is dropped.
+    fn set_termios(&self, termios: Termios, flush: bool);
+    /// Drop what was typed and not read, or what was written and not shown yet.
+    fn flush(&self, input: bool, output: bool);
+    /// struct winsize: rows, columns, and two that nobody uses.
+    fn window(&self) -> [u16; 4];
+    /// Set it; whether it changed.
+    fn set_window(&self, window: [u16; 4]) -> bool;
+    /// Bytes written and not shown yet.
+    fn unshown_bytes(&self) -> usize;
+    /// Whether the caller's session has to be the terminal's to ask for its group: not through a pty's master.
+    fn is_own_alone(&self) -> bool {
+        true
+    }
+}
+
 const SPEED: u32 = 115_200;
 
 /// Linux's struct termios: four words of flags, the discipline, 19 special characters.
@@ -53,71 +74,58 @@ fn decode(bytes: &[u8; 36]) -> Termios {
     Termios { iflag: word(0), oflag: word(4), cflag: word(8), lflag: word(12), line: bytes[16], cc }
 }
 
-fn set(argument: u64, flush: bool) -> Result<i64, Errno> {
+fn set(line: &dyn Line, argument: u64, flush: bool) -> Result<i64, Errno> {
     let bytes: [u8; 36] = user_copy::read(argument)?;
-    console::need_foreground_to_change()?;
-    console::set_termios(decode(&bytes), flush);
+    line.jobs().need_foreground(SIGTTOU)?;
+    line.set_termios(decode(&bytes), flush);
     Ok(0)
 }
 
 /// One request.
-pub fn ioctl(request: u32, argument: u64) -> Result<i64, Errno> {
+pub(super) fn ioctl(line: &dyn Line, request: u32, argument: u64) -> Result<i64, Errno> {
+    let jobs = line.jobs();
     match request {
-        TCGETS => user_copy::write_bytes(argument, &encode(&console::termios())[..36])?,
-        TCGETS2 => user_copy::write_bytes(argument, &encode(&console::termios()))?,
-        TCSETS | TCSETSW | TCSETS2 | TCSETSW2 => return set(argument, false),
-        TCSETSF | TCSETSF2 => return set(argument, true),
-        // 0: input, 1: output (which is never held back), 2: both.
+        TCGETS => user_copy::write_bytes(argument, &encode(&line.termios())[..36])?,
+        TCGETS2 => user_copy::write_bytes(argument, &encode(&line.termios()))?,
+        TCSETS | TCSETSW | TCSETS2 | TCSETSW2 => return set(line, argument, false),
+        TCSETSF | TCSETSF2 => return set(line, argument, true),
+        // 0: input, 1: output, 2: both.
         TCFLSH => match argument {
-            0 | 2 => console::flush_input(),
-            1 => {}
+            0..=2 => line.flush(argument != 1, argument != 0),
             _ => return Err(errno::EINVAL),
         },
         TCSBRK | TCSBRKP | TCXONC | TIOCEXCL | TIOCNXCL => {}
-        TIOCOUTQ => user_copy::write(argument, &0i32)?,
-        TIOCGWINSZ => user_copy::write(argument, &console::window())?,
+        TIOCOUTQ => user_copy::write(argument, &(line.unshown_bytes() as i32))?,
+        TIOCGWINSZ => user_copy::write(argument, &line.window())?,
         TIOCSWINSZ => {
-            if console::set_window(user_copy::read(argument)?) && console::foreground().0 > 0 {
-                current::signal_group(console::foreground().0, SIGWINCH);
+            if line.set_window(user_copy::read(argument)?) {
+                jobs.window_changed();
             }
         }
         TIOCGPGRP | TIOCGSID => {
-            let (foreground, session) = console::foreground();
-            if session == 0 || session != current::session() {
+            if line.is_own_alone() && !jobs.is_own() {
                 return Err(errno::ENOTTY);
             }
-            user_copy::write(argument, if request == TIOCGPGRP { &foreground } else { &session })?;
-        }
-        TIOCSPGRP => {
-            let group: i32 = user_copy::read(argument)?;
-            let (_, session) = console::foreground();
-            if session == 0 || session != current::session() {
+            if request == TIOCGSID && jobs.session() == 0 {
                 return Err(errno::ENOTTY);
             }
-            if group < 0 {
-                return Err(errno::EINVAL);
-            }
-            match current::session_of_group(group) {
-                None => return Err(errno::ESRCH),
-                Some(s) if s != session => return Err(errno::EPERM),
-                Some(_) => {}
-            }
-            console::need_foreground_to_change()?;
-            console::set_foreground(group);
+            let answer = if request == TIOCGPGRP { jobs.foreground() } else { jobs.session() };
+            user_copy::write(argument, &answer)?;
         }
+        TIOCSPGRP => jobs.set_foreground(user_copy::read(argument)?)?,
         TIOCSCTTY => {
-            let (pid, session) = (current::pid(), current::session());
-            if pid != session {
+            let session = current::session();
+            if current::pid() != session || super::of_session(session).is_some() && !jobs.is_own() {
                 return Err(errno::EPERM);
             }
-            console::take_session(session, current::process_group(), argument == 1)?;
+            jobs.take(session, current::process_group(), argument == 1)?;
         }
         TIOCNOTTY => {
-            if current::session() != console::foreground().1 {
+            if !jobs.is_own() {
                 return Err(errno::ENOTTY);
             }
             if current::pid() == current::session() {
-                console::session_ended(current::session());
+                jobs.session_ended(current::session());
             }
         }
         _ => {

@@ -236,10 +236,7 @@ fn stat(pid: u64, out: &mut String) -> Result<(), Errno> {
     let load = |f: &core::sync::atomic::AtomicU32| f.load(Ordering::Relaxed);
     let (parent, group, session) =
         v.process.as_ref().map_or((0, 0, 0), |p| (load(&p.ppid), load(&p.pgid), load(&p.sid)));
-    let (foreground, terminal_session) = crate::tty::console::foreground();
-    let on_terminal = terminal_session != 0 && session == terminal_session as u32;
-    // Device 5:1 (console) in the encoding of stat(2).
-    let (tty, tty_group) = if on_terminal { (0x501, foreground) } else { (0, -1) };
+    let (tty, tty_group) = crate::tty::of_session(session as i32).unwrap_or((0, -1));
     let runtime_ns = match (&v.process, &v.task) {
         (Some(p), _) => p.runtime_ns(),
         (None, Some(t)) => t.runtime_ns.load(Ordering::Relaxed),

@@ -74,9 +74,10 @@ pub fn open_console() {
     }
 }
 
-/// Mounts /proc, /sys and /dev when there is no /proc/self, as process 1. Refusals are left alone: programs say which file they miss.
+/// Mounts /proc, /sys, /dev and /dev/pts when there is no /proc/self, as process 1. Refusals are left alone: programs say which file they miss.
 pub fn provide_files() {
-    const MOUNTS: [(&CStr, &CStr); 3] = [(c"proc", c"/proc"), (c"sysfs", c"/sys"), (c"devtmpfs", c"/dev")];
+    const MOUNTS: [(&CStr, &CStr); 4] =
+        [(c"proc", c"/proc"), (c"sysfs", c"/sys"), (c"devtmpfs", c"/dev"), (c"devpts", c"/dev/pts")];
     if linux::own_pid() != 1 || std::fs::symlink_metadata("/proc/self").is_ok() {
         return;
     }

@@ -26,6 +26,7 @@ mod process;
 mod program_file;
 mod ptrace;
 mod ptrace_events;
+mod pty;
 mod signal;
 mod socket;
 mod socket_messages;
@@ -133,6 +134,7 @@ pub fn main(args: &Args) -> Outcome {
         socket::CHECKS,
         socket_messages::CHECKS,
         socket_waits::CHECKS,
+        pty::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,
         each_signal::CHECKS,

@@ -1,0 +1,562 @@
+//! Pairs of pseudo-terminals: a master, by which a program plays the terminal, and a slave, which is one to other programs.
+//!
+//! Process context. What the master writes is what somebody types: kcore's line discipline makes lines, echo and signals of it. What slaves write,
+//! and the echo, waits for the master to read it. A pair lives as long as one of its ends is open; its number and /dev/pts/N as long as the
+//! master. Either end that closes hangs the other up. Source: pty(7), pts(4), ioctl_tty(2).
+
+use super::control::{self, Line};
+use super::job_control::{JobControl, SIGTTIN, SIGTTOU};
+use crate::errno::{self, Errno};
+use crate::fs::inode::{Stat, encode_device, mode};
+use crate::fs::open_file::{File, How, OpenFile, flag, poll};
+use crate::fs::user_buffer::UserBuffer;
+use crate::fs::{current, place, waiting};
+use crate::mm::{frame, user_copy};
+use crate::sched::wait_queue::WaitQueue;
+use crate::spin_lock::{SpinLock, rank};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use kcore::line_discipline::{ECHO_SIZE, EchoBuffer, Event, LineDiscipline, TOSTOP, Termios};
+
+/// Major number of slaves (Linux's UNIX98_PTY_SLAVE_MAJOR).
+pub const SLAVE_MAJOR: u32 = 136;
+/// Pairs at most (Linux's kernel.pty.max).
+const MOST: u32 = 4096;
+/// What slaves have written from which on they wait.
+const SHOWN_MOST: usize = 4096;
+/// Bytes that are taken from a writer at once.
+const STEP: usize = 128;
+
+const TIOCGPTN: u32 = 0x8004_5430;
+const TIOCSPTLCK: u32 = 0x4004_5431;
+const TIOCSIG: u32 = 0x4004_5436;
+const TIOCGPTLCK: u32 = 0x8004_5439;
+const TIOCGPTPEER: u32 = 0x5441;
+
+/// How many bytes were taken, and the signal that the last one makes.
+type Taken = (usize, Option<u32>);
+
+struct State {
+    discipline: Box<LineDiscipline>,
+    /// struct winsize.
+    window: [u16; 4],
+    /// Written by slaves, and echoed; not read by the master yet. Its room is there from the start.
+    shown: VecDeque<u8>,
+    /// The master is open.
+    master: bool,
+    /// Slaves that are open, and whether one has ever been.
+    slaves: usize,
+    was_open: bool,
+}
+
+/// One pair.
+pub struct Pair {
+    number: u32,
+    state: SpinLock<State, { rank::FILE }>,
+    /// TIOCSPTLCK: slaves cannot be opened yet.
+    locked: AtomicBool,
+    jobs: JobControl,
+    /// The master's reader, and its writer that waits for room.
+    master_readers: WaitQueue,
+    master_writers: WaitQueue,
+    slave_readers: WaitQueue,
+    slave_writers: WaitQueue,
+}
+
+/// Those whose master is open, by number.
+static PAIRS: SpinLock<BTreeMap<u32, Arc<Pair>>, { rank::PROCESS_PART }> = SpinLock::new(BTreeMap::new());
+/// What each begins with.
+static FRESH: LineDiscipline = LineDiscipline::new();
+
+/// A line discipline on the heap; it is too large for a kernel stack.
+fn fresh() -> Box<LineDiscipline> {
+    let mut new = Box::<LineDiscipline>::new_uninit();
+    // SAFETY: 1. the box has room for one, FRESH is one, and they do not overlap; 2. it is plain data: numbers and flags, no pointer and no
+    // destructor, so that the copied bytes are a value of their own.
+    unsafe {
+        core::ptr::copy_nonoverlapping(&raw const FRESH, new.as_mut_ptr(), 1);
+        new.assume_init()
+    }
+}
+
+/// Open /dev/ptmx: a new pair, locked. ENOSPC, ENOMEM.
+pub fn open_master() -> Result<Arc<dyn File>, Errno> {
+    if !frame::above_reserve(2) {
+        return Err(errno::ENOMEM);
+    }
+    let mut shown = VecDeque::new();
+    shown.try_reserve_exact(SHOWN_MOST + ECHO_SIZE).map_err(|_| errno::ENOMEM)?;
+    let discipline = fresh();
+    let mut pairs = PAIRS.lock();
+    let number = (0..MOST).find(|n| !pairs.contains_key(n)).ok_or(errno::ENOSPC)?;
+    let state = State { discipline, window: [0; 4], shown, master: true, slaves: 0, was_open: false };
+    let pair = Arc::new(Pair {
+        number,
+        state: SpinLock::new(state),
+        locked: AtomicBool::new(true),
+        jobs: JobControl::new(),
+        master_readers: WaitQueue::new(),
+        master_writers: WaitQueue::new(),
+        slave_readers: WaitQueue::new(),
+        slave_writers: WaitQueue::new(),
+    });
+    pairs.insert(number, pair.clone());
+    drop(pairs);
+    Ok(Arc::new(Master(pair)))
+}
+
+/// Open the slave with this number, which becomes the terminal of a session without one whose leader opens it, unless O_NOCTTY. ENXIO if
+/// there is none, EIO while it is locked.
+pub fn open_slave(number: u32, flags: u32) -> Result<Arc<dyn File>, Errno> {
+    let pair = PAIRS.lock().get(&number).cloned().ok_or(errno::ENXIO)?;
+    pair.open_unlocked(flags)
+}
+
+/// The numbers of all pairs, rising.
+pub fn numbers() -> Vec<u32> {
+    PAIRS.lock().keys().copied().collect()
+}
+
+/// Whether there is one of this number.
+pub fn exists(number: u32) -> bool {
+    PAIRS.lock().contains_key(&number)
+}
+
+/// The pair that is the terminal of `session`.
+pub(super) fn of_session(session: i32) -> Option<Arc<Pair>> {
+    PAIRS.lock().values().find(|pair| session != 0 && pair.jobs.session() == session).cloned()
+}
+
+impl Pair {
+    /// Its slave's device number.
+    pub(super) fn device(&self) -> u32 {
+        encode_device(SLAVE_MAJOR, self.number) as u32
+    }
+
+    /// The group in the foreground.
+    pub(super) fn foreground(&self) -> i32 {
+        self.jobs.foreground()
+    }
+
+    /// The leader of `session` has ended.
+    pub(super) fn session_ended(&self, session: i32) {
+        self.jobs.session_ended(session);
+    }
+
+    /// One more slave, as open(2) with `flags` asks for it. EIO while it is locked.
+    fn open_unlocked(self: &Arc<Self>, flags: u32) -> Result<Arc<dyn File>, Errno> {
+        if self.locked.load(Ordering::Acquire) {
+            return Err(errno::EIO);
+        }
+        // Who cannot read from it gets no terminal by it.
+        Ok(self.open_slave(flags & flag::NOCTTY == 0 && flags & flag::ACCMODE != flag::WRONLY))
+    }
+
+    /// One more slave. `own`: it may become the terminal of the caller's session.
+    pub(super) fn open_slave(self: &Arc<Self>, own: bool) -> Arc<dyn File> {
+        let mut state = self.state.lock();
+        state.slaves += 1;
+        state.was_open = true;
+        drop(state);
+        let session = current::session();
+        if own && session != 0 && current::pid() == session && super::of_session(session).is_none() {
+            // Another session's stays that one's.
+            let _ = self.jobs.take(session, current::process_group(), false);
+        }
+        Arc::new(Slave(self.clone()))
+    }
+
+    /// Type some of `bytes`, up to the first that makes a signal: how many, and that signal. `None` where there is no room.
+    fn type_in(&self, bytes: &[u8]) -> Option<Taken> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let (mut taken, mut signal, mut lines, mut started) = (0, None, false, false);
+        let was_stopped = state.discipline.is_stopped();
+        let mut echo = EchoBuffer::new();
+        for &byte in bytes {
+            // What a program still has to read makes room when it does; a line that is too long alone is cut, as on every terminal.
+            if state.discipline.is_full() {
+                break;
+            }
+            let event = state.discipline.input(byte, &mut echo);
+            taken += 1;
+            // Echo that finds no room is lost, input is not.
+            let room = SHOWN_MOST + ECHO_SIZE - state.shown.len();
+            state.shown.extend(echo.iter().take(room));
+            echo.clear();
+            match event {
+                Event::LineReady => lines = true,
+                Event::StartOutput => started = true,
+                Event::Signal(which) => {
+                    (signal, started) = (Some(which as u32), true);
+                    break;
+                }
+                Event::None | Event::StopOutput | Event::Overflow => {}
+            }
+        }
+        // Any byte may start it (IXANY), and is more than that.
+        started |= was_stopped && !state.discipline.is_stopped();
+        let shown = !state.shown.is_empty();
+        (taken > 0).then(|| {
+            if signal.is_some() {
+                // The signal's byte has emptied the input.
+                self.master_writers.wake_all();
+            }
+            if lines {
+                self.slave_readers.wake_all();
+            }
+            if started {
+                self.slave_writers.wake_all();
+            }
+            if shown {
+                self.master_readers.wake_all();
+            }
+            (taken, signal)
+        })
+    }
+
+    /// Show some of `bytes`. `None` where there is no room, or output is stopped; EIO without a master.
+    fn show(&self, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        let mut state = self.state.lock();
+        if !state.master {
+            return Some(Err(errno::EIO));
+        }
+        if state.discipline.is_stopped() || state.shown.len() >= SHOWN_MOST {
+            return None;
+        }
+        let mut out = EchoBuffer::new();
+        let taken = state.discipline.output(bytes, &mut out);
+        state.shown.extend(out.iter());
+        drop(state);
+        self.master_readers.wake_all();
+        Some(Ok(taken))
+    }
+
+    /// What the master reads. `Some(0)`: nothing is there, and no slave is left to write.
+    fn take_shown(&self, bytes: &mut [u8]) -> Option<usize> {
+        let mut state = self.state.lock();
+        let n = state.shown.len().min(bytes.len());
+        if n == 0 {
+            return (state.was_open && state.slaves == 0).then_some(0);
+        }
+        for (to, from) in bytes.iter_mut().zip(state.shown.drain(..n)) {
+            *to = from;
+        }
+        let room = state.shown.len() < SHOWN_MOST;
+        drop(state);
+        if room {
+            self.slave_writers.wake_all();
+        }
+        Some(n)
+    }
+
+    /// What a slave reads: a line, or bytes; the end without a master, whatever it has typed before.
+    fn take_typed(&self, bytes: &mut [u8]) -> Option<usize> {
+        let mut state = self.state.lock();
+        if !state.master {
+            return Some(0);
+        }
+        let n = state.discipline.read(bytes)?;
+        drop(state);
+        self.master_writers.wake_all();
+        Some(n)
+    }
+
+    /// Write what `from` has by `step`, which takes some bytes and says which signal they make; where it takes none, wait in `queue`, or
+    /// EAGAIN. How many; an error after some is the next call's.
+    fn write_by(
+        &self,
+        from: &mut UserBuffer,
+        how: How,
+        queue: &WaitQueue,
+        step: impl Fn(&[u8]) -> Option<Result<Taken, Errno>>,
+    ) -> Result<usize, Errno> {
+        let mut done = 0;
+        let mut bytes = [0u8; STEP];
+        while from.left() > 0 {
+            let n = match from.take(&mut bytes) {
+                Ok(n) => n,
+                Err(_) if done > 0 => break,
+                Err(e) => return Err(e),
+            };
+            let end = done + n;
+            while done < end {
+                let rest = &bytes[n - (end - done)..n];
+                let taken = match step(rest) {
+                    Some(taken) => taken,
+                    None if how.nonblock => Err(errno::EAGAIN),
+                    // Without a time limit the wait gives something, or an error.
+                    None => waiting::wait_any(&[queue], None, || step(rest)).and_then(|t| t.unwrap_or(Err(errno::EIO))),
+                };
+                match taken {
+                    Ok((taken, signal)) => {
+                        done += taken;
+                        if let Some(signal) = signal {
+                            self.jobs.signal(signal);
+                        }
+                    }
+                    Err(_) if done > 0 => return Ok(done),
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn wake_all(&self) {
+        [&self.master_readers, &self.master_writers, &self.slave_readers, &self.slave_writers].into_iter().for_each(
+            |queue| {
+                queue.wake_all();
+            },
+        );
+    }
+}
+
+/// Both ends have the same settings, window and jobs.
+impl Line for Pair {
+    fn jobs(&self) -> &JobControl {
+        &self.jobs
+    }
+
+    fn termios(&self) -> Termios {
+        *self.state.lock().discipline.termios()
+    }
+
+    fn set_termios(&self, termios: Termios, flush: bool) {
+        let mut state = self.state.lock();
+        if flush {
+            state.discipline.flush_input();
+        }
+        state.discipline.set_termios(termios);
+        drop(state);
+        self.wake_all();
+    }
+
+    fn flush(&self, input: bool, output: bool) {
+        let mut state = self.state.lock();
+        if input {
+            state.discipline.flush_input();
+        }
+        if output {
+            state.shown.clear();
+        }
+        drop(state);
+        self.wake_all();
+    }
+
+    fn window(&self) -> [u16; 4] {
+        self.state.lock().window
+    }
+
+    fn set_window(&self, window: [u16; 4]) -> bool {
+        core::mem::replace(&mut self.state.lock().window, window) != window
+    }
+
+    fn unshown_bytes(&self) -> usize {
+        self.state.lock().shown.len()
+    }
+}
+
+/// The terminal as its master asks: it need not be the caller's own, and its input is what is shown.
+struct Played<'a>(&'a Pair);
+
+impl Line for Played<'_> {
+    fn jobs(&self) -> &JobControl {
+        &self.0.jobs
+    }
+
+    fn termios(&self) -> Termios {
+        self.0.termios()
+    }
+
+    fn set_termios(&self, termios: Termios, flush: bool) {
+        self.0.set_termios(termios, flush);
+    }
+
+    fn flush(&self, input: bool, output: bool) {
+        self.0.flush(output, input);
+    }
+
+    fn window(&self) -> [u16; 4] {
+        self.0.window()
+    }
+
+    fn set_window(&self, window: [u16; 4]) -> bool {
+        self.0.set_window(window)
+    }
+
+    fn unshown_bytes(&self) -> usize {
+        self.0.state.lock().discipline.readable_bytes()
+    }
+
+    fn is_own_alone(&self) -> bool {
+        false
+    }
+}
+
+struct Master(Arc<Pair>);
+
+impl Master {
+    /// TIOCGPTPEER: the slave, also where no path leads to it. `flags` of open(2).
+    fn open_peer(&self, flags: u32) -> Result<i64, Errno> {
+        let path = alloc::format!("/dev/pts/{}", self.0.number);
+        let place = place::resolve(&crate::fs::root(), path.as_bytes(), true).ok();
+        let number = current::files().reserve()?;
+        let fd = number.number();
+        let slave = OpenFile::new(self.0.open_unlocked(flags)?, flags, place);
+        number.fill(slave, flags & flag::CLOEXEC != 0);
+        Ok(fd.into())
+    }
+}
+
+impl File for Master {
+    fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        if to.left() == 0 {
+            return Ok(0);
+        }
+        let mut bytes = [0; STEP];
+        let len = to.left().min(STEP);
+        let mut take = || self.0.take_shown(&mut bytes[..len]);
+        let n = match take() {
+            Some(n) => n,
+            None if how.nonblock => return Err(errno::EAGAIN),
+            None => waiting::wait_any(&[&self.0.master_readers], None, take)?.unwrap_or(0),
+        };
+        if n == 0 {
+            return Err(errno::EIO);
+        }
+        let mut done = to.put(&bytes[..n])?;
+        // What else is there at once.
+        while to.left() > 0 {
+            let more = to.left().min(STEP);
+            match self.0.take_shown(&mut bytes[..more]) {
+                Some(more @ 1..) => match to.put(&bytes[..more]) {
+                    Ok(put) => done += put,
+                    Err(_) => break,
+                },
+                _ => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        let pair = &*self.0;
+        pair.write_by(from, how, &pair.master_writers, |bytes| pair.type_in(bytes).map(Ok))
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self, _: u32) -> u32 {
+        let state = self.0.state.lock();
+        let alone = state.was_open && state.slaves == 0;
+        let readable = if state.shown.is_empty() { 0 } else { poll::IN | poll::RDNORM };
+        let writable = if state.discipline.is_full() { 0 } else { poll::OUT | poll::WRNORM };
+        readable | writable | if alone { poll::HUP } else { 0 }
+    }
+
+    fn wait_queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(&self.0.master_readers), Some(&self.0.master_writers)]
+    }
+
+    fn stat(&self) -> Stat {
+        Stat { mode: mode::CHR | 0o666, nlink: 1, rdev: encode_device(5, 2), ..Stat::default() }
+    }
+
+    fn readable_bytes(&self) -> Option<usize> {
+        Some(self.0.state.lock().shown.len())
+    }
+
+    fn ioctl(&self, request: u32, argument: u64) -> Result<i64, Errno> {
+        let pair = &self.0;
+        match request {
+            TIOCGPTN => user_copy::write(argument, &pair.number)?,
+            TIOCSPTLCK => pair.locked.store(user_copy::read::<i32>(argument)? != 0, Ordering::Release),
+            TIOCGPTLCK => user_copy::write(argument, &i32::from(pair.locked.load(Ordering::Acquire)))?,
+            TIOCGPTPEER => return self.open_peer(argument as u32),
+            TIOCSIG if (1..=64).contains(&argument) => pair.jobs.signal(argument as u32),
+            TIOCSIG => return Err(errno::EINVAL),
+            _ => return control::ioctl(&Played(pair), request, argument),
+        }
+        Ok(0)
+    }
+
+    fn release(&self, _: u32) {
+        PAIRS.lock().remove(&self.0.number);
+        self.0.state.lock().master = false;
+        self.0.jobs.hang_up();
+        self.0.wake_all();
+    }
+}
+
+struct Slave(Arc<Pair>);
+
+impl File for Slave {
+    fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        let pair = &*self.0;
+        pair.jobs.need_foreground(SIGTTIN)?;
+        if to.left() == 0 {
+            return Ok(0);
+        }
+        let take = |bytes: &mut [u8]| pair.take_typed(bytes);
+        let (bytes, n) = super::read(to.left(), how.nonblock, &pair.slave_readers, pair, take)?;
+        to.put(&bytes[..n])
+    }
+
+    fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
+        let pair = &*self.0;
+        if pair.termios().lflag & TOSTOP != 0 {
+            pair.jobs.need_foreground(SIGTTOU)?;
+        }
+        pair.write_by(from, how, &pair.slave_writers, |bytes| Some(pair.show(bytes)?.map(|taken| (taken, None))))
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self, _: u32) -> u32 {
+        let state = self.0.state.lock();
+        if !state.master {
+            return poll::ALWAYS | poll::ERR | poll::HUP;
+        }
+        let readable = if state.discipline.is_readable() { poll::IN | poll::RDNORM } else { 0 };
+        let held = state.discipline.is_stopped() || state.shown.len() >= SHOWN_MOST;
+        readable | if held { 0 } else { poll::OUT | poll::WRNORM }
+    }
+
+    fn wait_queues(&self) -> [Option<&WaitQueue>; 2] {
+        [Some(&self.0.slave_readers), Some(&self.0.slave_writers)]
+    }
+
+    fn stat(&self) -> Stat {
+        Stat { mode: mode::CHR | 0o620, nlink: 1, rdev: self.0.device().into(), ..Stat::default() }
+    }
+
+    fn readable_bytes(&self) -> Option<usize> {
+        Some(self.0.state.lock().discipline.readable_bytes())
+    }
+
+    fn ioctl(&self, request: u32, argument: u64) -> Result<i64, Errno> {
+        if !self.0.state.lock().master {
+            return Err(errno::EIO);
+        }
+        control::ioctl(&*self.0, request, argument)
+    }
+
+    fn release(&self, _: u32) {
+        let mut state = self.0.state.lock();
+        state.slaves -= 1;
+        let last = state.slaves == 0;
+        drop(state);
+        if last {
+            self.0.master_readers.wake_all();
+            self.0.master_writers.wake_all();
+        }
+    }
+}
