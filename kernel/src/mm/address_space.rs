@@ -408,6 +408,12 @@ impl AddressSpace {
         (inner.map.total_bytes(), inner.resident)
     }
 
+    /// Pages resident, and pages that its tables have.
+    pub fn pages(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.resident, inner.table.len() as u64)
+    }
+
     /// The region that has `at`, or else the next one.
     pub(super) fn region_at_or_after(&self, at: u64) -> Option<Region> {
         self.inner.lock().map.at_or_after(at).copied()

@@ -35,6 +35,11 @@ impl UserPageTable {
         self.root
     }
 
+    /// How many pages its tables have, the top one too.
+    pub fn len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// The leaf entry of `virt`, making tables on the way. `None` without memory.
     #[inline]
     pub fn entry(&mut self, virt: u64) -> Option<&'static AtomicU64> {

@@ -3,7 +3,7 @@
 //! Called by the exception entry with interrupts on, in the context of the task that faulted.
 
 use super::signal::{self, Info, sig};
-use super::{Thread, current_thread, try_current_thread};
+use super::{Thread, current_thread, oom, try_current_thread};
 use crate::arch::cpu_head::{self, offset};
 use crate::arch::debug_registers;
 use crate::arch::page_table::USER_END;
@@ -34,22 +34,28 @@ pub fn user_page_fault(frame: &mut Frame, address: u64, code: u64) {
         Some(space) if address < USER_END => bring_in(space, address, code),
         _ => Err(FaultError::Segv(SegvCode::MapErr)),
     };
-    let Err(error) = result else { return };
-    let info = match error {
-        FaultError::Segv(how) => Info::fault(sig::SEGV, how as i32, address),
-        FaultError::Bus => Info::fault(sig::BUS, 2, address), // BUS_ADRERR
+    if let Err(error) = result {
+        refuse(thread, frame, address, code, error);
+    }
+}
+
+/// Nothing is brought in: a signal. Apart, so that it costs those nothing that are.
+#[cold]
+#[inline(never)]
+fn refuse(thread: &Thread, frame: &Frame, address: u64, code: u64, error: FaultError) {
+    let (name, info) = match error {
+        FaultError::Segv(how) => ("segfault", Info::fault(sig::SEGV, how as i32, address)),
+        FaultError::Bus => ("bus error", Info::fault(sig::BUS, 2, address)), // BUS_ADRERR
+        // The exit work sees that it ends.
+        FaultError::NoMemory if thread.process.ending().is_some() => return,
+        FaultError::NoMemory if thread.process.pid == 1 => {
+            crate::panic::cannot_go_on(format_args!("out of memory, and only init is left to kill"))
+        }
+        // Linux panics here. A program that may not be ended is told instead, and may clean up.
         FaultError::NoMemory => {
-            let comm = crate::sched::current().comm();
-            let name = crate::sched::task::comm_str(&comm);
-            crate::warning!("out of memory: killed {name}[{}]", thread.process.pid);
-            if thread.process.pid == 1 {
-                crate::panic::cannot_go_on(format_args!("out of memory, and only init is left to kill"));
-            }
-            signal::kill(&thread.process, sig::KILL);
-            return;
+            ("out of memory, and nobody may be killed: bus error", Info::fault(sig::BUS, 2, address))
         }
     };
-    let name = if info.signal == sig::SEGV { "segfault" } else { "bus error" };
     raise(thread, frame, info, format_args!("{name} at {address:x}"), code);
 }
 
@@ -63,11 +69,31 @@ pub fn kernel_user_access(address: u64, code: u64) -> bool {
     bring_in(space, address, code).is_ok()
 }
 
-/// Without memory once more, after what only waits for its readers has been freed.
 fn bring_in(space: &AddressSpace, address: u64, code: u64) -> Result<(), FaultError> {
     match space.fault(address, access(code)) {
-        Err(FaultError::NoMemory) if reclaim() => space.fault(address, access(code)),
+        Err(FaultError::NoMemory) => bring_in_without_memory(space, address, code),
         result => result,
+    }
+}
+
+/// Again, after what only waits for its readers has been freed, and then after somebody has ended.
+#[cold]
+#[inline(never)]
+fn bring_in_without_memory(space: &AddressSpace, address: u64, code: u64) -> Result<(), FaultError> {
+    // So often memory may be free and yet not to be had (others are faster, a list cannot grow) before that counts as none.
+    let mut in_vain = 100;
+    loop {
+        if !reclaim() {
+            match oom::run_out(current_thread()) {
+                oom::Next::Again => {}
+                oom::Next::Free => in_vain -= 1,
+                oom::Next::End | oom::Next::Nobody => return Err(FaultError::NoMemory),
+            }
+        }
+        match space.fault(address, access(code)) {
+            Err(FaultError::NoMemory) if in_vain > 0 => {}
+            result => return result,
+        }
     }
 }
 

@@ -184,6 +184,7 @@ pub(super) fn new_process(
         timers: SpinLock::new(super::timer::Timers::new()),
         personality: AtomicU32::new(parent.map_or(0, |p| p.personality.load(Ordering::Relaxed))),
         nice: AtomicI32::new(parent.map_or(0, |p| p.nice.load(Ordering::Relaxed))),
+        oom_score_adj: AtomicI32::new(parent.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
     })
 }
 

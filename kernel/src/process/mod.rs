@@ -12,6 +12,7 @@ pub mod init;
 mod job_stop;
 pub mod lease_breach;
 pub mod missing;
+pub mod oom;
 pub mod pending_signals;
 pub mod ptrace;
 pub mod ptrace_registers;
@@ -100,6 +101,8 @@ pub struct Process {
     pub personality: AtomicU32,
     /// RLIMIT_NOFILE and the like are constants; the nice value is kept.
     pub nice: core::sync::atomic::AtomicI32,
+    /// Who ends first when memory runs out: -1000 (never) to 1000 (`kcore::oom`); inherited.
+    pub oom_score_adj: core::sync::atomic::AtomicI32,
 }
 
 /// Bit of `Process::group_exit`: the process ends.

@@ -42,6 +42,13 @@ pub(super) fn meminfo(_: u64, out: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Of Linux's rows those that are known here.
+pub(super) fn vmstat(_: u64, out: &mut String) -> Result<(), Errno> {
+    let (free, files) = (frame::free_bytes() >> 12, (file_pages::frame_bytes() + initrd::kept_bytes()) >> 12);
+    let _ = writeln!(out, "nr_free_pages {free}\nnr_file_pages {files}\noom_kill {}", crate::process::oom::kills());
+    Ok(())
+}
+
 /// One block a CPU. All CPUs are taken to be like the one that answers.
 pub(super) fn cpuinfo(_: u64, out: &mut String) -> Result<(), Errno> {
     let cpuid = CpuId::new();

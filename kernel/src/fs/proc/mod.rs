@@ -4,6 +4,7 @@
 
 mod machine;
 mod memory;
+mod oom;
 mod process;
 mod statistics;
 
@@ -34,6 +35,7 @@ static ROOT: &[Item] = &[
     Item::Special("kmsg", super::kmsg::open),
     Item::File("loadavg", statistics::loadavg),
     Item::File("meminfo", machine::meminfo),
+    Item::File("vmstat", machine::vmstat),
     Item::Link("mounts", |_| Ok(b"self/mounts".to_vec())),
     Item::File("stat", statistics::stat),
     Item::Dir(

@@ -1,7 +1,7 @@
 //! /proc/PID: processes, and kernel threads, which have no memory and no files.
 
-use super::memory;
 use super::statistics::user_ticks;
+use super::{memory, oom};
 use crate::errno::{self, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::fs::mount;
@@ -42,6 +42,9 @@ pub static ITEMS: &[Item] = &[
         mount::describe(out);
         Ok(())
     }),
+    Item::Setting("oom_adj", oom::old_adjustment, oom::set_old_adjustment),
+    Item::File("oom_score", oom::score),
+    Item::Setting("oom_score_adj", oom::adjustment, oom::set_adjustment),
     Item::PlaceLink("root", |_| Ok(b"/".to_vec()), |_| Ok(crate::fs::root())),
     Item::File("stat", stat),
     Item::File("statm", statm),

@@ -1,22 +1,27 @@
 //! exhaust: uses up what the kernel has of one thing, so that one can see it refuse the rest and go on.
 
 use crate::entry::{Args, Failure, Outcome};
+use crate::kernel_file;
 use crate::linux::{self, Fork};
 use crate::output::{describe, write_out};
 use std::fs::File;
 use std::io::Write;
 
-const USAGE: &str = "usage: exhaust memory|processes|forks|file";
+const USAGE: &str = "usage: exhaust memory [MIB [ADJUSTMENT]]|processes|forks|file";
 /// Processes at most.
 const PROCESSES: usize = 2000;
 const BLOCK: usize = 1 << 20;
 
-/// `exhaust KIND`: touches new memory until it is killed; forks up to 2000 sleepers; forks, and the children fork too,
+/// `exhaust KIND`: touches new memory until it is killed (or so many MiB, and then sleeps; the second number goes into its oom_score_adj
+/// before); forks up to 2000 sleepers; forks, and the children fork too,
 /// until the kernel refuses; fills a file and removes it.
 pub fn main(args: &Args) -> Outcome {
-    let [kind] = args.rest() else { return Err(Failure::usage(USAGE)) };
+    let [kind, numbers @ ..] = args.rest() else { return Err(Failure::usage(USAGE)) };
+    let numbers: Result<Vec<i64>, _> = numbers.iter().map(|word| word.parse()).collect();
+    let numbers = numbers.map_err(|e| Failure::usage(format!("{e} ({USAGE})")))?;
     match kind.as_str() {
-        "memory" => take_memory(),
+        "memory" if numbers.len() <= 2 => take_memory(numbers.first().copied(), numbers.get(1).copied()),
+        _ if !numbers.is_empty() => Err(Failure::usage(USAGE)),
         "processes" => fork_sleepers(),
         "forks" => fork_without_end(),
         "file" => fill_file(),
@@ -24,9 +29,19 @@ pub fn main(args: &Args) -> Outcome {
     }
 }
 
-fn take_memory() -> Outcome {
+fn take_memory(most: Option<i64>, adjustment: Option<i64>) -> Outcome {
+    if let Some(adjustment) = adjustment {
+        kernel_file::write("/proc/self/oom_score_adj", &adjustment.to_string())?;
+    }
     let mut blocks: Vec<Vec<u8>> = Vec::new();
     loop {
+        if most.is_some_and(|most| blocks.len() as i64 >= most) {
+            let score = kernel_file::read("/proc/self/oom_score")?;
+            write_out(format!("exhaust: {} MiB held, score {}\n", blocks.len(), score.trim()).as_bytes());
+            loop {
+                linux::sleep_ns(3_600_000_000_000);
+            }
+        }
         let mut block = Vec::new();
         if block.try_reserve_exact(BLOCK).is_err() {
             return Err(Failure::new(format!("no more memory after {} MiB", blocks.len())));
