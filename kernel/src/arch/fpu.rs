@@ -21,6 +21,7 @@ static OPTIMISED: AtomicBool = AtomicBool::new(false);
 
 /// x87, SSE, AVX, AVX-512 (three parts), PKRU left out: the kernel has no protection keys.
 const WANTED: u64 = 0b1110_0111;
+const _: () = assert!(WANTED >> 32 == 0, "signal frames are stored with whatever EDX holds");
 
 /// Switch the unit on for the running CPU. `boot` on the boot CPU decides the area's size for all.
 ///
@@ -61,15 +62,17 @@ pub fn frame_size() -> usize {
 /// Where an area in a signal frame says what it is (`_fpx_sw_bytes`): bytes that hardware leaves alone.
 pub const DESCRIPTION: u64 = 464;
 
-/// What a signal frame has at `DESCRIPTION`, and the word behind the area with its offset. Only if areas are XSAVE's.
-/// Source: Linux arch/x86/include/uapi/asm/sigcontext.h, `struct _fpx_sw_bytes`.
-pub fn describe_frame() -> ([u64; 3], usize, u32) {
+/// What a signal frame has at `DESCRIPTION`: magic word and size of all, parts, size of the area. `FRAME_END` lies behind that. Only if areas are
+/// XSAVE's. Source: Linux arch/x86/include/uapi/asm/sigcontext.h, `struct _fpx_sw_bytes`.
+#[inline(always)]
+pub fn describe_frame() -> [u64; 3] {
     const MAGIC1: u64 = 0x4650_5853;
-    const MAGIC2: u32 = 0x4650_5845;
-    let size = area_size();
-    let words = [MAGIC1 | (size as u64 + 4) << 32, XCR0.load(Ordering::Relaxed), size as u64];
-    (words, size, MAGIC2)
+    let size = area_size() as u64;
+    [MAGIC1 | (size + 4) << 32, XCR0.load(Ordering::Relaxed), size]
 }
+
+/// The word behind the area (FP_XSTATE_MAGIC2).
+pub const FRAME_END: u32 = 0x4650_5845;
 
 /// Parts that areas have (XCR0).
 pub fn parts() -> u64 {
@@ -88,8 +91,9 @@ pub fn is_well_formed(area: &[u8]) -> bool {
 
 /// An area whose header says that every part is in its initial state: FCW 0x37f, MXCSR 0x1f80.
 #[repr(C, align(64))]
-struct Initial([u8; 576]);
-static INITIAL: Initial = {
+pub struct Initial([u8; 576]);
+/// As said: what a new task has, and a signal handler.
+pub static INITIAL: Initial = {
     let mut area = [0; 576];
     (area[0], area[1]) = (0x7f, 0x03);
     (area[24], area[25]) = (0x80, 0x1f);

@@ -56,6 +56,30 @@ const _: () = assert!(FULL == 176 && FULL.is_multiple_of(16));
 const _: () = assert!((FULL - SYSCALL_START).is_multiple_of(16) && (FULL - IRQ_START).is_multiple_of(16));
 const _: () = assert!(offset_of!(Frame, ss) == FULL - 8 && offset_of!(Frame, rip) == FULL - 40);
 
+/// The end of a frame: where to go on in user mode.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "as in `Frame`")]
+pub struct Return {
+    pub orig_rax: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+/// Where it begins in a frame.
+pub const RETURN_START: usize = offset_of!(Frame, orig_rax);
+const _: () = assert!(
+    FULL - RETURN_START == size_of::<Return>()
+        && offset_of!(Frame, rip) - RETURN_START == offset_of!(Return, rip)
+        && offset_of!(Frame, cs) - RETURN_START == offset_of!(Return, cs)
+        && offset_of!(Frame, rflags) - RETURN_START == offset_of!(Return, rflags)
+        && offset_of!(Frame, rsp) - RETURN_START == offset_of!(Return, rsp)
+        && offset_of!(Frame, ss) - RETURN_START == offset_of!(Return, ss)
+);
+
 /// RFLAGS that user mode may set: CF PF AF ZF SF TF DF OF RF AC ID. NT and IOPL are left out.
 pub const USER_RFLAGS: u64 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x200000;
 /// Interrupt flag.

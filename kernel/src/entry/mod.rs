@@ -14,6 +14,7 @@ pub mod exception;
 pub mod exit_work;
 pub mod irq;
 pub mod nmi;
+pub mod signal_return;
 pub mod syscall;
 pub mod trace_crossing;
 pub mod traced_syscall;

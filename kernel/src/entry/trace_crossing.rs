@@ -87,6 +87,12 @@ pub extern "C" fn user_enter_by_irq() {
     record(&irq_off, Flags::IRQS_OFF, Data::UserEnter { by: By::Irq, word: word() });
 }
 
+/// The way out of rt_sigreturn without exit work.
+pub extern "C" fn user_enter_by_call() {
+    let irq_off = irq_off();
+    record(&irq_off, Flags::IRQS_OFF, Data::UserEnter { by: By::Syscall, word: word() });
+}
+
 /// The way out with a full frame.
 pub extern "C" fn user_enter(frame: &Frame) {
     let irq_off = irq_off();

@@ -5,7 +5,7 @@
 
 use crate::arch::fpu;
 use crate::arch::page_table::USER_END;
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 
 /// Some byte could not be read or written: EFAULT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,103 +129,55 @@ macro_rules! may_fault {
 }
 pub(super) use may_fault;
 
-/// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted. `$before` and `$after` are done in the
-/// same opening of SMAP.
+/// An instruction on user memory at RDI with the mask of all parts in EDX:EAX; returns 0, or 1 if it faulted.
 macro_rules! raw_fpu {
-    ($(#[$m:meta])* $name:ident($($argument:ident),*), $before:expr, $instruction:literal, $after:expr $(, $k:ident = const $v:expr)*) => {
+    ($(#[$m:meta])* $name:ident, $instruction:literal) => {
         $(#[$m])*
         ///
         /// # Safety
-        /// The area at `at` lies below USER_END, with what is behind it.
+        /// The area at `at` lies below USER_END.
         #[unsafe(naked)]
         #[unsafe(link_section = ".text.user_copy")]
-        unsafe extern "C" fn $name(at: u64 $(, $argument: u64)*) -> u64 {
+        unsafe extern "C" fn $name(at: u64) -> u64 {
             naked_asm!(
                 open_user!(),
-                $before,
                 "mov eax, -1",
                 "mov edx, -1",
                 may_fault!($instruction),
-                $after,
                 "xor eax, eax",
                 close_user!(),
                 "ret",
                 "91: mov eax, 1",
                 "jmp 89b",
-                $($k = const $v,)*
             )
         }
     };
 }
 
 raw_fpu! {
-    /// Store the CPU's FPU state (XSAVE), with what the area says about itself: the three words at `description`, and `mark` behind its `size` bytes. XSAVE
-    /// does not write the header as a whole, and what it does not write must be zero.
-    raw_xsave(description, size, mark),
-    concat!(
-        "mov r8, rdx\n",
-        "mov r9, rcx\n",
-        "xor eax, eax\n",
-        may_fault!("mov [rdi + {header}], rax"),
-        may_fault!("mov [rdi + {header} + 8], rax"),
-        may_fault!("mov [rdi + {header} + 16], rax"),
-        may_fault!("mov [rdi + {header} + 24], rax"),
-        may_fault!("mov [rdi + {header} + 32], rax"),
-        may_fault!("mov [rdi + {header} + 40], rax"),
-        may_fault!("mov [rdi + {header} + 48], rax"),
-        may_fault!("mov [rdi + {header} + 56], rax"),
-        may_fault!("mov [rdi + {description} + 24], rax"),
-        may_fault!("mov [rdi + {description} + 32], rax"),
-        may_fault!("mov [rdi + {description} + 40], rax"),
-        "mov rax, [rsi]\n",
-        may_fault!("mov [rdi + {description}], rax"),
-        "mov rax, [rsi + 8]\n",
-        may_fault!("mov [rdi + {description} + 8], rax"),
-        "mov rax, [rsi + 16]\n",
-        may_fault!("mov [rdi + {description} + 16], rax"),
-    ),
-    "xsave64 [rdi]",
-    may_fault!("mov [rdi + r8], r9d"),
-    header = const 512,
-    description = const fpu::DESCRIPTION
+    /// Load the CPU's FPU state (XRSTOR). Hardware checks what it loads: what is malformed faults.
+    raw_xrstor, "xrstor64 [rdi]"
 }
 raw_fpu! {
-    /// Load it. Hardware checks what it loads: what is malformed faults.
-    raw_xrstor(), "", "xrstor64 [rdi]", ""
-}
-raw_fpu! {
-    /// Store it on a CPU without XSAVE.
-    raw_fxsave(), "", "fxsave64 [rdi]", ""
-}
-raw_fpu! {
-    /// Load it there.
-    raw_fxrstor(), "", "fxrstor64 [rdi]", ""
-}
-
-/// Store the running task's FPU state at user address `to`, 64-byte aligned, in the form of `fpu`, with what an area in a signal frame says about
-/// itself. Needs no pin: the CPU always holds the running task's state.
-pub fn store_fpu(to: u64) -> Result<(), Fault> {
-    check(to, fpu::frame_size() as u64)?;
-    let (description, size, mark) = fpu::describe_frame();
-    // SAFETY: checked; the instruction stores `area_size` bytes at most, and the mark ends at `frame_size`.
-    let failed = unsafe {
-        if fpu::has_xsave() {
-            raw_xsave(to, description.as_ptr() as u64, size as u64, mark as u64)
-        } else {
-            raw_fxsave(to)
-        }
-    };
-    if failed == 0 { Ok(()) } else { Err(Fault) }
+    /// Load it on a CPU without XSAVE.
+    raw_fxrstor, "fxrstor64 [rdi]"
 }
 
 /// Load the running task's FPU state from user address `from`. A malformed area is refused.
+#[inline(always)]
 pub fn load_fpu(from: u64) -> Result<(), Fault> {
-    check(from, fpu::area_size() as u64)?;
-    if !from.is_multiple_of(64) {
+    if !from.is_multiple_of(64) || from > USER_END - fpu::area_size() as u64 {
         return Err(Fault);
     }
-    // SAFETY: checked; the kernel has no FPU state of its own that this could disturb.
-    let failed = unsafe { if fpu::has_xsave() { raw_xrstor(from) } else { raw_fxrstor(from) } };
+    let failed: u64;
+    // SAFETY: checked; the kernel has no FPU state of its own that this could disturb. The routines change the registers that are named here.
+    unsafe {
+        if fpu::has_xsave() {
+            asm!("call {}", sym raw_xrstor, in("rdi") from, out("rax") failed, out("rdx") _);
+        } else {
+            asm!("call {}", sym raw_fxrstor, in("rdi") from, out("rax") failed, out("rdx") _);
+        }
+    }
     if failed == 0 { Ok(()) } else { Err(Fault) }
 }
 

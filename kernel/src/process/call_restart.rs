@@ -7,8 +7,21 @@ use super::{Restart, current_thread};
 use crate::entry::frame::Frame;
 use crate::errno::{EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS};
 
-/// The call that `frame` returns from was interrupted: restart it, or let it return EINTR to the handler `action`.
-pub fn restart_system_call(frame: &mut Frame, action: Option<Action>) {
+/// If the call that `frame` returns from was interrupted: restart it, or let it return EINTR to the handler `action`.
+#[inline(always)]
+pub fn restart_system_call(frame: &mut Frame, action: Option<&Action>) {
+    // The results that ask for it stand together, and most calls have another.
+    const FIRST: i64 = ERESTART_RESTARTBLOCK.ret();
+    const LAST: i64 = ERESTARTSYS.ret();
+    if (FIRST..=LAST).contains(&(frame.rax as i64)) {
+        core::hint::cold_path();
+        restart(frame, action);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn restart(frame: &mut Frame, action: Option<&Action>) {
     const SYSCALL_LEN: u64 = 2;
     const RESTART_SYSCALL: u64 = 219;
     if frame.orig_rax == u64::MAX {

@@ -9,11 +9,52 @@ use crate::arch::debug_registers;
 use crate::arch::page_table::USER_END;
 use crate::entry::frame::Frame;
 use crate::mm::address_space::{AddressSpace, FaultError};
+use crate::mm::user_context::fault_at;
 use crate::rcu::deferred_free::reclaim;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::debug_register::{COUNT, HIT, STEP};
 use kcore::vma::{Access, SegvCode};
 
+/// What a thread's last fault was, as signal frames tell it: sigcontext's trapno, err and cr2. Written by the thread itself, and read by it when a
+/// handler's frame is made: also for signals that have nothing to do with it, as in Linux. A new thread has none; in Linux it has its maker's.
+#[repr(C)]
+pub struct LastFault {
+    vector: AtomicU64,
+    error: AtomicU64,
+    /// Of the last page fault.
+    address: AtomicU64,
+}
+
+impl LastFault {
+    /// No fault.
+    pub const fn new() -> Self {
+        Self { vector: AtomicU64::new(0), error: AtomicU64::new(0), address: AtomicU64::new(0) }
+    }
+
+    fn set(&self, vector: u64, error: u64) {
+        self.vector.store(vector, Ordering::Relaxed);
+        self.error.store(error, Ordering::Relaxed);
+    }
+
+    /// As signal frames are made of it (`fault_at`). Nothing but the thread itself changes it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *const u8 {
+        (&raw const *self).cast()
+    }
+}
+const _: () = assert!(
+    offset_of!(LastFault, vector) == fault_at::VECTOR
+        && offset_of!(LastFault, error) == fault_at::ERROR
+        && offset_of!(LastFault, address) == fault_at::ADDRESS
+);
+
+/// Vectors that are named here.
+const DEBUG: u64 = 1;
+const PAGE_FAULT: u64 = 14;
+
 /// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions").
+const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 4;
 
@@ -56,7 +97,10 @@ fn refuse(thread: &Thread, frame: &Frame, address: u64, code: u64, error: FaultE
             ("out of memory, and nobody may be killed: bus error", Info::fault(sig::BUS, 2, address))
         }
     };
-    raise(thread, frame, info, format_args!("{name} at {address:x}"), code);
+    // Which of the kernel's addresses are mapped is not told.
+    let code = if address < USER_END { code } else { code | PRESENT };
+    thread.last_fault.address.store(address, Ordering::Relaxed);
+    raise(thread, frame, info, format_args!("{name} at {address:x}"), PAGE_FAULT, code);
 }
 
 /// The kernel reads or writes user memory for the running task and the page is not there. True if it is now. Fails where the
@@ -114,7 +158,7 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
         19 => ("SIMD error", Info::fault(sig::FPE, 7, at)),
         _ => ("exception", Info::from_kernel(sig::SEGV)),
     };
-    raise(current_thread(), frame, info, format_args!("{name}"), code);
+    raise(current_thread(), frame, info, format_args!("{name}"), vector, code);
 }
 
 /// #DB in user mode: a single step, a breakpoint of the debug registers, or INT1.
@@ -140,13 +184,14 @@ pub fn user_debug(frame: &mut Frame, dr6: u64) {
         1 // TRAP_BRKPT
     };
     let info = Info::fault(sig::TRAP, code, frame.rip);
-    raise(current_thread(), frame, info, format_args!("debug trap"), 0);
+    raise(current_thread(), frame, info, format_args!("debug trap"), DEBUG, 0);
 }
 
 /// Send the signal; say so where nobody handles it.
-fn raise(thread: &Thread, frame: &Frame, info: Info, what: core::fmt::Arguments<'_>, code: u64) {
+fn raise(thread: &Thread, frame: &Frame, info: Info, what: core::fmt::Arguments<'_>, vector: u64, code: u64) {
+    thread.last_fault.set(vector, code);
     let handler = thread.process.actions.lock().of(info.signal).handler;
-    let traced = thread.traced.load(core::sync::atomic::Ordering::SeqCst);
+    let traced = thread.traced.load(Ordering::SeqCst);
     if (handler == signal::DEFAULT || handler == signal::IGNORE) && !traced {
         say(thread, frame, format_args!("{what} ip {:x} sp {:x} error {code:x}", frame.rip, frame.rsp));
     }

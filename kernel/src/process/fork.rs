@@ -91,6 +91,8 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         saved_blocked: Own(UnsafeCell::new(None)),
         sent_to_many: AtomicU64::new(0),
         pending: PendingSignals::new(),
+        sent_to_self: Own(UnsafeCell::new(super::signal::Info::NONE)),
+        last_fault: super::fault::LastFault::new(),
         alternate_stack: Own(UnsafeCell::new(AlternateStack::default())),
         clear_child_tid: AtomicU64::new(0),
         robust_list: AtomicU64::new(0),

@@ -18,6 +18,7 @@ pub mod ptrace;
 pub mod ptrace_registers;
 pub mod random;
 pub mod signal;
+pub mod signal_delivery;
 pub mod signal_frame;
 pub mod timer;
 pub mod tree;
@@ -145,6 +146,10 @@ pub struct Thread {
     pub sent_to_many: AtomicU64,
     /// Signals for this thread.
     pub pending: PendingSignals,
+    /// What it sent to itself by the system call that ends now; its signal is 0: nothing (`signal::send_to_self`).
+    sent_to_self: Own<signal::Info>,
+    /// Its last fault, which every signal frame tells.
+    pub last_fault: fault::LastFault,
     /// sigaltstack(2): address, size, flags.
     alternate_stack: Own<signal_frame::AlternateStack>,
     /// The word to clear and wake when the thread ends; 0 = none.
@@ -287,6 +292,26 @@ impl Thread {
         let saved = self.saved_blocked.get();
         self.saved_blocked.set(None);
         saved
+    }
+
+    /// What waits in `sent_to_self`. Its own thread only, which changes it by `set_sent_to_self` alone.
+    #[inline(always)]
+    fn sent_to_self(&self) -> &signal::Info {
+        // SAFETY: own thread, and it replaces the value only where no reference is held (`signal`).
+        unsafe { &*self.sent_to_self.0.get() }
+    }
+
+    /// Change it. Its own thread only, with no reference from `sent_to_self` alive.
+    #[inline(always)]
+    fn set_sent_to_self(&self, info: signal::Info) {
+        self.sent_to_self.set(info);
+    }
+
+    /// Nothing waits there any more. As `set_sent_to_self`.
+    #[inline(always)]
+    fn clear_sent_to_self(&self) {
+        // SAFETY: own thread, and no reference is alive.
+        unsafe { (*self.sent_to_self.0.get()).signal = 0 };
     }
 
     /// Change the address space; returns the old one.

@@ -1,19 +1,16 @@
-//! Signals: sending, blocking, and what a pending one does. Frames for handlers are `signal_frame`'s work.
+//! Signals: sending and blocking. What a pending one does is `signal_delivery`'s work, frames for handlers are `signal_frame`'s.
 //!
 //! Sending: process context, also with the process tree locked, never with a lock of rank PROCESS_PART. A thread with something
 //! to do has `signal_pending` set in its task, which is exit work: `deliver_pending` clears it first and looks then.
 //! Source: signal(7); Linux kernel/signal.c for what that leaves open (who gets a signal, what init ignores).
 
-use super::call_restart::restart_system_call;
-use super::job_stop::{stop, wait_while_stopped};
 pub use super::pending_signals::{file_queue, files_changed};
-use super::{Process, Thread, current_thread, ptrace, signal_frame, tree};
+use super::{Process, Thread, current_thread, ptrace, tree};
 use crate::arch::cpu_head;
-use crate::arch::irq_flag::IrqOff;
 use crate::entry::exit_work;
-use crate::entry::frame::Frame;
-use crate::percpu;
+use crate::mm::user_context::info_at;
 use alloc::sync::Arc;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 /// Numbers (asm/signal.h).
@@ -48,10 +45,15 @@ pub const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
 }
 
-const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
-const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
-/// End with a core dump in Linux: the wait status says so only where a core was written, which is never.
-const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
+pub(super) const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
+pub(super) const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
+/// Always do what they do by default.
+pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
+
+/// Stops, goes on or ends at once, before it is taken out.
+const ACTS_AT_ONCE: u64 = STOPS | bit(sig::CONT) | bit(sig::KILL);
+/// si_code of tkill and tgkill.
+pub(super) const SI_TKILL: i32 = -6;
 
 /// SIG_DFL
 pub const DEFAULT: u64 = 0;
@@ -142,6 +144,7 @@ pub fn forget(process: &Process, signal: u32) {
 }
 
 /// What comes with a signal (siginfo_t, as far as we fill it).
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Number
@@ -157,6 +160,14 @@ pub struct Info {
     /// si_addr of faults
     pub address: u64,
 }
+
+const _: () = assert!(
+    offset_of!(Info, signal) == info_at::SIGNAL
+        && offset_of!(Info, code) == info_at::CODE
+        && offset_of!(Info, pid) == info_at::SENDER
+        && offset_of!(Info, uid) == info_at::SENDER + 4
+        && offset_of!(Info, value) == info_at::VALUE
+);
 
 impl Info {
     /// No signal.
@@ -174,7 +185,7 @@ impl Info {
 
     /// From tkill or tgkill (SI_TKILL).
     pub fn from_thread(signal: u32) -> Self {
-        Self { code: -6, ..Self::from_user(signal) }
+        Self { code: SI_TKILL, ..Self::from_user(signal) }
     }
 
     /// A fault at `address`.
@@ -244,7 +255,7 @@ pub(super) fn go_on(process: &Process) {
 
 /// The signals that wait for `thread` even where they are ignored: it blocks them or waits for them, or its tracer is told of them.
 #[inline(always)]
-fn kept_by(thread: &Thread) -> u64 {
+pub(super) fn kept_by(thread: &Thread) -> u64 {
     if thread.traced.load(Ordering::SeqCst) {
         return u64::MAX;
     }
@@ -253,7 +264,7 @@ fn kept_by(thread: &Thread) -> u64 {
 
 /// Whether the signal changes nothing and is dropped: none of the `kept` ones, and ignored or the default action of the first process.
 #[inline(always)]
-fn is_dropped(process: &Process, signal: u32, kept: u64) -> bool {
+pub(super) fn is_dropped(process: &Process, signal: u32, kept: u64) -> bool {
     if kept & bit(signal) != 0 {
         return false;
     }
@@ -277,6 +288,29 @@ pub fn leave_to_others(thread: &Thread, set: u64) {
         let _ = notify_one(&thread.process, one, Some(thread.task));
         left &= !one;
     }
+}
+
+/// What kill and tgkill do where the running thread is to take the signal itself, at the end of the call: it waits in the thread's own place,
+/// for which nobody else looks, and delivery finds it there without a queue, an allocation or a lock. False: the general way has to be gone.
+///
+/// `to_process`: kill(2) of the own process. Its main thread takes that if it does not block it, so the caller has to be that one; nobody else
+/// changes what it blocks. Nobody else sees it there. Delivery begins its handler, or drops it if it does nothing, or puts it into the queue where the
+/// general way would have: only there another thread that blocks it may read it by signalfd or rt_sigtimedwait first.
+#[inline(always)]
+pub fn send_to_self(thread: &Thread, signal: u32, to_process: bool) -> bool {
+    let process: &Process = &thread.process;
+    if to_process && thread.tid.load(Ordering::Relaxed) != process.pid {
+        return false;
+    }
+    // Those that act on other threads, and those that wait: blocked, or there already.
+    let general = ACTS_AT_ONCE | thread.blocked.load(Ordering::Relaxed) | thread.pending.set() | process.pending.set();
+    if general & bit(signal) != 0 || thread.traced.load(Ordering::SeqCst) {
+        return false;
+    }
+    let code = if to_process { 0 } else { SI_TKILL };
+    thread.set_sent_to_self(Info { signal, code, pid: process.pid, uid: 0, value: 0, address: 0 });
+    look_again();
+    true
 }
 
 /// Send to the process: one of its threads that does not block it gets it. See the module for where this may be called.
@@ -433,101 +467,22 @@ pub fn look_again() {
 }
 
 /// Change the running thread's blocked set; signals that are not blocked any more are handled before user mode.
+#[inline(always)]
 pub fn set_blocked(thread: &Thread, set: u64) {
     let set = set & !UNBLOCKABLE;
     let newly = set & !thread.blocked.swap(set, Ordering::SeqCst);
+    // Mostly nothing waits at all. Looked for after the change: who sends from here on sees the new set.
+    if thread.pending.set() | thread.process.pending.set() != 0 {
+        core::hint::cold_path();
+        blocked_changed(thread, newly);
+    }
+}
+
+/// The running thread blocks `newly`, and something waits.
+#[inline(never)]
+fn blocked_changed(thread: &Thread, newly: u64) {
     leave_to_others(thread, newly);
     if thread.deliverable() != 0 {
         look_again();
-    }
-}
-
-/// Exit work: `deliver_pending` comes, and sees all that was sent up to now.
-#[inline]
-pub fn begin_delivery(irq_off: &IrqOff) {
-    crate::sched::current().signal_pending.store(false, Ordering::SeqCst);
-    percpu::this(irq_off).head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
-}
-
-/// Exit work, after `begin_delivery`: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with.
-pub fn deliver_pending(frame: &mut Frame) {
-    let Some(thread) = super::try_current_thread() else { return };
-    let process = &thread.process;
-    loop {
-        let traced = thread.traced.load(Ordering::SeqCst);
-        let must_end = || thread.must_end.load(Ordering::SeqCst).then_some(0);
-        if let Some(status) = process.ending().or_else(must_end) {
-            if traced {
-                ptrace::about_to_end(thread, frame, status);
-            }
-            super::exit::exit_thread(status);
-        }
-        if traced {
-            if ptrace::take_due(thread, frame) {
-                continue;
-            }
-        } else if process.stopped.load(Ordering::SeqCst) {
-            wait_while_stopped(thread);
-            continue;
-        }
-        let wanted = !thread.blocked.load(Ordering::SeqCst);
-        let continues = || process.continues.load(Ordering::SeqCst);
-        let mut info = Info::NONE;
-        let own = thread.pending.take_and(wanted, &mut info, continues);
-        let Some(continues) = own.or_else(|| process.pending.take_and(wanted, &mut info, continues)) else { break };
-        if traced && info.signal != sig::KILL {
-            match ptrace::signal_stop(thread, frame, info) {
-                Some(info) if thread.blocked.load(Ordering::SeqCst) & bit(info.signal) != 0 => {
-                    thread.pending.add(info);
-                    continue;
-                }
-                Some(changed) => info = changed,
-                None => continue,
-            }
-        }
-        let action = process.actions.lock().of(info.signal);
-        match action.handler {
-            IGNORE => continue,
-            DEFAULT => {
-                if IGNORED_BY_DEFAULT & bit(info.signal) != 0 || process.pid == 1 {
-                    continue;
-                }
-                if STOPS & bit(info.signal) != 0 {
-                    let (pgid, sid) = (process.pgid.load(Ordering::Relaxed), process.sid.load(Ordering::Relaxed));
-                    if info.signal != sig::STOP && tree::is_orphaned(pgid, sid) {
-                        continue;
-                    }
-                    stop(thread, info.signal, continues);
-                    continue;
-                }
-                kill(process, info.signal);
-                continue;
-            }
-            _ => {}
-        }
-        if action.flags & sa::RESETHAND != 0 {
-            process.actions.lock().set(info.signal, Action::default());
-        }
-        restart_system_call(frame, Some(action));
-        let old = thread.take_saved_blocked().unwrap_or(thread.blocked.load(Ordering::SeqCst));
-        if signal_frame::push(frame, thread, &action, &info, old).is_err() {
-            // No stack to put it on: the program ends as by SIGSEGV.
-            super::fault::say(thread, frame, format_args!("no stack for the frame of signal {}", info.signal));
-            kill(process, sig::SEGV);
-            continue;
-        }
-        let mut blocked = thread.blocked.load(Ordering::SeqCst) | action.mask;
-        if action.flags & sa::NODEFER == 0 {
-            blocked |= bit(info.signal);
-        }
-        set_blocked(thread, blocked);
-        if traced {
-            ptrace::handler_begins(thread, frame);
-        }
-        return;
-    }
-    restart_system_call(frame, None);
-    if let Some(old) = thread.take_saved_blocked() {
-        set_blocked(thread, old);
     }
 }

@@ -13,9 +13,10 @@ use super::signal::{Action, Info, sa, set_blocked, sig};
 use crate::arch::fpu;
 use crate::arch::gdt::{USER_CS, USER_DS};
 use crate::arch::page_table::USER_END;
-use crate::entry::frame::{Frame, RFLAGS_IF, USER_RFLAGS};
-use crate::mm::user_context::{self, Context};
+use crate::entry::frame::{Frame, RFLAGS_IF, Return, USER_RFLAGS};
+use crate::mm::user_context::{self, Stored};
 use crate::mm::user_copy::{self, Fault};
+use kcore::vma::MMAP_MIN_ADDR;
 
 /// sigaltstack(2)'s stack.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -43,9 +44,9 @@ impl AlternateStack {
 }
 
 const RED_ZONE: u64 = 128;
-/// Words of return address, ucontext and siginfo.
-const WORDS: usize = 1 + 38 + 16;
-const FRAME_BYTES: u64 = WORDS as u64 * 8;
+/// Return address, ucontext and siginfo.
+const FRAME_BYTES: u64 = (1 + 38 + 16) * 8;
+const _: () = assert!(FRAME_BYTES >= user_context::STORED_BYTES);
 /// Words of siginfo that are filled.
 const INFO_WORDS: usize = 4;
 /// Words before ucontext and before siginfo.
@@ -53,47 +54,63 @@ mod at {
     pub const FLAGS: usize = 1;
     pub const INFO: usize = 39;
 }
-/// UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
-const UC_XSTATE: u64 = 1;
-const UC_SS: u64 = 2 | 4;
+/// UC_STRICT_RESTORE_SS
 const UC_STRICT_SS: u64 = 4;
 
-/// Build the frame and make `frame` go on in the handler. `old_mask` is what is blocked again after the handler.
+/// Build the frame and make `frame` go on in the handler. `old_mask` is what is blocked again after the handler. `Err`: there is no place for it, and
+/// `frame` and the thread are as they were.
+#[inline(always)]
 pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, old_mask: u64) -> Result<(), Fault> {
-    if action.flags & sa::RESTORER == 0 {
+    if action.flags & sa::RESTORER == 0 || action.handler >= USER_END {
         return Err(Fault);
     }
     let alternate = thread.alternate_stack();
-    let on_alternate = alternate.holds(frame.rsp);
     let mut top = frame.rsp.wrapping_sub(RED_ZONE);
-    if action.flags & sa::ONSTACK != 0 {
-        if alternate.size != 0 && !on_alternate {
-            top = alternate.base + alternate.size;
-        }
-        if alternate.flags & AUTO_DISARM != 0 {
-            thread.set_alternate_stack(AlternateStack::default());
+    let mut told_flags = DISABLED;
+    let mut has_to_fit = false;
+    if alternate.size != 0 {
+        told_flags = stack_flags(&alternate, frame.rsp);
+        has_to_fit = told_flags == ON_STACK;
+        // With SS_AUTODISARM, who is within the stack is not on it.
+        if action.flags & sa::ONSTACK != 0 && !has_to_fit {
+            top = alternate.base.wrapping_add(alternate.size);
+            has_to_fit = true;
         }
     }
-    let fp_bytes = fpu::frame_size();
-    let fp_at = top.checked_sub(fp_bytes as u64).ok_or(Fault)? & !63;
-    let at_frame = (fp_at.checked_sub(FRAME_BYTES).ok_or(Fault)? & !15).checked_sub(8).ok_or(Fault)?;
-    user_copy::store_fpu(fp_at)?;
-
-    let [code, sender, value] = info_words(info);
-    let mut context = Context {
+    // Below this nothing is mapped, and a frame is shorter: what follows does not wrap, and all of it is below `top`.
+    if top.wrapping_sub(MMAP_MIN_ADDR) > USER_END - MMAP_MIN_ADDR {
+        return Err(Fault);
+    }
+    let fp_at = (top - fpu::frame_size() as u64) & !63;
+    let at_frame = ((fp_at - FRAME_BYTES) & !15) - 8;
+    // What is below the alternate stack is somebody else's memory.
+    if has_to_fit && !alternate.holds(at_frame) {
+        core::hint::cold_path();
+        return Err(Fault);
+    }
+    let fault_info;
+    let mut told = info;
+    if info.code > 0 {
+        core::hint::cold_path();
+        let [_, words, _] = info_words(info);
+        fault_info = Info { pid: words as u32, uid: (words >> 32) as u32, ..*info };
+        told = &fault_info;
+    }
+    let stored = Stored {
         restorer: action.restorer,
-        flags: UC_SS | if fpu::has_xsave() { UC_XSTATE } else { 0 },
-        stack: [alternate.base, stack_flags(&alternate, frame.rsp) as u64, alternate.size],
-        rflags: frame.rflags,
-        selectors: frame.cs & 0xffff | frame.ss << 48,
-        fault_address: info.address,
+        stack: [alternate.base, told_flags as u64, alternate.size],
         fp_at,
         mask: old_mask,
-        info: [info.signal as u64, code, sender, value],
+        info: (&raw const *told).cast(),
+        fault: thread.last_fault.as_ptr(),
     };
-    user_context::store(at_frame, &mut context, frame)?;
+    // SAFETY: 1. `top` was checked, and both lie below it; 2. references, whose layouts are asserted.
+    unsafe { user_context::store(at_frame, &stored, frame)? };
+    // For every handler, also one that does not use it (sigaltstack(2)); not before there is one.
+    if alternate.flags & AUTO_DISARM != 0 {
+        thread.set_alternate_stack(AlternateStack::default());
+    }
 
-    fpu::load_initial();
     frame.rdi = info.signal as u64;
     frame.rsi = at_frame + at::INFO as u64 * 8;
     frame.rdx = at_frame + at::FLAGS as u64 * 8;
@@ -104,7 +121,7 @@ pub fn push(frame: &mut Frame, thread: &Thread, action: &Action, info: &Info, ol
     frame.ss = USER_DS as u64;
     frame.rflags &= !0x1_0500; // TF, DF, RF
     frame.orig_rax = u64::MAX;
-    if frame.rip >= USER_END { Err(Fault) } else { Ok(()) }
+    Ok(())
 }
 
 /// ss_flags as sigaltstack shows them.
@@ -138,32 +155,61 @@ pub fn info_of(w: &[u64; 16]) -> Info {
 fn info_words(info: &Info) -> [u64; INFO_WORDS - 1] {
     let code = info.code as u32 as u64;
     match info.signal {
-        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if info.code > 0 => [code, info.address, 0],
+        sig::SEGV | sig::BUS | sig::ILL | sig::FPE | sig::TRAP if info.code > 0 => {
+            // si_addr_lsb is behind si_addr; without it the value is 0.
+            [code, info.address, info.value]
+        }
         _ => [code, info.pid as u64 | (info.uid as u64) << 32, info.value],
     }
 }
 
 /// rt_sigreturn(2): back to what the frame at RSP says. `Err`: the frame is bad and the program must end.
 pub fn pop(frame: &mut Frame, thread: &Thread) -> Result<(), Fault> {
-    // RET took the return address.
-    let at_frame = frame.rsp.wrapping_sub(8);
-    let c = user_context::load(at_frame, frame)?;
-    frame.rflags = frame.rflags & !USER_RFLAGS | c.rflags & USER_RFLAGS | RFLAGS_IF;
-    // Whatever they name, it is at ring 3: IRET loads it or faults, which is the program's fault then, as is a bad RIP.
-    frame.cs = (c.selectors & 0xffff) | 3;
-    frame.ss = if c.flags & UC_STRICT_SS != 0 { c.selectors >> 48 | 3 } else { USER_DS as u64 };
+    let mut back = Return { rflags: frame.rflags, rsp: frame.rsp, ..Return::default() };
+    let at_frame = take_back(&mut back, thread)?;
+    // If the frame is gone meanwhile, nothing of this is a call that could start again.
     frame.orig_rax = u64::MAX;
+    user_context::load_frame(at_frame, frame)?;
+    let Return { orig_rax, rip, cs, rflags, rsp, ss } = back;
+    (frame.orig_rax, frame.rip, frame.cs, frame.rflags, frame.rsp, frame.ss) = (orig_rax, rip, cs, rflags, rsp, ss);
+    Ok(())
+}
+
+/// What rt_sigreturn takes back besides the general registers: FPU state, blocked signals, alternate stack, and in `back` where to go on. Returns the address
+/// of the frame. `Err`: the frame is bad; `back` and the thread are as they were, but for the FPU state.
+#[inline(always)]
+pub fn take_back(back: &mut Return, thread: &Thread) -> Result<u64, Fault> {
+    // RET took the return address.
+    let at_frame = back.rsp.wrapping_sub(8);
+    let c = user_context::load(at_frame)?;
     restore_fpu(c.fp_at)?;
-    let [base, stack_flags, size] = c.stack;
-    let is_user = base.checked_add(size).is_some_and(|end| end <= USER_END);
-    if stack_flags as u32 & DISABLED == 0 && is_user && thread.alternate_stack().size == 0 {
-        thread.set_alternate_stack(AlternateStack { base, size, flags: stack_flags as u32 & AUTO_DISARM });
+    if c.stack_flags & DISABLED == 0 && thread.alternate_stack().size == 0 {
+        rearm(at_frame, thread)?;
     }
+    back.orig_rax = u64::MAX;
+    back.rip = c.rip;
+    back.rsp = c.rsp;
+    back.rflags = back.rflags & !USER_RFLAGS | c.rflags & USER_RFLAGS | RFLAGS_IF;
+    // Whatever they name, it is at ring 3: IRET loads it or faults, which is the program's fault then, as is a bad RIP.
+    back.cs = (c.selectors & 0xffff) | 3;
+    back.ss = if c.flags & UC_STRICT_SS != 0 { c.selectors >> 48 | 3 } else { USER_DS as u64 };
     set_blocked(thread, c.mask);
+    Ok(at_frame)
+}
+
+/// The alternate stack is there again, as the frame at `at_frame` says (SS_AUTODISARM).
+#[cold]
+#[inline(never)]
+fn rearm(at_frame: u64, thread: &Thread) -> Result<(), Fault> {
+    let [base, flags, size]: [u64; 3] = user_copy::read(at_frame + user_context::STACK)?;
+    if flags as u32 & DISABLED == 0 && base.checked_add(size).is_some_and(|end| end <= USER_END) {
+        thread.set_alternate_stack(AlternateStack { base, size, flags: flags as u32 & AUTO_DISARM });
+    }
     Ok(())
 }
 
 /// Load the FPU state that `push` stored, or the initial one if the frame has none.
+#[inline(always)]
 fn restore_fpu(from: u64) -> Result<(), Fault> {
     if from != 0 {
         return user_copy::load_fpu(from);

@@ -1,22 +1,24 @@
 //! System calls that need or edit the whole frame: clone, fork, vfork, execve, rt_sigreturn.
 //!
-//! Reached by `entry::syscall::full_frame_call`, the table's entry for their numbers.
+//! Reached by `entry::syscall::full_frame_call`, the table's entry for their numbers; rt_sigreturn by `entry::signal_return`.
 
 use super::table::{Calls, into_rax};
 use crate::arch::page_table::PAGE_SIZE;
-use crate::entry::frame::Frame;
+use crate::entry::frame::{Frame, Return};
+use crate::entry::signal_return::{RT_SIGRETURN, signal_return_call};
 use crate::entry::syscall::full_frame_call;
 use crate::errno::{E2BIG, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, Errno};
-use crate::mm::user_copy;
+use crate::mm::{user_context, user_copy};
 use crate::process::fork::{self, Clone, flag};
 use crate::process::signal::{Info, force, sig};
 use crate::process::user_stack::{STRING_MAX, Strings};
 use crate::process::{current_thread, exec, signal_frame};
 use crate::spin_lock::PreemptOff;
-use crate::trace_point;
+use crate::trace::key::TRACE_SYSCALLS;
+use crate::trace::record::record;
+use crate::{static_branch, trace_point};
 use kcore::trace_event::{Data, Flags};
 
-const RT_SIGRETURN: usize = 15;
 const CLONE: usize = 56;
 const FORK: usize = 57;
 const VFORK: usize = 58;
@@ -26,7 +28,7 @@ const CLONE3: usize = 435;
 
 /// Numbers; the handler is one for all.
 pub const CALLS: Calls = &[
-    (RT_SIGRETURN, full_frame_call_entry()),
+    (RT_SIGRETURN, signal_return_entry()),
     (CLONE, full_frame_call_entry()),
     (FORK, full_frame_call_entry()),
     (VFORK, full_frame_call_entry()),
@@ -39,6 +41,28 @@ pub const CALLS: Calls = &[
 pub(super) const fn full_frame_call_entry() -> super::table::Handler {
     // SAFETY: both are C-ABI function pointers, and the function does not return to its caller by the ABI.
     unsafe { core::mem::transmute::<unsafe extern "C" fn(), super::table::Handler>(full_frame_call) }
+}
+
+/// The same of `signal_return_call`.
+pub(super) const fn signal_return_entry() -> super::table::Handler {
+    // SAFETY: as above.
+    unsafe { core::mem::transmute::<unsafe extern "C" fn(), super::table::Handler>(signal_return_call) }
+}
+
+/// rt_sigreturn but for the general registers: `back` is where to go on. Returns the address of the signal frame, below USER_END; 0: it is refused.
+pub extern "C" fn signal_return(back: &mut Return) -> u64 {
+    let Ok(at_frame) = signal_frame::take_back(back, current_thread()) else { return 0 };
+    if static_branch!(TRACE_SYSCALLS) {
+        core::hint::cold_path();
+        let result = user_copy::read(at_frame + user_context::RAX).unwrap_or(0);
+        record(&PreemptOff::new(), Flags::NONE, Data::SysExit { number: RT_SIGRETURN as u64, result });
+    }
+    at_frame
+}
+
+/// The signal frame was taken away between two looks at it.
+pub extern "C" fn frame_is_gone() {
+    force(Info::from_kernel(sig::SEGV));
 }
 
 /// Run the call whose number is in `orig_rax`; its result goes to the frame.

@@ -26,4 +26,4 @@ pub mod table;
 pub mod time;
 pub mod traced_call;
 
-pub use frame_call::full_frame_dispatch;
+pub use frame_call::{frame_is_gone, full_frame_dispatch, signal_return};

@@ -4,7 +4,7 @@ use super::table::Calls;
 use crate::arch::tsc;
 use crate::errno::{EAGAIN, EFAULT, EINTR, EINVAL, ENOMEM, EPERM, ERESTARTNOHAND, ESRCH, Errno, SysResult};
 use crate::mm::user_copy;
-use crate::process::signal::{self, Action, Info, bit, sig};
+use crate::process::signal::{self, Action, Info, UNBLOCKABLE, bit, sig};
 use crate::process::signal_frame::{self, AUTO_DISARM, AlternateStack, DISABLED, ON_STACK};
 use crate::process::{Process, current, current_thread, tree};
 use crate::system_call;
@@ -27,7 +27,6 @@ pub const CALLS: Calls = &[
 ];
 
 const SET_SIZE: u64 = 8;
-const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 
 pub(super) fn number(signal: u64) -> Result<u32, Errno> {
     if (1..=sig::MAX as u64).contains(&signal) { Ok(signal as u32) } else { Err(EINVAL) }
@@ -188,45 +187,68 @@ system_call! {
 system_call! {
     /// kill(2)
     kill(pid, signal) {
-        if signal > sig::MAX as u64 {
-            return Err(EINVAL);
+        let me = current_thread();
+        if pid as u32 == me.process.pid && has_number(signal) && signal::send_to_self(me, signal as u32, true) {
+            return Ok(0);
         }
-        let signal = signal as u32;
-        let me = current();
-        let send = |p: &Arc<Process>| {
-            if signal != 0 {
-                signal::send_to_process(p, Info::from_user(signal));
-            }
-        };
-        let to_many = |select: &dyn Fn(&Process) -> bool| {
-            let found = match signal {
-                0 => tree::each_live(select, |_| ()),
-                _ => signal::send_to_many(select, Info::from_user(signal)),
-            };
-            if found == 0 { Err(ESRCH) } else { Ok(0) }
-        };
-        let group = |pgid: u32| to_many(&|p| p.pgid.load(Ordering::Relaxed) == pgid);
-        match pid as i32 {
-            pid if pid as u32 == me.pid => {
-                send(&current_thread().process);
-                Ok(0)
-            }
-            pid if pid > 0 => {
-                let process = tree::find(pid as u32).ok_or(ESRCH)?;
-                send(&process);
-                Ok(0)
-            }
-            0 => group(me.pgid.load(Ordering::Relaxed)),
-            -1 => to_many(&|p| p.pid > 1 && p.pid != me.pid),
-            i32::MIN => Err(ESRCH),
-            pgid => group(pgid.unsigned_abs()),
+        kill_any(pid, signal)
+    }
+}
+
+/// Whether it is a signal's number.
+#[inline(always)]
+fn has_number(signal: u64) -> bool {
+    signal.wrapping_sub(1) < sig::MAX as u64
+}
+
+#[inline(never)]
+fn kill_any(pid: u64, signal: u64) -> SysResult {
+    if signal > sig::MAX as u64 {
+        return Err(EINVAL);
+    }
+    let signal = signal as u32;
+    let me = current();
+    let send = |p: &Arc<Process>| {
+        if signal != 0 {
+            signal::send_to_process(p, Info::from_user(signal));
         }
+    };
+    let to_many = |select: &dyn Fn(&Process) -> bool| {
+        let found = match signal {
+            0 => tree::each_live(select, |_| ()),
+            _ => signal::send_to_many(select, Info::from_user(signal)),
+        };
+        if found == 0 { Err(ESRCH) } else { Ok(0) }
+    };
+    let group = |pgid: u32| to_many(&|p| p.pgid.load(Ordering::Relaxed) == pgid);
+    match pid as i32 {
+        pid if pid as u32 == me.pid => {
+            send(&current_thread().process);
+            Ok(0)
+        }
+        pid if pid > 0 => {
+            let process = tree::find(pid as u32).ok_or(ESRCH)?;
+            send(&process);
+            Ok(0)
+        }
+        0 => group(me.pgid.load(Ordering::Relaxed)),
+        -1 => to_many(&|p| p.pid > 1 && p.pid != me.pid),
+        i32::MIN => Err(ESRCH),
+        pgid => group(pgid.unsigned_abs()),
     }
 }
 
 fn to_thread(tgid: Option<u64>, tid: u64, signal: u64) -> SysResult {
     if signal > sig::MAX as u64 || tid as i32 <= 0 || tgid.is_some_and(|t| t as i32 <= 0) {
         return Err(EINVAL);
+    }
+    let me = current_thread();
+    if tid as u32 == me.tid.load(Ordering::Relaxed)
+        && tgid.is_none_or(|t| t as u32 == me.process.pid)
+        && signal != 0
+        && signal::send_to_self(me, signal as u32, false)
+    {
+        return Ok(0);
     }
     let thread = tree::find_thread(tid as u32).ok_or(ESRCH)?;
     if tgid.is_some_and(|t| t as u32 != thread.process.pid) {

@@ -1,6 +1,6 @@
 //! A system call of a traced task, from `entry::traced_syscall`: its tracer may be told before and after it, and may change it.
 
-use super::frame_call::{full_frame_call_entry, full_frame_dispatch};
+use super::frame_call::{full_frame_call_entry, full_frame_dispatch, signal_return_entry};
 use super::table::{TABLE, into_rax};
 use crate::entry::frame::Frame;
 use crate::entry::syscall::TABLE_LEN;
@@ -30,7 +30,8 @@ fn dispatch(frame: &mut Frame) {
     }
     // The number that skips a call is beyond the table: rax is then what the tracer left there.
     let Some(&handler) = TABLE.handler(number) else { return };
-    if core::ptr::fn_addr_eq(handler, full_frame_call_entry()) {
+    let is = |entry| core::ptr::fn_addr_eq(handler, entry);
+    if is(full_frame_call_entry()) || is(signal_return_entry()) {
         full_frame_dispatch(frame);
         return;
     }

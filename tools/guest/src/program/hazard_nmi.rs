@@ -76,6 +76,11 @@ checked! {
     system_call, "syscall", "77: pushfq", "push rax", "lea rax, [rip + 77b]", "sub rcx, rax", "pop rax", "popfq"
 }
 checked! {
+    /// A system call with the stack at RDI; a fault of it is skipped.
+    call_on_stack, "xchg rsp, rdi", "syscall", "77: nop", "nop", "xchg rsp, rdi", "pushfq", "push rax", "lea rax, [rip + 77b]", "sub rcx, rax",
+    "pop rax", "popfq"
+}
+checked! {
     /// #BP.
     breakpoint, "int3"
 }
@@ -119,8 +124,26 @@ extern "C" fn end_rounds(_: c_int) {
     ENDED.store(true, Ordering::Relaxed);
 }
 
-extern "C" fn count(_: c_int) {
+/// The next SIGUSR1 is sent once more by its handler: it waits until that returns.
+static ONCE_MORE: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn count(signal: c_int) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
+    if signal == libc::SIGUSR1 && ONCE_MORE.swap(false, Ordering::Relaxed) {
+        let _ = linux::kill(linux::own_pid(), libc::SIGUSR1);
+    }
+}
+
+/// A signal frame that names an FPU state at an odd address, with room below it for a true one.
+fn bad_return() -> Result<(), String> {
+    const WORDS: usize = 8192;
+    const FPU_STATE: usize = 29;
+    let mut stack = vec![0u64; WORDS];
+    let frame = WORDS - 64;
+    stack[frame + FPU_STATE] = 1;
+    let rsp = &raw const stack[frame + 1] as u64;
+    let call = libc::SYS_rt_sigreturn as u64;
+    check("a bad signal frame", call_on_stack, call, rsp, FLAGS, Some(call))
 }
 
 /// Behind the instruction of two bytes that faulted; single steps end.
@@ -232,10 +255,12 @@ fn round() -> Result<(), String> {
     let me = linux::own_pid() as u64;
     // RSI's pattern is no signal.
     check("a bad kill", system_call, libc::SYS_kill as u64, me, FLAGS, Some(-i64::from(libc::EINVAL) as u64))?;
+    ONCE_MORE.store(true, Ordering::Relaxed);
     linux::kill(me as linux::Pid, libc::SIGUSR1).map_err(|e| format!("kill: {e}"))?;
-    if SIGNALS.load(Ordering::Relaxed) == signals {
-        return Err("a signal to oneself did not come".into());
+    if SIGNALS.load(Ordering::Relaxed) < signals + 2 {
+        return Err("a signal to oneself did not come twice".into());
     }
+    bad_return()?;
     let traps = TRAPS.load(Ordering::Relaxed);
     check("int3", breakpoint, pattern(0), pattern(5), FLAGS | DIRECTION, None)?;
     OVERFLOW.store(true, Ordering::Relaxed);

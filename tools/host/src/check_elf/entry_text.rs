@@ -15,12 +15,16 @@ const CALLS: &[(&str, &str)] = &[
     ("kernel::entry::syscall::syscall_entry", "kernel::entry::trace_crossing::syscall_exit"),
     ("kernel::entry::syscall::syscall_entry", "kernel::entry::trace_crossing::syscall_exit_to_work"),
     ("kernel::entry::syscall::full_frame_call", "kernel::syscall::frame_call::full_frame_dispatch"),
+    ("kernel::entry::signal_return::signal_return_call", "kernel::syscall::frame_call::signal_return"),
+    ("kernel::entry::signal_return::signal_return_call", "kernel::syscall::frame_call::frame_is_gone"),
+    ("kernel::entry::signal_return::signal_return_call", "kernel::mm::user_context::load_registers"),
     ("kernel::entry::traced_syscall::traced_syscall_entry", "kernel::entry::tracking::user_exit_slow"),
     ("kernel::entry::traced_syscall::traced_syscall_entry", "kernel::entry::trace_crossing::syscall_entry"),
     ("kernel::entry::traced_syscall::traced_syscall_entry", "kernel::syscall::traced_call::run"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::exit_work::run"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::tracking::user_enter_slow"),
     ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::trace_crossing::user_enter"),
+    ("kernel::entry::exit_work::full_exit_to_user", "kernel::entry::trace_crossing::user_enter_by_call"),
     ("kernel::entry::irq::irq_common", "kernel::entry::irq::from_kernel"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_exit_slow"),
     ("kernel::entry::irq::irq_common", "kernel::entry::tracking::user_enter_slow"),
@@ -164,9 +168,9 @@ pub fn transitions(image: &Image) -> Vec<String> {
             }
         }
     }
-    // SYSCALL, that of traced tasks, interrupt, exception; SYSRET, interrupt, full frame; idle.
-    if seen != [4, 3, 1] {
-        bad.push(format!("user_exit {}, user_enter {}, idle_exit {} instead of 4, 3, 1", seen[0], seen[1], seen[2]));
+    // SYSCALL, that of traced tasks, interrupt, exception; SYSRET, interrupt, full frame, rt_sigreturn; idle.
+    if seen != [4, 4, 1] {
+        bad.push(format!("user_exit {}, user_enter {}, idle_exit {} instead of 4, 4, 1", seen[0], seen[1], seen[2]));
     }
     bad
 }

@@ -23,7 +23,7 @@ pub fn every_user_access(image: &Image) -> Vec<String> {
     judge(&accesses, &table, &functions)
 }
 
-/// What these routines are given of the kernel's own memory; the user's address is in RDI, and either may be in string instructions.
+/// By what these routines read and write the kernel's own memory; all other registers may hold the user's address, and in string instructions so may this.
 const KERNEL_SIDE: Register = Register::RSI;
 
 /// Whether an operand lies in memory that may be the user's. What PUSH, CALL and RET do is none: they use the kernel's stack.

@@ -28,6 +28,7 @@ mod ptrace;
 mod ptrace_events;
 mod pty;
 mod signal;
+mod signal_stack;
 mod socket;
 mod socket_messages;
 mod socket_waits;
@@ -117,6 +118,7 @@ pub fn main(args: &Args) -> Outcome {
     let groups: &[&[(&str, Check)]] = &[
         process::CHECKS,
         signal::CHECKS,
+        signal_stack::CHECKS,
         group_signal::CHECKS,
         memory::CHECKS,
         file_copy::CHECKS,

@@ -1,4 +1,4 @@
-//! Signals: handlers, masks, restarts, stops, stacks.
+//! Signals: handlers, masks, restarts, stops.
 
 use super::{Check, call, ensure, equal, errno, in_child};
 use crate::linux::{self, Ended, Fork};
@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 /// All of them.
 pub const CHECKS: &[(&str, Check)] = &[
     ("handler", handler),
+    ("to_self", to_self),
+    ("from_second_thread", from_second_thread),
+    ("ignored_is_never_seen", ignored_is_never_seen),
     ("registers", registers),
     ("mask", mask),
     ("one_shot", one_shot),
     ("restart", restart),
     ("sleep_interrupted", sleep_interrupted),
     ("segv_handler", segv_handler),
-    ("alternate_stack", alternate_stack),
     ("suspend", suspend),
     ("stop_and_continue", stop_and_continue),
     ("broken_pipe", broken_pipe),
@@ -44,9 +46,11 @@ extern "C" fn note(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
-type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+/// One that SA_SIGINFO calls.
+pub(super) type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
-fn install(signal: c_int, handler: Handler, flags: c_int) -> Result<(), String> {
+/// `handler` handles `signal`, with SA_SIGINFO and `flags`.
+pub(super) fn install(signal: c_int, handler: Handler, flags: c_int) -> Result<(), String> {
     // SAFETY: (1) the structure is filled; (2) the handlers here only use atomics and system calls.
     let result = unsafe {
         let mut action: libc::sigaction = core::mem::zeroed();
@@ -84,6 +88,123 @@ fn handler() -> Result<(), String> {
     equal!(CODE.load(Ordering::SeqCst), libc::SI_USER);
     equal!(COUNT.load(Ordering::SeqCst), 101);
     Ok(())
+}
+
+/// What began (1, 3) and ended (2, 4), oldest first, four bits each.
+static ORDER: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn nested(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    let begins = if signal == libc::SIGUSR1 { 1 } else { 3 };
+    let push = |what: u64| ORDER.store(ORDER.load(Ordering::SeqCst) << 4 | what, Ordering::SeqCst);
+    push(begins);
+    if COUNT.fetch_add(1, Ordering::SeqCst) == 0 {
+        let me = linux::own_pid();
+        // The first waits until this handler returns, the other one does not.
+        let _ = linux::kill(me, libc::SIGUSR1);
+        let _ = linux::kill(me, libc::SIGUSR2);
+    }
+    push(begins + 1);
+}
+
+/// Signals to oneself, which nobody has to queue: each is handled before its call returns, or not at all.
+fn to_self() -> Result<(), String> {
+    let me = linux::own_pid();
+    let send = |signal: c_int| linux::kill(me, signal).map_err(|e| format!("kill: {e}"));
+    install(libc::SIGUSR1, nested, 0)?;
+    install(libc::SIGUSR2, nested, 0)?;
+    send(libc::SIGUSR1)?;
+    equal!(ORDER.load(Ordering::SeqCst), 0x0013_4212);
+    let real_time = libc::SIGRTMIN() + 1;
+    install(real_time, note, 0)?;
+    COUNT.store(0, Ordering::SeqCst);
+    equal!(call(libc::SYS_tkill, [me as u64, real_time as u64, 0, 0, 0, 0]), Ok(0));
+    equal!((COUNT.load(Ordering::SeqCst), LAST.load(Ordering::SeqCst)), (1, real_time));
+    equal!((CODE.load(Ordering::SeqCst), SENDER.load(Ordering::SeqCst)), (libc::SI_TKILL, me));
+    send(real_time)?;
+    equal!((COUNT.load(Ordering::SeqCst), CODE.load(Ordering::SeqCst)), (2, libc::SI_USER));
+    // Ignored, and nothing by default.
+    linux::set_signal(libc::SIGUSR1, linux::Disposition::Ignore).map_err(|e| format!("sigaction: {e}"))?;
+    send(libc::SIGUSR1)?;
+    send(libc::SIGWINCH)?;
+    let mut pending = 0u64;
+    equal!(call(libc::SYS_rt_sigpending, [&raw mut pending as u64, 8, 0, 0, 0, 0]), Ok(0));
+    equal!((pending, COUNT.load(Ordering::SeqCst)), (0, 2));
+    Ok(())
+}
+
+static HANDLED_BY: AtomicU64 = AtomicU64::new(0);
+
+fn own_tid() -> u64 {
+    call(libc::SYS_gettid, [0; 6]).unwrap_or(0)
+}
+
+extern "C" fn note_thread(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    HANDLED_BY.store(own_tid(), Ordering::SeqCst);
+    COUNT.fetch_add(1, Ordering::SeqCst);
+}
+
+/// kill(2) by another thread than the main one is for the main thread, if that does not block it; then the sender may take it.
+fn from_second_thread() -> Result<(), String> {
+    let me = linux::own_pid();
+    install(libc::SIGUSR1, note_thread, 0)?;
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let sender = std::thread::spawn(move || {
+        // The main thread blocks signals while it makes another. Nothing is said here of who else might look at its signals: this one does not.
+        while STARTED.load(Ordering::SeqCst) == 0 {
+            std::hint::spin_loop();
+        }
+        let sent = linux::kill(me, libc::SIGUSR1).is_ok();
+        while sent && COUNT.load(Ordering::SeqCst) == 0 {
+            std::hint::spin_loop();
+        }
+        (sent, own_tid())
+    });
+    STARTED.store(1, Ordering::SeqCst);
+    let (sent, tid) = sender.join().map_err(|_| "the thread panicked")?;
+    ensure!(sent && tid != me as u64);
+    equal!((COUNT.load(Ordering::SeqCst), HANDLED_BY.load(Ordering::SeqCst)), (1, me as u64));
+    set_mask(libc::SIG_BLOCK, &[libc::SIGUSR1]);
+    let sender = std::thread::spawn(move || {
+        // It blocks what its maker does.
+        set_mask(libc::SIG_UNBLOCK, &[libc::SIGUSR1]);
+        let sent = linux::kill(me, libc::SIGUSR1).is_ok();
+        (sent, own_tid(), COUNT.load(Ordering::SeqCst))
+    });
+    let (sent, tid, count) = sender.join().map_err(|_| "the thread panicked")?;
+    equal!((sent, count, HANDLED_BY.load(Ordering::SeqCst)), (true, 2, tid));
+    Ok(())
+}
+
+/// An ignored signal to oneself is nothing: another thread that blocks it and looks all the time reads it from no signalfd.
+fn ignored_is_never_seen() -> Result<(), String> {
+    const ROUNDS: usize = 20_000;
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let set = 1u64 << (libc::SIGUSR1 - 1);
+    linux::set_signal(libc::SIGUSR1, linux::Disposition::Ignore).map_err(|e| format!("sigaction: {e}"))?;
+    let fd = call(libc::SYS_signalfd4, [u64::MAX, &raw const set as u64, 8, libc::SFD_NONBLOCK as u64, 0, 0])
+        .map_err(|e| format!("signalfd: error {e}"))?;
+    let looker = std::thread::spawn(move || {
+        set_mask(libc::SIG_BLOCK, &[libc::SIGUSR1]);
+        while DONE.load(Ordering::SeqCst) == 0 {
+            let mut record = [0u64; 16];
+            let found = call(libc::SYS_read, [fd, record.as_mut_ptr() as u64, 128, 0, 0, 0]);
+            if found != Err(libc::EAGAIN) {
+                return Err(format!("a look gives {found:?}, signal {}", record[0] as u32));
+            }
+            LOOKS.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    });
+    while LOOKS.load(Ordering::SeqCst) == 0 && !looker.is_finished() {
+        std::thread::yield_now();
+    }
+    let me = linux::own_pid();
+    for _ in 0..ROUNDS {
+        let _ = linux::kill(me, libc::SIGUSR1);
+    }
+    DONE.store(1, Ordering::SeqCst);
+    looker.join().map_err(|_| "the thread panicked")?
 }
 
 extern "C" fn clobber(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
@@ -231,48 +352,6 @@ fn segv_handler() -> Result<(), String> {
     equal!(CODE.load(Ordering::SeqCst), 2); // SEGV_ACCERR
     // SAFETY: (1) accessible now.
     equal!(unsafe { (page as *mut u8).add(100).read_volatile() }, 5);
-    Ok(())
-}
-
-extern "C" fn leave(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    let _ = info;
-    linux::exit_now(77)
-}
-
-#[inline(never)]
-fn recurse(depth: u64) -> u64 {
-    let mut room = [depth; 128];
-    std::hint::black_box(&mut room);
-    if depth == u64::MAX { 0 } else { recurse(depth + 1) + room[5] }
-}
-
-/// A stack overflow is handled on the alternate stack.
-fn alternate_stack() -> Result<(), String> {
-    let ended = in_child(|| {
-        let mut room = vec![0u8; 65536];
-        let stack = libc::stack_t { ss_sp: room.as_mut_ptr().cast(), ss_flags: 0, ss_size: room.len() };
-        // SAFETY: (1) the room outlives its use.
-        if unsafe { libc::sigaltstack(&stack, null_mut()) } != 0 {
-            return 1;
-        }
-        if install(libc::SIGSEGV, leave, libc::SA_ONSTACK).is_err() {
-            return 2;
-        }
-        recurse(0) as u8
-    })?;
-    equal!(ended, Ended::Exit(77));
-    // Without it there is no place for the frame.
-    let ended = in_child(|| {
-        let _ = install(libc::SIGSEGV, leave, 0);
-        let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: (1) valid.
-        unsafe { libc::sigaltstack(&none, null_mut()) };
-        recurse(0) as u8
-    })?;
-    equal!(ended, Ended::Signal(libc::SIGSEGV));
-    let small = libc::stack_t { ss_sp: null_mut(), ss_flags: 0, ss_size: 100 };
-    // SAFETY: (1) valid.
-    ensure!(unsafe { libc::sigaltstack(&small, null_mut()) } == -1 && errno() == libc::ENOMEM);
     Ok(())
 }
 
