@@ -89,7 +89,7 @@ fn registers_and_page_tables_protect() -> Outcome {
     guest.prompt()?;
     for cpu in 0..4 {
         let told = guest.command(&format!("run -c {cpu} cat /sys/kernel/quiesce/protection"))?;
-        assert!(told.contains("wp=on nx=on smep=on smap=on umip=on"), "CPU {cpu}: {told}");
+        assert!(told.contains("wp=on nx=on smep=on smap=on umip=on am=on"), "CPU {cpu}: {told}");
         assert!(told.contains(" writable_executable=0 user=0") && !told.contains(" executable=0 "), "{told}");
     }
     guest.power_off()?.assert_clean();

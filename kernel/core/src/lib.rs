@@ -18,6 +18,7 @@ pub mod debug_register;
 pub mod deferred_free;
 pub mod elf;
 pub mod epoll;
+pub mod float_error;
 pub mod futex_op;
 pub mod histogram;
 pub mod interruption;

@@ -37,6 +37,8 @@ pub struct Features {
 pub struct Enabled {
     /// Read-only pages are so for the kernel too
     pub write_protect: bool,
+    /// Programs that ask for it get #AC
+    pub alignment_mask: bool,
     /// NO_EXECUTE counts
     pub nx: bool,
     /// The kernel runs no user page
@@ -52,6 +54,7 @@ pub fn enabled() -> Enabled {
     let cr4 = Cr4::read();
     Enabled {
         write_protect: Cr0::read().contains(Cr0Flags::WRITE_PROTECT),
+        alignment_mask: Cr0::read().contains(Cr0Flags::ALIGNMENT_MASK),
         nx: Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE),
         smep: cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
         smap: cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
@@ -133,6 +136,8 @@ impl Features {
                     | Cr0Flags::EXTENSION_TYPE
                     | Cr0Flags::NUMERIC_ERROR
                     | Cr0Flags::WRITE_PROTECT
+                    // Programs that set AC in their flags get #AC; the kernel never does, whatever AC is there.
+                    | Cr0Flags::ALIGNMENT_MASK
                     | Cr0Flags::PAGING,
             );
             Cr4::write(cr4);

@@ -112,6 +112,25 @@ pub fn load_initial() {
     }
 }
 
+/// Control and status word of the x87, as the running task has them. Reads alone: errors that wait do not interrupt this.
+pub fn x87_words() -> (u16, u16) {
+    let (mut control, mut status) = (0u16, 0u16);
+    // SAFETY: two stores of two bytes each; FNSTCW and FNSTSW change nothing and check for no error.
+    unsafe {
+        asm!("fnstcw [{}]", "fnstsw [{}]", in(reg) &raw mut control, in(reg) &raw mut status,
+            options(nostack, preserves_flags));
+    }
+    (control, status)
+}
+
+/// MXCSR, as the running task has it.
+pub fn mxcsr() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: a store of four bytes; STMXCSR changes nothing.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
+    value
+}
+
 /// One task's state. Owned by its task; touched only while that task switches or is stopped.
 pub struct FpuState(*mut u8);
 // SAFETY: plain memory with one owner.

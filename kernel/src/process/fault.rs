@@ -5,8 +5,8 @@
 use super::signal::{self, Info, sig};
 use super::{Thread, current_thread, oom, try_current_thread};
 use crate::arch::cpu_head::{self, offset};
-use crate::arch::debug_registers;
 use crate::arch::page_table::USER_END;
+use crate::arch::{debug_registers, fpu};
 use crate::entry::frame::Frame;
 use crate::mm::address_space::{AddressSpace, FaultError};
 use crate::mm::user_context::fault_at;
@@ -14,6 +14,7 @@ use crate::rcu::deferred_free::reclaim;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::debug_register::{COUNT, HIT, STEP};
+use kcore::float_error;
 use kcore::vma::{Access, SegvCode};
 
 /// What a thread's last fault was, as signal frames tell it: sigcontext's trapno, err and cr2. Written by the thread itself, and read by it when a
@@ -52,6 +53,8 @@ const _: () = assert!(
 /// Vectors that are named here.
 const DEBUG: u64 = 1;
 const PAGE_FAULT: u64 = 14;
+const X87: u64 = 16;
+const SIMD: u64 = 19;
 
 /// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions").
 const PRESENT: u64 = 1;
@@ -141,6 +144,15 @@ fn bring_in_without_memory(space: &AddressSpace, address: u64, code: u64) -> Res
     }
 }
 
+/// The si_code of an error of the x87 or of SSE; `None` if there is none that is not masked.
+fn float_code(vector: u64) -> Option<i32> {
+    if vector == SIMD {
+        return float_error::simd_code(fpu::mxcsr());
+    }
+    let (control, status) = fpu::x87_words();
+    float_error::x87_code(control, status)
+}
+
 /// Any other exception in user mode.
 pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
     let at = frame.rip;
@@ -153,9 +165,12 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
         11 => ("segment not present", Info::from_kernel(sig::BUS)),
         12 => ("stack segment", Info::from_kernel(sig::BUS)),
         13 => ("general protection fault", Info::from_kernel(sig::SEGV)),
-        16 => ("x87 error", Info::fault(sig::FPE, 7, at)), // FPE_FLTINV
+        X87 | SIMD => {
+            // Where no error is there that is not masked, nothing is told, and the instruction is tried again.
+            let Some(code) = float_code(vector) else { return };
+            (if vector == X87 { "x87 error" } else { "SIMD error" }, Info::fault(sig::FPE, code, at))
+        }
         17 => ("alignment check", Info::fault(sig::BUS, 1, 0)), // BUS_ADRALN
-        19 => ("SIMD error", Info::fault(sig::FPE, 7, at)),
         _ => ("exception", Info::from_kernel(sig::SEGV)),
     };
     raise(current_thread(), frame, info, format_args!("{name}"), vector, code);

@@ -16,12 +16,13 @@ pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
     };
     let _ = writeln!(
         out,
-        "wp={} nx={} smep={} smap={} umip={}",
+        "wp={} nx={} smep={} smap={} umip={} am={}",
         state(true, on.write_protect),
         state(offered.nx, on.nx),
         state(offered.smep, on.smep),
         state(offered.smap, on.smap),
-        state(offered.umip, on.umip)
+        state(offered.umip, on.umip),
+        state(true, on.alignment_mask)
     );
     let rights = kernel_map::rights();
     let _ = writeln!(

@@ -15,6 +15,7 @@ mod each_time;
 mod each_timer;
 mod each_transfer;
 mod fault;
+mod fault_code;
 mod file_copy;
 mod file_mapping;
 mod group_signal;
@@ -129,6 +130,7 @@ pub fn main(args: &Args) -> Outcome {
         vector::CHECKS,
         pointer::CHECKS,
         fault::CHECKS,
+        fault_code::CHECKS,
         watch::CHECKS,
         open_rules::CHECKS,
         program_file::CHECKS,
