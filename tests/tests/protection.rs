@@ -84,6 +84,24 @@ fn no_kernel_address_is_told_and_vulnerabilities_are() -> Outcome {
 }
 
 #[test]
+fn a_register_that_is_absent_is_an_answer_in_every_context() -> Outcome {
+    // In x2APIC mode the register is a gap among those that are there, without that mode they are all absent.
+    for cpu in ["max", "max,-x2apic"] {
+        let mut guest = Vm::new().smp(2).cpu(cpu).cmdline("nohz_full=1").spawn()?;
+        guest.prompt()?;
+        for on in 0..2 {
+            let told = guest.command(&format!("run -c {on} cat /sys/kernel/quiesce/debug/absent_msr"))?;
+            for context in ["task: read=refused write=refused", "interrupts off: read=refused write=refused"] {
+                assert!(told.contains(&format!("{context} present=read")), "{cpu}: {told}");
+            }
+            assert!(told.contains(&format!("NMI on CPU {on}: read=refused present=read")), "{cpu}: {told}");
+        }
+        guest.power_off()?.assert_clean();
+    }
+    Ok(())
+}
+
+#[test]
 fn registers_and_page_tables_protect() -> Outcome {
     let mut guest = Vm::new().spawn()?;
     guest.prompt()?;

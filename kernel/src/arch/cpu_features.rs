@@ -74,8 +74,8 @@ pub fn architecture_capabilities() -> u64 {
     if leaves < 7 || core::arch::x86_64::__cpuid_count(7, 0).edx >> 29 & 1 == 0 {
         return 0;
     }
-    // SAFETY: CPUID says that the register exists; reading it has no effect.
-    unsafe { x86_64::registers::model_specific::Msr::new(IA32_ARCH_CAPABILITIES).read() }
+    // A hypervisor may show the bit and not have the register.
+    super::msr::rdmsr_safe(IA32_ARCH_CAPABILITIES).unwrap_or(0)
 }
 
 impl Features {

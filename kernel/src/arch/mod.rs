@@ -10,6 +10,7 @@ pub mod gdt;
 pub mod idt;
 pub mod ioapic;
 pub mod irq_flag;
+pub mod msr;
 pub mod page_table;
 pub mod pit;
 pub mod power;

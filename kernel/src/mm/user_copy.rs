@@ -26,9 +26,9 @@ pub fn fixup(rip: u64) -> Option<u64> {
     table.iter().find(|e| e[0] == rip).map(|e| e[1])
 }
 
-/// Whether `rip` is in a routine that accesses user memory, here or in `user_context`.
+/// Whether `rip` is in a routine that accesses user memory, here or in `user_context`; or in one of `arch::msr`, which accesses none.
 pub fn is_user_access(rip: u64) -> bool {
-    // A section of its own holds the routines with accesses, and nothing else.
+    // A section of its own holds the routines that may fault, and nothing else.
     unsafe extern "C" {
         static __user_copy_start: u8;
         static __user_copy_end: u8;

@@ -1,9 +1,10 @@
-//! The stack of another CPU as it is now, taken by an NMI: for the stall detector.
+//! The stack of another CPU as it is now, taken by an NMI: for the stall detector. Or one of its registers, for a scenario.
 //!
 //! `take` in process context, one at a time; `answer` in the NMI handler, which writes into a static buffer and takes no lock.
 
 use super::ipi::{self, Sender};
 use crate::arch::irq_flag::IrqOff;
+use crate::arch::msr::{self, Refused};
 use crate::arch::page_table::PAGE_SIZE;
 use crate::entry::frame::{Frame, RFLAGS_IF};
 use crate::percpu::Percpu;
@@ -28,6 +29,10 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 static ADDRESSES: [AtomicU64; DEPTH] = [const { AtomicU64::new(0) }; DEPTH];
 
 static INTERRUPTS_OFF: AtomicBool = AtomicBool::new(false);
+/// The register that is asked for with it; 0: none. What the CPU found, or that it was refused.
+static REGISTER: AtomicU32 = AtomicU32::new(0);
+static VALUE: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// What an NMI found.
 pub struct Sample {
@@ -40,8 +45,21 @@ pub struct Sample {
 /// What CPU `cpu` does now. `None`: no answer.
 #[track_caller]
 pub fn take(cpu: u32) -> Option<Sample> {
-    let site = Location::caller();
     let _one = TAKING.lock();
+    ask(cpu, 0, Location::caller())
+}
+
+/// The model-specific register of CPU `cpu`, read in its NMI handler. `None`: no answer.
+#[track_caller]
+pub fn read_register(cpu: u32, register: u32) -> Option<Result<u64, Refused>> {
+    let _one = TAKING.lock();
+    ask(cpu, register, Location::caller())?;
+    Some(if REFUSED.load(Ordering::Relaxed) { Err(Refused) } else { Ok(VALUE.load(Ordering::Relaxed)) })
+}
+
+/// With `TAKING` held.
+fn ask(cpu: u32, register: u32, site: &'static Location<'static>) -> Option<Sample> {
+    REGISTER.store(register, Ordering::Relaxed);
     ADDRESSES.iter().for_each(|a| a.store(0, Ordering::Relaxed));
     ASKED.store(cpu + 1, Ordering::SeqCst);
     {
@@ -72,6 +90,12 @@ pub fn answer(me: &Percpu, frame: &Frame) {
     }
     let top = me.head.kernel_stack_top.load(Ordering::Relaxed);
     let stack = top - STACK_BYTES..top - 16;
+    let register = REGISTER.load(Ordering::Relaxed);
+    if register != 0 {
+        let read = msr::rdmsr_safe(register);
+        VALUE.store(read.unwrap_or(0), Ordering::Relaxed);
+        REFUSED.store(read.is_err(), Ordering::Relaxed);
+    }
     INTERRUPTS_OFF.store(frame.rflags & RFLAGS_IF == 0, Ordering::Relaxed);
     ADDRESSES[0].store(frame.rip, Ordering::Relaxed);
     let mut at = frame.rbp;

@@ -4,7 +4,7 @@
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
 //! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds;
-//! `rcu_fanout` measures their tree.
+//! `rcu_fanout` measures their tree; `absent_msr` asks for a register that is not there;
 //! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
 //! `nmi` or `nested` written to `panic` ends the kernel in an NMI with the console held, or by a panic with a second one in it.
 //! A CPU's number written to `nmi` sends it one, and written to `nmi_line` lets the machine's NMI line interrupt that CPU alone;
@@ -44,6 +44,7 @@ pub static ITEMS: &[Item] = &[
         Ok(())
     }),
     Item::File("rcu_fanout", super::rcu_fanout::read),
+    Item::File("absent_msr", super::absent_msr::read),
     Item::File("torture", super::torture::read),
     Item::Control("torture_read", super::torture::look),
     Item::Control("torture_update", super::torture::update),

@@ -1,5 +1,6 @@
 //! /sys: the CPUs as Linux shows them, and /sys/kernel/quiesce, which is ours. Reads everyone's state, changes nobody's.
 
+mod absent_msr;
 mod cpu;
 mod debug;
 mod ipi;

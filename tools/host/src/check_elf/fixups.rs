@@ -4,7 +4,7 @@ use super::image::Image;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use std::ops::Range;
 
-/// Each access of the routines that touch user memory stands in the table, once, and goes on within its own routine; the table is sorted
+/// Each access of the routines that touch user memory or registers that may be absent stands in the table, once, and goes on within its own routine; the table is sorted
 /// and has nothing else.
 pub fn every_user_access(image: &Image) -> Vec<String> {
     let symbol = |name: &str| image.symbol(name).unwrap_or(0);
@@ -19,22 +19,23 @@ pub fn every_user_access(image: &Image) -> Vec<String> {
     let functions: Vec<Range<u64>> =
         image.functions.iter().filter(|f| routines.contains(&f.start)).map(|f| f.start..f.end).collect();
     let code = functions.iter().flat_map(|f| image.instructions(f.clone()));
-    let accesses: Vec<u64> = code.filter(reaches_memory).map(|i| i.ip()).collect();
+    let accesses: Vec<u64> = code.filter(may_be_refused).map(|i| i.ip()).collect();
     judge(&accesses, &table, &functions)
 }
 
 /// By what these routines read and write the kernel's own memory; all other registers may hold the user's address, and in string instructions so may this.
 const KERNEL_SIDE: Register = Register::RSI;
 
-/// Whether an operand lies in memory that may be the user's. What PUSH, CALL and RET do is none: they use the kernel's stack.
-fn reaches_memory(i: &Instruction) -> bool {
+/// Whether the CPU may refuse it: RDMSR and WRMSR in these routines, and what has an operand in memory that may be the user's. What PUSH, CALL and RET do is none: they use the kernel's stack.
+fn may_be_refused(i: &Instruction) -> bool {
     let is_memory = |kind: OpKind| {
         !matches!(kind, OpKind::Register | OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
             && !format!("{kind:?}").starts_with("Immediate")
     };
-    !matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
-        && i.memory_base() != KERNEL_SIDE
-        && i.op_kinds().any(is_memory)
+    matches!(i.mnemonic(), Mnemonic::Rdmsr | Mnemonic::Wrmsr)
+        || !matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
+            && i.memory_base() != KERNEL_SIDE
+            && i.op_kinds().any(is_memory)
 }
 
 fn judge(accesses: &[u64], table: &[(u64, u64)], functions: &[Range<u64>]) -> Vec<String> {
