@@ -3,6 +3,7 @@
 //! Before other CPUs run, `write_text` alone. Later `poke`, by the steps of `kcore::text_poke`: INT3 first, and every CPU has serialised
 //! between the steps; one that runs no kernel code is not interrupted for it, but does so when it enters the kernel next.
 
+use crate::arch::kernel_text::{entry_text, text};
 use crate::mm::kernel_map;
 use crate::smp::deferred_work;
 use crate::spin_lock::{SpinLock, rank};
@@ -26,10 +27,6 @@ unsafe extern "C" {
     static __stop_stac_sites: u8;
     static __start_clac_sites: u8;
     static __stop_clac_sites: u8;
-    static __text_start: u8;
-    static __text_end: u8;
-    static __entry_text_start: u8;
-    static __entry_text_end: u8;
 }
 
 /// Where the CPU that executed INT3 at `address` goes on; `None` if that is no site of ours. #BP, any CPU, interrupts off.
@@ -72,11 +69,8 @@ pub fn jump_table() -> &'static [u8] {
 }
 
 fn in_text(address: u64, len: u64) -> bool {
-    address >= &raw const __text_start as u64 && address + len <= &raw const __text_end as u64
-}
-
-fn in_entry_text(address: u64) -> bool {
-    (&raw const __entry_text_start as u64..&raw const __entry_text_end as u64).contains(&address)
+    let text = text();
+    address >= text.start && address + len <= text.end
 }
 
 /// The five bytes at a site. The address comes from the jump table.
@@ -126,7 +120,7 @@ pub fn poke(sites: &[JumpEntry], on: bool) -> Result<usize, PatchError> {
     let _guard = PATCHING.lock();
     let mut changes = alloc::vec::Vec::new();
     for entry in sites {
-        assert!(!in_entry_text(entry.code), "entry text is patched at boot alone");
+        assert!(!entry_text().contains(&entry.code), "entry text is patched at boot alone");
         let now = read_site(entry.code);
         let new = plan(entry, &now, on)?;
         if new != now {

@@ -52,4 +52,5 @@ pub mod trace_frame;
 pub mod trace_ring;
 pub mod vma;
 pub mod vulnerability;
+pub mod watch_request;
 pub mod watchdog;

@@ -143,6 +143,11 @@ impl FpuState {
         Layout::from_size_align(area_size(), 64).expect("64 is a power of two")
     }
 
+    /// Where it is kept.
+    pub fn address(&self) -> u64 {
+        self.0 as u64
+    }
+
     /// The initial state (FCW 0x37f, MXCSR 0x1f80), or `None` without memory.
     pub fn new() -> Option<Self> {
         // SAFETY: the layout is not empty.

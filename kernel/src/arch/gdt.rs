@@ -114,6 +114,11 @@ impl Segments {
         core::array::from_fn(|i| all[i])
     }
 
+    /// Where task-state segment and GDT lie.
+    pub fn addresses(&self) -> (u64, u64) {
+        (self.tss.get() as u64, self.gdt.get() as u64)
+    }
+
     /// The stack on which interrupts and exceptions from user mode arrive.
     ///
     /// # Safety

@@ -1,4 +1,4 @@
-//! Hardware, one file a device or register group. Imports nothing of the kernel but what is beside it.
+//! Hardware, one file a device or register group; and where the linker script puts what runs on it. Imports nothing of the kernel but what is beside it.
 
 pub mod acpi;
 pub mod apic;
@@ -10,6 +10,7 @@ pub mod gdt;
 pub mod idt;
 pub mod ioapic;
 pub mod irq_flag;
+pub mod kernel_text;
 pub mod msr;
 pub mod page_table;
 pub mod pit;

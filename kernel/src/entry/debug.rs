@@ -1,7 +1,7 @@
 //! #DB and the debug registers.
 //!
-//! DR7 is cleared before anything that could be watched is touched, so a watchpoint cannot recurse. Source: SDM vol. 3B,
-//! "Debug Registers".
+//! DR7 is off when these run: the paranoid entries (`nmi.rs`) clear it before anything that could be watched is touched, so a watchpoint
+//! cannot recurse. Source: SDM vol. 3B, "Debug Registers".
 
 use super::frame::{Frame, RFLAGS_IF};
 use super::trace_crossing;
@@ -11,35 +11,21 @@ use crate::static_branch;
 use crate::trace::key::EXCEPTIONS;
 use crate::trace::record::{record_wanted, wanted};
 use core::arch::asm;
+use kcore::debug_register::HIT;
 use kcore::trace_event::{By, Data, Event, Flags};
 
 const RFLAGS_TF: u64 = 0x100;
-/// DR7 with nothing enabled (bit 10 reads as one).
-const DR7_OFF: u64 = 0x400;
+/// Resume flag: the instruction that IRET goes to runs though it has a breakpoint.
+const RFLAGS_RF: u64 = 0x1_0000;
 
-/// DR7 as it was, to be given back to `resume`.
-pub struct Suspended(u64);
-
-/// Turn all breakpoints and watchpoints off.
+/// DR7 as the paranoid entry found it and put it into the frame of an arrival from user mode, in force again: from here on watchpoints and
+/// breakpoints may be hit, by the kernel too. Once for each such frame, which is on the task's stack.
 #[inline(always)]
-pub fn suspend() -> Suspended {
-    let dr7: u64;
-    // SAFETY: DR7 decides only when #DB fires.
-    unsafe {
-        asm!("mov {}, dr7", out(reg) dr7, options(nomem, nostack, preserves_flags));
-        if dr7 & 0xff != 0 {
-            asm!("mov dr7, {}", in(reg) DR7_OFF, options(nomem, nostack, preserves_flags));
-        }
-    }
-    Suspended(dr7)
-}
-
-/// Back to what `suspend` found.
-#[inline(always)]
-pub fn resume(old: Suspended) {
-    if old.0 & 0xff != 0 {
-        // SAFETY: as in `suspend`.
-        unsafe { asm!("mov dr7, {}", in(reg) old.0, options(nomem, nostack, preserves_flags)) }
+pub fn rearm(frame: &mut Frame) {
+    let dr7 = core::mem::replace(&mut frame.orig_rax, u64::MAX);
+    if dr7 & 0xff != 0 {
+        // SAFETY: DR7 decides only when #DB fires. No `nomem`: what the caller has accessed before stays before.
+        unsafe { asm!("mov dr7, {}", in(reg) dr7, options(nostack, preserves_flags)) }
     }
 }
 
@@ -55,12 +41,15 @@ fn take_dr6() -> u64 {
 
 /// #DB in user mode, already on the task stack: SIGTRAP. Returns with interrupts off.
 pub extern "C" fn from_user(frame: &mut Frame) {
-    let guard = suspend();
     let dr6 = take_dr6();
     crate::context_tracking::user_exit_if_tracked();
     crate::percpu::count_exception();
-    resume(guard);
-    frame.orig_rax = u64::MAX;
+    // The way out's own reads of the frame: their #DB comes behind IRET or SYSRET, in user mode.
+    let hits = debug_registers::kernel_hits(dr6);
+    if hits != 0 {
+        crate::isolation::watchpoint::note_hits(hits, frame);
+    }
+    rearm(frame);
     frame.entered_by = By::Exception as u64;
     if static_branch!(EXCEPTIONS) {
         core::hint::cold_path();
@@ -77,29 +66,31 @@ pub extern "C" fn from_user(frame: &mut Frame) {
 }
 
 /// Hits of the kernel's own watchpoints are counted, and in the trace if that has exceptions.
-fn note(dr6: u64, rip: u64) {
+fn note(dr6: u64, frame: &Frame) {
     let hits = debug_registers::kernel_hits(dr6);
     if hits == 0 {
         return;
     }
-    crate::isolation::watchpoint::note_hits(hits, rip);
+    crate::isolation::watchpoint::note_hits(hits, frame);
     // By a look, not by a key: no site may be in here.
     if wanted().contains(Event::ExceptionEntry) {
         // SAFETY: #DB turned interrupts off.
         let irq_off = unsafe { IrqOff::assume() };
-        record_wanted(&irq_off, Flags::IN_NMI, Data::ExceptionEntry { vector: 1, address: rip, error_code: dr6 });
+        record_wanted(&irq_off, Flags::IN_NMI, Data::ExceptionEntry { vector: 1, address: frame.rip, error_code: dr6 });
     }
 }
 
 /// #DB in kernel mode: a single step that came in with SYSENTER-like tricks is dropped by clearing TF; a watchpoint is counted.
 pub extern "C" fn from_kernel(frame: &mut Frame) {
-    let guard = suspend();
     let dr6 = take_dr6();
-    let rip = frame.rip;
+    // A breakpoint's #DB comes before its instruction, again and again without this. By DR6 alone: this CPU's registers may still have what the
+    // kernel's list has no more. Behind a watched access it does no harm.
+    if dr6 & HIT != 0 {
+        frame.rflags |= RFLAGS_RF;
+    }
     crate::context_tracking::in_nmi(|| {
         crate::percpu::count_exception();
-        note(dr6, rip);
+        note(dr6, frame);
     });
     frame.rflags &= !RFLAGS_TF;
-    resume(guard);
 }

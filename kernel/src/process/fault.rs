@@ -13,7 +13,7 @@ use crate::mm::user_context::fault_at;
 use crate::rcu::deferred_free::reclaim;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
-use kcore::debug_register::{COUNT, HIT, STEP};
+use kcore::debug_register::{COUNT, HIT, STEP, enabled};
 use kcore::float_error;
 use kcore::vma::{Access, SegvCode};
 
@@ -180,7 +180,8 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
 pub fn user_debug(frame: &mut Frame, dr6: u64) {
     const RF: u64 = 0x1_0000;
     let breakpoints = &crate::sched::current().breakpoints;
-    let hits = dr6 & HIT & !debug_registers::kernel_hits(dr6);
+    // Of what it has itself: a hit of the kernel's may be told when the kernel's list has it no more.
+    let hits = dr6 & HIT & enabled(breakpoints.control()) & !debug_registers::kernel_hits(dr6);
     if hits == 0 && dr6 & HIT != 0 && dr6 & STEP == 0 {
         // The kernel's own watchpoint, hit by user mode.
         return;

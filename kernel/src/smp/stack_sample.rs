@@ -4,6 +4,7 @@
 
 use super::ipi::{self, Sender};
 use crate::arch::irq_flag::IrqOff;
+use crate::arch::kernel_text;
 use crate::arch::msr::{self, Refused};
 use crate::arch::page_table::PAGE_SIZE;
 use crate::entry::frame::{Frame, RFLAGS_IF};
@@ -88,8 +89,6 @@ pub fn answer(me: &Percpu, frame: &Frame) {
     if ASKED.compare_exchange(me.cpu() + 1, ANSWERING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
-    let top = me.head.kernel_stack_top.load(Ordering::Relaxed);
-    let stack = top - STACK_BYTES..top - 16;
     let register = REGISTER.load(Ordering::Relaxed);
     if register != 0 {
         let read = msr::rdmsr_safe(register);
@@ -97,19 +96,31 @@ pub fn answer(me: &Percpu, frame: &Frame) {
         REFUSED.store(read.is_err(), Ordering::Relaxed);
     }
     INTERRUPTS_OFF.store(frame.rflags & RFLAGS_IF == 0, Ordering::Relaxed);
-    ADDRESSES[0].store(frame.rip, Ordering::Relaxed);
+    walk(me, frame, &ADDRESSES);
+    ASKED.store(0, Ordering::Release);
+}
+
+/// The address that `frame` interrupted and the return addresses along its frame pointers, into `addresses`; what is left of them stays.
+/// Reads only within the kernel stack of the task that runs on this CPU `me`, which is mapped. Any context.
+pub fn walk(me: &Percpu, frame: &Frame, addresses: &[AtomicU64]) {
+    let top = me.head.kernel_stack_top.load(Ordering::Relaxed);
+    let stack = top.saturating_sub(STACK_BYTES)..top.saturating_sub(16);
+    addresses[0].store(frame.rip, Ordering::Relaxed);
     let mut at = frame.rbp;
-    for address in &ADDRESSES[1..] {
+    for address in &addresses[1..] {
         if !stack.contains(&at) || !at.is_multiple_of(8) {
             break;
         }
         // SAFETY: two words within the running task's kernel stack.
         let (next, ret) = unsafe { ((at as *const u64).read(), (at as *const u64).add(1).read()) };
+        // A frame pointer that is another value's: no return address.
+        if !kernel_text::text().contains(&ret) {
+            break;
+        }
         address.store(ret, Ordering::Relaxed);
         if next <= at {
             break;
         }
         at = next;
     }
-    ASKED.store(0, Ordering::Release);
 }

@@ -1,40 +1,47 @@
-//! /sys/kernel/quiesce/watch: the kernel's watchpoints. `ADDRESS LEN w|rw` watches, `ADDRESS off` ends that.
+//! /sys/kernel/quiesce/watch: the kernel's watchpoints and breakpoints. `PLACE LEN w|rw|x` watches, `PLACE off` ends that; what a place is
+//! says `kcore::watch_request`.
 //!
-//! Read, it says of each how often it was hit and where last. Line formats are fixed: programs read them.
+//! Read, it says of each how often it was hit, and of the last hit where, on which CPU, by which task and, as `host symbolize` takes
+//! it, from where it was called. Line formats are fixed: programs read them.
 
 use crate::errno::{EINVAL, Errno};
 use crate::isolation::watchpoint;
+use crate::sched::task;
 use alloc::string::String;
 use core::fmt::Write;
-use kcore::debug_register::{Breakpoint, Kind};
+use kcore::debug_register::Kind;
+use kcore::watch_request::{Request, parse};
 
 /// The file, read.
 pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
     for w in watchpoint::all() {
-        let kind = if w.breakpoint.kind == Kind::Write { "w" } else { "rw" };
-        let _ = writeln!(
+        let kind = match w.breakpoint.kind {
+            Kind::Write => "w",
+            Kind::Access => "rw",
+            Kind::Execute => "x",
+        };
+        let _ = write!(
             out,
             "address={:#x} len={} kind={kind} hits={} rip={:#x} cpu={}",
-            w.address, w.breakpoint.len, w.hits, w.rip, w.cpu
+            w.address, w.breakpoint.len, w.hits, w.stack[0], w.cpu
         );
+        if let Some(comm) = task::with(w.tid as u32, |task| task.comm()) {
+            let _ = write!(out, " task={} comm={}", w.tid, task::comm_field(&comm));
+        }
+        let mut separator = " backtrace=";
+        for address in w.stack.iter().take_while(|address| **address != 0) {
+            let _ = write!(out, "{separator}{address:#x}");
+            separator = ",";
+        }
+        out.push('\n');
     }
     Ok(())
 }
 
 /// The file, written.
 pub fn write(_: u64, text: &[u8]) -> Result<(), Errno> {
-    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
-    let mut words = text.split_whitespace();
-    let address = words.next().and_then(|w| w.strip_prefix("0x")).ok_or(EINVAL)?;
-    let address = u64::from_str_radix(address, 16).map_err(|_| EINVAL)?;
-    let (second, kind, rest) = (words.next().ok_or(EINVAL)?, words.next(), words.next());
-    match (second, kind, rest) {
-        ("off", None, None) => watchpoint::clear(address),
-        (len, Some(kind @ ("w" | "rw")), None) => {
-            let len = len.parse().ok().filter(|len| [1, 2, 4, 8].contains(len)).ok_or(EINVAL)?;
-            let kind = if kind == "w" { Kind::Write } else { Kind::Access };
-            watchpoint::set(address, Breakpoint { kind, len })
-        }
-        _ => Err(EINVAL),
+    match core::str::from_utf8(text).ok().and_then(parse).ok_or(EINVAL)? {
+        Request::Off(place) => watchpoint::clear(watchpoint::resolve(place)?),
+        Request::Watch(place, breakpoint) => watchpoint::set(watchpoint::resolve(place)?, breakpoint),
     }
 }

@@ -1,5 +1,6 @@
 //! hazard_nmi: goes through every kind of kernel entry with known registers, and looks at all of them afterwards, while something outside
-//! injects NMIs, one instruction after the other (`host::inject`).
+//! injects NMIs, one instruction after the other (`host::inject`). With places it has the kernel watch 8 bytes of its own memory at each, and
+//! sends the NMIs itself, from another CPU at any time.
 //!
 //! What went wrong elsewhere: Linux before 3.3 lost the frame of an NMI that was interrupted by an exception, whose IRET lets the next NMI in
 //! on the same stack; and CVE-2014-9322, CVE-2015-5157: an IRET that fails between the two SWAPGS, an NMI that trusts a user's RSP.
@@ -13,7 +14,8 @@ use std::arch::naked_asm;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-const USAGE: &str = "usage: hazard_nmi CPU ROUNDS";
+const USAGE: &str = "usage: hazard_nmi CPU ROUNDS [PLACE...]";
+const WATCH: &str = "/sys/kernel/quiesce/watch";
 const DEBUG: &str = "/sys/kernel/quiesce/debug";
 /// Stops of a traced child after which it is killed.
 const MOST_STOPS: u32 = 8;
@@ -306,7 +308,7 @@ fn disturb(end: &SharedPage) -> ! {
 }
 
 /// From another CPU: signals, calls, flushes of the process's memory, and work that waits in the word.
-fn post(cpu: u32, end: &SharedPage) -> Result<(), String> {
+fn post(cpu: u32, nmis: bool, end: &SharedPage) -> Result<(), String> {
     linux::set_affinity(&[0]).map_err(|e| format!("affinity: {e}"))?;
     // SAFETY: (1) a set of signals is plain integers, filled by sigfillset; (2) only this thread's mask changes: the other takes them.
     unsafe {
@@ -319,6 +321,10 @@ fn post(cpu: u32, end: &SharedPage) -> Result<(), String> {
         let write = |file: &str, text: &str| {
             kernel_file::write(&format!("{DEBUG}/{file}"), text).map_err(|failure| failure.text)
         };
+        if nmis {
+            // A CPU that the host does not run has no time to answer: it comes nevertheless.
+            let _ = write("nmi", &cpu.to_string());
+        }
         match turn % 7 {
             0 => write("sync_text", "1")?,
             1 => linux::kill(me, libc::SIGUSR2).map_err(|e| format!("kill: {e}"))?,
@@ -349,7 +355,7 @@ fn handle(signal: c_int, handler: usize, flags: c_int) -> Result<(), Failure> {
 
 /// `hazard_nmi CPU ROUNDS`: rounds on that CPU, until SIGTERM at most; the machine's NMI line goes there.
 pub fn main(args: &Args) -> Outcome {
-    let [cpu, rounds] = args.rest() else { return Err(Failure::usage(USAGE)) };
+    let [cpu, rounds, places @ ..] = args.rest() else { return Err(Failure::usage(USAGE)) };
     let (Ok(cpu), Ok(rounds)) = (cpu.parse::<u32>(), rounds.parse::<u64>()) else { return Err(Failure::usage(USAGE)) };
     for signal in [libc::SIGTRAP, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE] {
         handle(signal, skip as *const () as usize, libc::SA_SIGINFO)?;
@@ -365,11 +371,13 @@ pub fn main(args: &Args) -> Outcome {
         Fork::Child => disturb(end),
         Fork::Parent(pid) => pid,
     };
+    let watch = |what: &str| places.iter().try_for_each(|place| kernel_file::write(WATCH, &format!("{place} {what}")));
+    watch("8 rw")?;
     write_out(b"hazard_nmi begins\n");
     let mut told = Ok(());
     let mut done = 0;
     std::thread::scope(|scope| {
-        let poster = scope.spawn(|| post(cpu, end));
+        let poster = scope.spawn(|| post(cpu, !places.is_empty(), end));
         while done < rounds && told.is_ok() && !ENDED.load(Ordering::Relaxed) {
             told = round();
             done += 1;
@@ -379,6 +387,10 @@ pub fn main(args: &Args) -> Outcome {
         told = std::mem::replace(&mut told, Ok(())).and(posted);
     });
     linux::wait_for(other).map_err(|e| Failure::new(format!("wait: {e}")))?;
+    for line in kernel_file::read(WATCH)?.lines().filter(|_| !places.is_empty()) {
+        write_out(format!("watched: {line}\n").as_bytes());
+    }
+    watch("off")?;
     let wrong = u32::from(told.is_err());
     write_out(format!("hazard_nmi: {done} rounds, {wrong} wrong\n").as_bytes());
     told.map(|()| 0).map_err(Failure::new)

@@ -23,6 +23,8 @@ struct Row {
     function: String,
     /// Only the instructions off the straight line around the call of this function.
     around_call_of: Option<String>,
+    /// Only the instructions with these texts.
+    texts: Option<Vec<String>>,
     /// Only these stubs: numbers and ranges `from-to`, separated by commas. The first one is number 0.
     stubs: Option<String>,
     reason: String,
@@ -95,6 +97,9 @@ fn covers(row: &Row, image: &Image, f: &Function, code: &[Instruction], at: usiz
     if let Some(stubs) = &row.stubs {
         let first = f.start.next_multiple_of(STUB);
         return code[at].ip() < first || in_ranges(stubs, (code[at].ip() - first) / STUB);
+    }
+    if let Some(texts) = &row.texts {
+        return texts.contains(&code[at].to_string());
     }
     if let Some(callee) = &row.around_call_of {
         let calls = |i: &Instruction| {
