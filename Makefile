@@ -114,7 +114,7 @@ trace:
 mutants:
 	@$(HOST) mutants $(if $(LAYERS),--layers $(LAYERS))
 
-# An NMI at each instruction of the entry paths, and a second one at each instruction of the NMI's own entry.
+# An NMI at each instruction of the entry paths, a second one at each instruction of the NMI's own entry, a #DB behind each access to memory.
 .PHONY: inject
 inject: build
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test nmi_injection -- --nocapture

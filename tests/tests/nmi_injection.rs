@@ -1,5 +1,5 @@
-//! Scenario: an NMI at every instruction of the entry paths, and a second one at every instruction of its own path, while the guest goes
-//! through all kinds of entry with known registers. `make inject` shows what is reached and what is not; `make test` has the paths of
+//! Scenario: an NMI at every instruction of the entry paths, a second one at every instruction of its own path, and a #DB behind every access
+//! to memory, while the guest goes through all kinds of entry with known registers. `make inject` shows what is reached and what is not; `make test` has the paths of
 //! system calls and of the timer's interrupt.
 
 use host::failure::Failure;
@@ -74,5 +74,16 @@ fn at_every_address() -> Outcome {
     reported(&guest, "second NMI, the first from the kernel,", in_kernel)?;
     let in_user = injector.until_user_mode(&mut finished).and_then(|()| injector.second_at_every_step(false));
     reported(&guest, "second NMI, the first from a program,", in_user)?;
+    end(guest, injector)
+}
+
+#[test]
+fn debug_exception_at_every_access() -> Outcome {
+    if std::env::var_os("QUIESCE_LONG").is_none() {
+        return skip("`make inject` and `make test-long` do it");
+    }
+    let (guest, mut injector) = begin(1800)?;
+    let report = injector.debug_at_every_access(|| guest.has_said("hazard_nmi: "));
+    reported(&guest, "#DB", report)?;
     end(guest, injector)
 }

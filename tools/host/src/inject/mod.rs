@@ -1,11 +1,12 @@
-//! NMI injection: stops a guest at each instruction of the entry paths, lets an NMI arrive exactly there, and compares everything afterwards.
-//! Used by the scenario `nmi_injection`, whose guest runs `hazard_nmi`.
+//! Injection: stops a guest at each instruction of the entry paths, lets an NMI arrive exactly there, or a #DB behind each access to memory
+//! (`debug`), and compares everything afterwards. Used by the scenario `nmi_injection`, whose guest runs `hazard_nmi`.
 //!
 //! At a stop the machine's NMI line is raised through QEMU's monitor and the CPU makes one step, which takes the NMI: it is then at the
 //! first instruction of the NMI's entry, or the injection counts as failed. It runs alone until it is back. Then all registers, the memory
 //! around its stack pointer and the head of its per-CPU area must be what they were, but for one counter that is one higher, always
 //! the same one, and the context word, which may have gone to and fro as `kcore::context_tracking` says.
 
+pub mod debug;
 pub mod nested;
 pub mod plan;
 
@@ -19,6 +20,15 @@ pub use plan::is_system_call_or_timer;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// What is injected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Event {
+    /// An NMI before the instruction.
+    Nmi,
+    /// A #DB behind it.
+    Debug,
+}
 
 /// The part of a CPU's area that entry code works with (`arch::cpu_head`).
 const HEAD_BYTES: usize = 320;
@@ -76,10 +86,13 @@ pub struct Injector {
     /// Every instruction of the entry text.
     pub places: BTreeMap<u64, Place>,
     nmi_entry: u64,
+    debug_entry: u64,
     patching: u64,
     context: usize,
     /// Where in the head NMIs are counted, from the first one on.
     nmis: Option<usize>,
+    /// Top of the CPU's stack for #DB, once it is known.
+    debug_stack: Option<u64>,
     /// The others run too: it waits for one of them.
     together: bool,
     /// When an address was done last.
@@ -98,6 +111,7 @@ impl Injector {
         let places = plan::of(&image)?;
         let missing = |what: &str| Failure::Bad(format!("{}: no {what}", kernel.display()));
         let nmi_entry = image.function(NMI_ENTRY).ok_or_else(|| missing(NMI_ENTRY))?.start;
+        let debug_entry = image.function(debug::ENTRY).ok_or_else(|| missing(debug::ENTRY))?.start;
         let patching = image.functions.iter().find(|f| f.name.starts_with(PATCHING));
         let patching = patching.ok_or_else(|| missing(PATCHING))?.start;
         let code = image.instructions(image.entry_text());
@@ -108,9 +122,11 @@ impl Injector {
             cpu,
             places,
             nmi_entry,
+            debug_entry,
             patching,
             context,
             nmis: None,
+            debug_stack: None,
             together: false,
             progress: Instant::now(),
         })
@@ -192,16 +208,22 @@ impl Injector {
         Err(Failure::Bad(format!("{at:#x} was not come to")))
     }
 
-    /// As `inject_here`, with interrupts held off: one in between would change all that is compared, and what it leads to may wait for a CPU
+    /// As `inject_here` and `debug_here`, with interrupts held off: one in between would change all that is compared, and what it leads to may wait for a CPU
     /// that stands still. The debugger changes that one flag before and after.
-    fn inject_undisturbed(&mut self) -> Result<Option<Vec<String>>, Failure> {
+    fn inject_undisturbed(&mut self, event: Event) -> Result<Option<Vec<String>>, Failure> {
         let flags = self.gdb.registers(self.cpu)?.flags;
-        if flags & INTERRUPTS == 0 {
-            return self.inject_here();
+        if flags & INTERRUPTS != 0 {
+            self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags & !INTERRUPTS))?;
         }
-        self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags & !INTERRUPTS))?;
-        let told = self.inject_here()?;
-        self.gdb.set_register(self.cpu, RFLAGS, u64::from(flags))?;
+        let told = match event {
+            Event::Nmi => self.inject_here()?,
+            Event::Debug => self.debug_here()?,
+        };
+        if flags & INTERRUPTS != 0 {
+            // The instruction may have changed others.
+            let now = self.gdb.registers(self.cpu)?.flags;
+            self.gdb.set_register(self.cpu, RFLAGS, u64::from(now | INTERRUPTS))?;
+        }
         Ok(told)
     }
 
@@ -221,6 +243,15 @@ impl Injector {
     /// Injects one NMI at each of the addresses that `wanted` takes, as the guest comes by, until `finished` says that it will not any more.
     pub fn every_address(
         &mut self,
+        wanted: impl Fn(&Place) -> bool,
+        finished: impl FnMut() -> bool,
+    ) -> Result<Report, Failure> {
+        self.every(Event::Nmi, wanted, finished)
+    }
+
+    fn every(
+        &mut self,
+        event: Event,
         wanted: impl Fn(&Place) -> bool,
         mut finished: impl FnMut() -> bool,
     ) -> Result<Report, Failure> {
@@ -259,7 +290,7 @@ impl Injector {
             }
             let wrong = match &place.unreachable {
                 Some(reason) => vec![format!("reached, though: {reason}")],
-                None => match self.inject_undisturbed()? {
+                None => match self.inject_undisturbed(event)? {
                     Some(wrong) => wrong,
                     None => continue,
                 },
@@ -270,7 +301,7 @@ impl Injector {
             report.failures.extend(wrong.iter().map(|wrong| format!("{place}: {wrong}")));
             open.remove(&at);
             self.gdb.clear_breakpoint(at)?;
-            if place.function == SYSCALL_ENTRY && place.offset == 0 {
+            if event == Event::Nmi && place.function == SYSCALL_ENTRY && place.offset == 0 {
                 // A single step in the kernel, before SWAPGS: #DB.
                 let flags = self.gdb.registers(cpu)?.flags;
                 self.gdb.set_register(cpu, RFLAGS, u64::from(flags | TRAP))?;

@@ -2,7 +2,7 @@
 
 use crate::check_elf::image::{Function, Image};
 use crate::failure::Failure;
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,8 @@ pub struct Place {
     pub offset: u64,
     /// Among stubs, which one it would be.
     stub: Option<u64>,
+    /// It reads or writes memory, be it the stack.
+    pub touches_memory: bool,
     /// What it does, in Intel's syntax.
     pub text: String,
     /// Why nothing reaches it, if so.
@@ -111,6 +113,16 @@ fn covers(row: &Row, image: &Image, f: &Function, code: &[Instruction], at: usiz
     true
 }
 
+/// Whether it reads or writes memory. LEA and NOP only look like it.
+fn touches_memory(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        Mnemonic::Lea | Mnemonic::Nop => false,
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfq | Mnemonic::Popfq => true,
+        Mnemonic::Call | Mnemonic::Ret | Mnemonic::Iretq => true,
+        _ => (0..i.op_count()).any(|op| i.op_kind(op) == OpKind::Memory),
+    }
+}
+
 /// Every instruction of the entry text by its address. Padding between stubs is none.
 pub fn of(image: &Image) -> Result<BTreeMap<u64, Place>, Failure> {
     let rows = parse_list(include_str!("unreachable.toml"))?;
@@ -128,7 +140,8 @@ pub fn of(image: &Image) -> Result<BTreeMap<u64, Place>, Failure> {
             // Stubs are aligned; what stands before the first one is padding.
             let stub = i.ip().checked_sub(f.start.next_multiple_of(STUB)).map(|from_first| from_first / STUB);
             let (function, offset) = (f.name.clone(), i.ip() - f.start);
-            let place = Place { function, offset, stub, text: i.to_string(), unreachable };
+            let touches_memory = touches_memory(i);
+            let place = Place { function, offset, stub, touches_memory, text: i.to_string(), unreachable };
             places.insert(i.ip(), place);
         }
     }
