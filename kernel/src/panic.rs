@@ -13,6 +13,7 @@ use crate::entry::frame::Frame;
 use crate::percpu;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use kcore::ipi_ledger::IpiCause;
+use kcore::machine_check::{Bank, Fatal};
 use kcore::trace_event::Record;
 use kcore::trace_ring::{Cursor, Next};
 
@@ -143,6 +144,16 @@ pub fn exception_in_kernel(frame: &Frame, vector: u64, address: u64) -> ! {
         NAMES[vector as usize & 31],
         frame.orig_rax
     );
+    epitaph(Some(frame), frame.rbp)
+}
+
+/// A machine check that nothing survives: `banks` say what the machine found.
+pub fn machine_check(frame: &Frame, mcg_status: u64, banks: &[Bank], why: Fatal) -> ! {
+    begin();
+    say!("kernel panic: machine check: {} (MCG_STATUS {mcg_status:#x})", why.text());
+    for Bank { number, status, address, misc } in banks {
+        say!("bank {number} status {status:#018x} address {address:#x} misc {misc:#x}");
+    }
     epitaph(Some(frame), frame.rbp)
 }
 

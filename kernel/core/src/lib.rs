@@ -31,6 +31,7 @@ pub mod lease_blocker;
 pub mod lease_page;
 pub mod limine_cfg;
 pub mod line_discipline;
+pub mod machine_check;
 pub mod missing_calls;
 pub mod oom;
 pub mod pairing_heap;

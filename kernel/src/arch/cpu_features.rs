@@ -7,6 +7,10 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 /// Features that the kernel's paths depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Features {
+    /// Machine checks are exceptions
+    pub mce: bool,
+    /// Banks say why
+    pub mca: bool,
     /// Supervisor-mode execution prevention
     pub smep: bool,
     /// Supervisor-mode access prevention
@@ -86,6 +90,8 @@ impl Features {
         let e = c.get_extended_feature_info();
         let x = c.get_extended_processor_and_feature_identifiers();
         Self {
+            mce: f.as_ref().is_some_and(|f| f.has_mce()),
+            mca: f.as_ref().is_some_and(|f| f.has_mca()),
             smep: e.as_ref().is_some_and(|e| e.has_smep()),
             smap: e.as_ref().is_some_and(|e| e.has_smap()),
             umip: e.as_ref().is_some_and(|e| e.has_umip()),
@@ -117,9 +123,9 @@ impl Features {
             | Cr4Flags::PAGE_GLOBAL
             | Cr4Flags::OSFXSR
             | Cr4Flags::OSXMMEXCPT_ENABLE
-            | Cr4Flags::MACHINE_CHECK_EXCEPTION
             | Cr4Flags::FSGSBASE;
         for (has, flag) in [
+            (self.mce, Cr4Flags::MACHINE_CHECK_EXCEPTION),
             (self.smep, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
             (self.smap, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
             (self.umip, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),

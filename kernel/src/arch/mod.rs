@@ -11,6 +11,7 @@ pub mod idt;
 pub mod ioapic;
 pub mod irq_flag;
 pub mod kernel_text;
+pub mod machine_check;
 pub mod msr;
 pub mod page_table;
 pub mod pit;

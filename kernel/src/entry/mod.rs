@@ -13,6 +13,7 @@ pub mod debug;
 pub mod exception;
 pub mod exit_work;
 pub mod irq;
+pub mod machine_check;
 pub mod nmi;
 pub mod signal_return;
 pub mod syscall;

@@ -27,6 +27,8 @@
 use super::frame::{FULL, Frame};
 use super::irq::clac_site;
 use crate::arch::cpu_head::offset;
+use crate::arch::kernel_text;
+use crate::mm::stack::IST_STACK_BYTES;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use kcore::debug_register::OFF as DR7_OFF;
@@ -63,6 +65,8 @@ pub unsafe extern "C" fn nmi_entry() {
         "push [rdx + 8]",
         "push [rdx - 16]",
         "mov rdx, [rdx]",
+        ".globl nmi_frame_copied",          // a machine check looks (`frame_in_use`)
+        "nmi_frame_copied:",
         push_all!(),
         "mov rdi, rsp",
         "call {handle}",
@@ -127,6 +131,17 @@ pub unsafe extern "C" fn nmi_entry() {
         dr7_off = const DR7_OFF,
         handle = sym handle,
     )
+}
+
+/// Whether what runs at `rip` with this `rsp` still needs the NMI stack's frame as hardware or `nmi_entry` left it: an IRET before that would let
+/// the next NMI in onto it. `top`: of this CPU's NMI stack. From user mode the frame is read after RSP has left the stack.
+pub fn frame_in_use(rip: u64, rsp: u64, top: u64) -> bool {
+    unsafe extern "C" {
+        static nmi_frame_copied: u8;
+    }
+    let from_user = nmi_entry as *const () as u64..&raw const nmi_frame_copied as u64;
+    let on_stack = (top - IST_STACK_BYTES..=top).contains(&rsp);
+    from_user.contains(&rip) || on_stack && kernel_text::entry_text().contains(&rip)
 }
 
 /// Paranoid entry on an IST stack whose top word is the per-CPU address. From user mode it moves to the task stack, where `$from_user(frame)`
@@ -212,11 +227,11 @@ paranoid_entry!(
     double_fault
 );
 paranoid_entry!(
-    /// Machine check: the end, unless the machine says that it can go on.
+    /// Machine check: nothing, SIGBUS to the program that used what is lost, or the end, as the banks say.
     machine_check_entry,
     "push 0",
-    machine_check,
-    machine_check
+    super::machine_check::from_user,
+    super::machine_check::from_kernel
 );
 
 const _: () = assert!(offset_of!(Frame, entered_by) == 0);
@@ -235,10 +250,6 @@ extern "C" fn double_fault(frame: &mut Frame) {
     // Its error code is 0; from user mode DR7 stands there.
     frame.orig_rax = 0;
     crate::panic::exception_in_kernel(frame, 8, address);
-}
-
-extern "C" fn machine_check(frame: &mut Frame) {
-    crate::panic::exception_in_kernel(frame, 18, 0);
 }
 
 /// CR2 back to what the interrupted page fault may not have read yet.

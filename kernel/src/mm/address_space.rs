@@ -92,7 +92,7 @@ pub(super) fn entry_flags(prot: Prot) -> u64 {
 
 impl Inner {
     /// Take out all pages of `range`.
-    fn zap(&mut self, range: Range<u64>) {
+    pub(super) fn zap(&mut self, range: Range<u64>) {
         let root = self.table.root();
         let mut gather = Gather::new();
         let mut at = range.start;
@@ -107,7 +107,7 @@ impl Inner {
         self.resident -= removed;
     }
 
-    fn zap_pieces(&mut self, pieces: &Pieces) {
+    pub(super) fn zap_pieces(&mut self, pieces: &Pieces) {
         for piece in pieces.iter() {
             self.zap(piece.start..piece.end);
         }

@@ -5,11 +5,12 @@
 //! Source: mlock(2), mincore(2); Linux mm/mlock.c and mm/gup.c for which pages are brought in how.
 
 use super::address_space::{AddressSpace, slot_in};
-use crate::arch::page_table::PAGE_SIZE;
+use super::{frame, special};
+use crate::arch::page_table::{PAGE_SIZE, USER_END, bits};
 use crate::errno::{EAGAIN, EINTR, ENOMEM, Errno};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use kcore::vma::{Access, Kind, Prot};
+use kcore::vma::{Access, Kind, Prot, Region};
 
 impl AddressSpace {
     /// Bring in the pages of `range` that programs may touch: private ones that may be written as own copies, others as a read does. Goes on
@@ -38,6 +39,37 @@ impl AddressSpace {
             at = end;
         }
         if holes { Err(ENOMEM) } else { Ok(()) }
+    }
+
+    /// The machine has lost the frame at `phys`, which this address space uses: the address, the lowest if there are several. The frame is
+    /// held for ever, so that the allocator gives it to nobody; the page is taken out, and what stands in its place is SIGBUS, and EFAULT for a
+    /// system call. `None`: it is not mapped here, or belongs to somebody else (a device, the initrd), or there is no room to say so.
+    pub fn hold_lost(&self, phys: u64) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        let mut found = None;
+        inner.table.for_each(0, USER_END, |at, entry| {
+            let entry = entry.load(Ordering::Relaxed);
+            if entry & (bits::PRESENT | bits::FOREIGN) == bits::PRESENT && entry & bits::ADDRESS == phys {
+                found = Some(at);
+            }
+            found.is_none()
+        });
+        let at = found?;
+        // It is mapped, so it is a frame of the allocator's, and counted.
+        frame::share(phys);
+        let prot = inner.map.find(at)?.prot;
+        let lost = Region::new(at..at + PAGE_SIZE, prot, Kind::Special { offset: special::LOST });
+        match inner.map.map_fixed(lost) {
+            Ok(pieces) => {
+                inner.zap_pieces(&pieces);
+                Some(at)
+            }
+            // Taken out all the same: the kernel is not to read it until the program has ended.
+            Err(_) => {
+                inner.zap(at..at + PAGE_SIZE);
+                None
+            }
+        }
     }
 
     /// Whether the page at `at` needs no reading in from anywhere: it is mapped, or its file has it in memory. `None` in a hole.

@@ -5,7 +5,7 @@
 use super::signal::{self, Info, sig};
 use super::{Thread, current_thread, oom, try_current_thread};
 use crate::arch::cpu_head::{self, offset};
-use crate::arch::page_table::USER_END;
+use crate::arch::page_table::{PAGE_SIZE, USER_END};
 use crate::arch::{debug_registers, fpu};
 use crate::entry::frame::Frame;
 use crate::mm::address_space::{AddressSpace, FaultError};
@@ -15,6 +15,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::debug_register::{COUNT, HIT, STEP, enabled};
 use kcore::float_error;
+use kcore::machine_check::Bank;
 use kcore::vma::{Access, SegvCode};
 
 /// What a thread's last fault was, as signal frames tell it: sigcontext's trapno, err and cr2. Written by the thread itself, and read by it when a
@@ -174,6 +175,30 @@ pub fn user_exception(frame: &mut Frame, vector: u64, code: u64) {
         _ => ("exception", Info::from_kernel(sig::SEGV)),
     };
     raise(current_thread(), frame, info, format_args!("{name}"), vector, code);
+}
+
+/// The program used memory that the machine has lost: SIGBUS, with the address by which it knows it. If it cannot be told, because nobody
+/// knows the address or its registers are wrong, it ends by that signal. Its page is taken out of its address space, so that the kernel
+/// does not use it for it: a second use is SIGBUS, and a system call's EFAULT. The frame is given to nobody any more; others that have it mapped (a
+/// file's page, shared memory, a parent's or child's page that neither has written) go on having it.
+pub fn user_machine_check(frame: &mut Frame, bank: &Bank, restartable: bool) {
+    const MCEERR_AR: i32 = 4;
+    let thread = current_thread();
+    let lost = bank.memory().and_then(|(phys, order)| {
+        let phys = phys & !(PAGE_SIZE - 1);
+        Some((thread.address_space()?.hold_lost(phys)?, order.max(PAGE_SIZE.trailing_zeros())))
+    });
+    match lost.filter(|_| restartable) {
+        Some((at, order)) => {
+            // si_addr_lsb: at least a page is lost.
+            let info = Info { value: order.into(), ..Info::fault(sig::BUS, MCEERR_AR, at) };
+            raise(thread, frame, info, format_args!("machine check at {at:x}, status {:x},", bank.status), 18, 0);
+        }
+        None => {
+            say(thread, frame, format_args!("machine check, bank {} status {:x}", bank.number, bank.status));
+            signal::kill(&thread.process, sig::BUS);
+        }
+    }
 }
 
 /// #DB in user mode: a single step, a breakpoint of the debug registers, or INT1.

@@ -5,7 +5,7 @@
 
 use crate::arch::cpu_features::Features;
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::{apic, fpu, gdt, idt, page_table, tsc};
+use crate::arch::{apic, fpu, gdt, idt, machine_check, page_table, tsc};
 use crate::limine::BootInfo;
 use crate::mm::{kernel_map, stack};
 use crate::percpu::{self, Percpu};
@@ -28,6 +28,7 @@ pub unsafe fn init_cpu(me: &'static Percpu, features: &Features) -> Result<(), &
     }
     // SAFETY: the caller's conditions; each stack is this CPU's alone.
     unsafe {
+        machine_check::init_cpu(features);
         features.apply();
         me.segments.load(ist);
         idt::load();

@@ -182,6 +182,14 @@ fn log(me: &Percpu, cause: Cause, sender: Option<Sender>, start_tsc: u64, _: &Ir
     me.trace.interruptions.push(record.encode());
 }
 
+/// An exception on an isolated CPU that nobody there caused (#MC): into its log, if one is kept. In #MC, after user_exit or nmi_enter.
+pub fn note_exception(vector: u8, start_tsc: u64, irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    if INTERRUPTIONS.is_on() && me.head.isolated.load(Ordering::Relaxed) != 0 {
+        log(me, Cause::Exception { vector }, None, start_tsc, irq_off);
+    }
+}
+
 /// An NMI: a panic's stop, or a question for this CPU's stack.
 pub fn handle_nmi(frame: &Frame) {
     // SAFETY: NMI handlers run with interrupts off.

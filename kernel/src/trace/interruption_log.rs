@@ -10,7 +10,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::panic::Location;
-use kcore::interruption::{Interruption, WORDS};
+use kcore::interruption::{Cause, Interruption, WORDS};
 use kcore::trace_ring::{Cursor, Next};
 
 /// Lines kept for readers that come later.
@@ -159,6 +159,9 @@ fn format(i: &Interruption, out: &mut alloc::string::String) {
     use crate::arch::tsc;
     let time_ns = tsc::ticks_to_ns(i.start_tsc.wrapping_sub(tsc::boot()));
     let _ = write!(out, "time_ns={time_ns} cpu={} cause={}", i.cpu, i.cause.name());
+    if let Cause::Exception { vector } = i.cause {
+        let _ = write!(out, " vector={vector}");
+    }
     if let Some(cpu) = i.sender_cpu {
         let comm = crate::sched::task::comm_field(&i.sender_comm);
         let _ = write!(out, " sender_cpu={cpu} sender_task={} sender_comm={comm}", i.sender_task);

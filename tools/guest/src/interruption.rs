@@ -21,7 +21,7 @@ pub struct Interruption {
     pub time_ns: u64,
     /// Whom it hit.
     pub cpu: u32,
-    /// timer, call_function, tlb_flush …
+    /// timer, call_function, tlb_flush, exception 18 …
     pub cause: String,
     /// Who sent it, if somebody did.
     pub sender: Option<Sender>,
@@ -77,7 +77,10 @@ pub fn parse(line: &str) -> Result<Record, String> {
     Ok(Record::Interruption(Interruption {
         time_ns: fields.need("time_ns")?,
         cpu: cpu("cpu")?,
-        cause: fields.need_text("cause")?.to_string(),
+        cause: match (fields.need_text("cause")?, fields.number("vector")) {
+            (cause, None) => cause.to_string(),
+            (cause, Some(vector)) => format!("{cause} {vector}"),
+        },
         sender,
         site: fields.text("site").map(str::to_string),
         duration_ns: fields.need("duration_ns")?,

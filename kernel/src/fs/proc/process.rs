@@ -348,6 +348,7 @@ fn maps(pid: u64, out: &mut String) -> Result<(), Errno> {
             Kind::Shared { offset, .. } => (offset, 's', &*path),
             Kind::Stack => (0, 'p', "[stack]"),
             Kind::Heap => (0, 'p', "[heap]"),
+            Kind::Special { offset } if offset >= crate::mm::special::LOST => (0, 'p', "[lost]"),
             Kind::Special { offset } if crate::mm::special::is_lease(offset) => (0, 's', "/sys/kernel/quiesce/lease"),
             Kind::Special { offset } if crate::mm::vdso::is_data(offset) => (0, 'p', "[vvar]"),
             Kind::Special { .. } => (0, 'p', "[vdso]"),

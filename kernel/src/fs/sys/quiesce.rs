@@ -2,7 +2,7 @@
 //!
 //! Looking at an isolated CPU reads its memory and never interrupts it. Line formats are fixed: programs read them.
 
-use crate::arch::tsc;
+use crate::arch::{machine_check, tsc};
 use crate::errno::{self, Errno};
 use crate::fs::generated::{Item, Leaf, Numbered};
 use crate::isolation::housekeeping;
@@ -34,6 +34,15 @@ pub static ITEMS: &[Item] = &[
     Item::File("protection", super::protection::read),
     Item::Setting("isolate", super::isolate::read, super::isolate::write),
     Item::Mapped("lease", super::lease::read, super::lease::write, super::lease::map),
+    Item::File("machine_checks", |_, out| {
+        let (seen, cpu, last) = machine_check::seen();
+        let _ = writeln!(
+            out,
+            "seen={seen} cpu={cpu} bank={} status={:#x} address={:#x} misc={:#x}",
+            last.number, last.status, last.address, last.misc
+        );
+        Ok(())
+    }),
     Item::Setting("watch", super::watch::read, super::watch::write),
     Item::Dir("debug", super::debug::ITEMS),
     Item::File("missing", |_, out| {

@@ -40,7 +40,8 @@ const CALLS: &[(&str, &str)] = &[
     ("kernel::entry::nmi::debug_entry", "kernel::entry::debug::from_user"),
     ("kernel::entry::nmi::debug_entry", "kernel::entry::debug::from_kernel"),
     ("kernel::entry::nmi::double_fault_entry", "kernel::entry::nmi::double_fault"),
-    ("kernel::entry::nmi::machine_check_entry", "kernel::entry::nmi::machine_check"),
+    ("kernel::entry::nmi::machine_check_entry", "kernel::entry::machine_check::from_user"),
+    ("kernel::entry::nmi::machine_check_entry", "kernel::entry::machine_check::from_kernel"),
 ];
 
 fn entry_functions<'i>(image: &'i Image) -> impl Iterator<Item = &'i Function> {
