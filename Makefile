@@ -119,11 +119,12 @@ mutants:
 inject: build
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test nmi_injection -- --nocapture
 
-# The long forms: more seconds of silence, storm and torture, grace periods at more sizes, more random system calls.
+# The long forms: more seconds of silence, storm and torture, grace periods at more sizes, more random system calls, a million NMIs, a root of
+# 1 GiB.
 .PHONY: test-long
 test-long: test
 	@QUIESCE_LONG=1 cargo test $(QUIET) -p scenarios --test quiet_cpu --test storm --test torture --test grace_periods \
-		--test fuzz --test nmi_injection -- --test-threads=2 --nocapture
+		--test fuzz --test nmi_injection --test nmi_burst --test large_root -- --test-threads=2 --nocapture
 
 # 10 million random system calls; then torture with a thread for each CPU: a fifth of the time for each kind.
 .PHONY: soak

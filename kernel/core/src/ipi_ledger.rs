@@ -82,6 +82,8 @@ causes! {
     Injected = "injected", Unavoidable;
     /// The machine stops.
     Stop = "stop", Unavoidable;
+    /// An NMI asked for through /sys.
+    InjectedNmi = "injected_nmi", Refused;
 }
 
 impl IpiCause {

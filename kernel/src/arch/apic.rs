@@ -211,7 +211,7 @@ const fn delivery_of(cause: IpiCause) -> u32 {
         IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Isolate | IpiCause::Injected => {
             vector::CALL_FUNCTION as u32
         }
-        IpiCause::RcuStall | IpiCause::Stop => DELIVERY_NMI,
+        IpiCause::RcuStall | IpiCause::InjectedNmi | IpiCause::Stop => DELIVERY_NMI,
     }
 }
 

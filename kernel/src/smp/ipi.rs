@@ -44,7 +44,7 @@ impl Sender {
             | IpiCause::RcuExpedited
             | IpiCause::Isolate
             | IpiCause::Injected => Cause::CallFunction,
-            IpiCause::RcuStall => Cause::Nmi,
+            IpiCause::RcuStall | IpiCause::InjectedNmi => Cause::Nmi,
             IpiCause::Stop => Cause::Stop,
             _ => Cause::Reschedule,
         };

@@ -57,6 +57,7 @@ pub static ITEMS: &[Item] = &[
         }
         stack_sample::take(cpu).map(|_| ()).ok_or(errno::EAGAIN)
     }),
+    Item::Setting("nmi_burst", super::nmi_burst::read, super::nmi_burst::write),
     Item::Control("lockup", lock_up),
     Item::Control("panic", |_, text| match text.trim_ascii() {
         b"nmi" => crate::panic::panic_in_nmi(),

@@ -8,6 +8,7 @@ mod isolate;
 mod lease;
 mod log;
 mod memory;
+mod nmi_burst;
 mod node;
 mod protection;
 mod quiesce;

@@ -126,10 +126,16 @@ pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
 }
 
 /// Random numbers (xorshift64).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// Those of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The next one, below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -142,7 +148,7 @@ fn repeat(text: &[u8], mut round: impl FnMut(&mut Random)) -> Result<(), Errno> 
     let text = core::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
     let (ms, seed) = text.trim().split_once(' ').ok_or(errno::EINVAL)?;
     let ms = super::debug::number(ms.as_bytes())?;
-    let mut random = Random(seed.parse::<u64>().map_err(|_| errno::EINVAL)? | 1);
+    let mut random = Random::new(seed.parse().map_err(|_| errno::EINVAL)?);
     let (start, ticks) = (tsc::now(), tsc::ns_to_ticks(ms as u64 * 1_000_000));
     while tsc::now().wrapping_sub(start) < ticks {
         round(&mut random);
