@@ -3,12 +3,13 @@
 use scenarios::{Outcome, Vm};
 
 /// The programs, and the least number of attempts that each makes.
-const HAZARDS: [(&str, usize); 8] = [
+const HAZARDS: [(&str, usize); 9] = [
     ("hazard_32_bit", 10),
     ("hazard_bad_iret", 57),
     ("hazard_flags", 11),
     ("hazard_frame", 17),
     ("hazard_gs_base", 6),
+    ("hazard_kernel_memory", 300),
     ("hazard_pop_ss", 10),
     ("hazard_step", 7),
     ("hazard_sysret", 12),

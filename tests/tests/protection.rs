@@ -5,6 +5,9 @@ use scenarios::vm::Running;
 use scenarios::{Failed, Outcome, Vm};
 use std::collections::BTreeSet;
 
+/// The kernel itself reads, writes and runs a page of the reader.
+const USER_ACCESS: &str = "/sys/kernel/quiesce/debug/user_access";
+
 /// Where program, heap, mmap's region, stack and vDSO of a program that starts lie.
 fn layout(guest: &mut Running) -> Result<Vec<String>, Failed> {
     let maps = guest.command("cat /proc/self/maps")?;
@@ -110,12 +113,23 @@ fn registers_and_page_tables_protect() -> Outcome {
         assert!(told.contains("wp=on nx=on smep=on smap=on umip=on am=on"), "CPU {cpu}: {told}");
         assert!(told.contains(" writable_executable=0 user=0") && !told.contains(" executable=0 "), "{told}");
     }
+    // A present page refused to the kernel: read, written, executed (SDM vol. 3A, "Page-Fault Exceptions").
+    let refused = "read=refused code=0x1 write=refused code=0x3 run=refused code=0x11";
+    for cpu in [0, 3] {
+        assert_eq!(guest.command(&format!("run -c {cpu} cat {USER_ACCESS}"))?.trim(), refused, "CPU {cpu}");
+    }
     guest.power_off()?.assert_clean();
     // Without them the kernel runs, and says so.
     let mut guest = Vm::new().smp(1).cpu("max,-smep,-smap,-umip").spawn()?;
     guest.prompt()?;
     let told = guest.command("cat /sys/kernel/quiesce/protection")?;
     assert!(told.contains("nx=on smep=absent smap=absent umip=absent"), "{told}");
+    assert_eq!(guest.command(&format!("cat {USER_ACCESS}"))?.trim(), "read=taken write=taken run=taken");
+    guest.power_off()?.assert_clean();
+    let mut guest = Vm::new().smp(1).cpu("max,-smap").spawn()?;
+    guest.prompt()?;
+    let told = guest.command(&format!("cat {USER_ACCESS}"))?;
+    assert_eq!(told.trim(), "read=taken write=taken run=refused code=0x11");
     guest.power_off()?.assert_clean();
     Ok(())
 }

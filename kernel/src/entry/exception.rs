@@ -199,7 +199,11 @@ fn fix_up(frame: &mut Frame, vector: u64, address: u64) {
         }
     }
     if let Some(fixup) = crate::mm::user_copy::fixup(frame.rip) {
-        frame.rip = fixup;
+        // What a fixup may tell: the error code, in RAX. Most say themselves what RAX is.
+        (frame.rip, frame.rax) = (fixup, frame.orig_rax);
+        return;
+    }
+    if crate::mm::user_attempt::was_run(frame, vector, address) {
         return;
     }
     crate::panic::exception_in_kernel(frame, vector, address);

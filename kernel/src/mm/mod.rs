@@ -14,6 +14,7 @@ mod residence;
 pub mod special;
 pub mod stack;
 pub mod tlb_flush;
+pub mod user_attempt;
 pub mod user_context;
 pub mod user_copy;
 pub mod user_page_table;

@@ -5,6 +5,7 @@
 //! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds;
 //! `rcu_fanout` measures their tree; `absent_msr` asks for a register that is not there;
+//! `user_access` tries what SMAP and SMEP refuse.
 //! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
 //! `nmi` or `nested` written to `panic` ends the kernel in an NMI with the console held, or by a panic with a second one in it.
 //! A CPU's number written to `nmi` sends it one, and written to `nmi_line` lets the machine's NMI line interrupt that CPU alone;
@@ -45,6 +46,7 @@ pub static ITEMS: &[Item] = &[
     }),
     Item::File("rcu_fanout", super::rcu_fanout::read),
     Item::File("absent_msr", super::absent_msr::read),
+    Item::File("user_access", super::user_access::read),
     Item::File("torture", super::torture::read),
     Item::Control("torture_read", super::torture::look),
     Item::Control("torture_update", super::torture::update),

@@ -16,6 +16,7 @@ mod rcu_fanout;
 mod torture;
 mod trace_file;
 mod tracing;
+mod user_access;
 mod watch;
 
 use super::generated::{Item, new_root};

@@ -40,6 +40,7 @@ pub const APPLETS: &[(&str, Main)] = &[
     ("hazard_flags", program::hazard_flags::main),
     ("hazard_frame", program::hazard_frame::main),
     ("hazard_gs_base", program::hazard_gs_base::main),
+    ("hazard_kernel_memory", program::hazard_kernel_memory::main),
     ("hazard_mce", program::hazard_mce::main),
     ("hazard_pop_ss", program::hazard_pop_ss::main),
     ("hazard_step", program::hazard_step::main),

@@ -54,6 +54,14 @@ impl Attempts {
         }
     }
 
+    /// One that is over, with the right end if `held`.
+    pub fn holds(&mut self, what: &str, held: bool) {
+        self.all += 1;
+        if !held {
+            self.wrong.push(what.to_string());
+        }
+    }
+
     /// One that is to be killed for a fault of its own.
     pub fn dies(&mut self, what: &str, ended: Result<Ended, String>) {
         self.ends(what, ended, &[libc::SIGSEGV, libc::SIGBUS, libc::SIGILL].map(Ended::Signal));

@@ -12,6 +12,7 @@ pub mod hazard_bad_iret;
 pub mod hazard_flags;
 pub mod hazard_frame;
 pub mod hazard_gs_base;
+pub mod hazard_kernel_memory;
 pub mod hazard_mce;
 pub mod hazard_nmi;
 pub mod hazard_pop_ss;
