@@ -158,6 +158,12 @@ pub fn is_online(cpu: u32) -> bool {
 #[inline(always)]
 pub fn preempt_enable() {
     cpu_head::preempt_enable_no_resched();
+    preempt_point();
+}
+
+/// If another task is due and preemption is allowed, switch now. For who had interrupts off instead of preemption.
+#[inline(always)]
+pub fn preempt_point() {
     if cpu_head::read_u32::<{ offset::EXIT_WORK }>() & exit_work::RESCHED != 0 {
         preempt_check();
     }

@@ -105,15 +105,36 @@ impl PairingHeap {
         if node.is_queued() {
             return false;
         }
+        let seq = self.seq;
+        self.seq = seq.wrapping_add(1);
+        self.place(store, id, node, (key, seq));
+        true
+    }
+
+    /// Puts entry `id` in with `key`, which no other is below, before those that have the same key. Else as `insert`.
+    pub fn insert_first<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32, key: u64) -> bool {
+        if self.root == NIL {
+            return self.insert(store, id, key);
+        }
+        let (node, first) = (store.heap_node(id), store.heap_node(self.root));
+        if node.is_queued() {
+            return false;
+        }
+        debug_assert!(key <= first.key());
+        // The root came before all that have its key.
+        self.place(store, id, node, (key, first.seq.load(Relaxed).wrapping_sub(1)));
+        true
+    }
+
+    #[inline]
+    fn place<S: HeapStore + ?Sized>(&mut self, store: &S, id: u32, node: &HeapNode, (key, seq): (u64, u32)) {
         node.key.store(key, Relaxed);
         node.child.store(NIL, Relaxed);
         node.next.store(NIL, Relaxed);
         node.prev.store(NIL, Relaxed);
-        node.seq.store(self.seq, Relaxed);
-        self.seq = self.seq.wrapping_add(1);
+        node.seq.store(seq, Relaxed);
         self.len += 1;
         self.root = if self.root == NIL { id } else { link(store, self.root, id) };
-        true
     }
 
     /// The entry with the smallest key.
@@ -261,6 +282,19 @@ mod tests {
         assert_eq!(order, [(3, 1), (7, 1), (1, 3), (0, 5), (2, 5), (6, 5), (5, 9)]);
         assert!(heap.is_empty());
         assert_eq!(heap.len, 0);
+    }
+
+    #[test]
+    fn who_is_inserted_first_goes_before_its_equals() {
+        let nodes: [HeapNode; 6] = [const { HeapNode::new() }; 6];
+        let store = &nodes[..];
+        let mut heap = PairingHeap::new();
+        assert!(heap.insert_first(store, 0, 7), "the only one");
+        assert!(heap.insert(store, 1, 7) && heap.insert_first(store, 2, 7) && heap.insert_first(store, 3, 5));
+        assert!(!heap.insert_first(store, 1, 5), "queued already");
+        assert!(heap.insert(store, 4, 5) && heap.insert(store, 5, 7));
+        let order: Vec<_> = core::iter::from_fn(|| heap.pop(store)).map(|(id, _)| id).collect();
+        assert_eq!(order, [3, 4, 2, 0, 1, 5]);
     }
 
     #[test]

@@ -3,19 +3,27 @@
 //! Called by the scheduler under the queue's lock, interrupts off. Classes: the kernel's own stop tasks, FIFO priorities 99 down to 1, then
 //! fair by virtual runtime, then idle (never queued: [`RunQueue::pick`] returns None).
 //! Invariants:
-//! 1. A task is in at most one queue, by its [`RunNode`]; its class and nice change only while it is in none.
+//! 1. A task is in at most one queue, by its [`RunNode`]; its class changes by its queue, its nice only while it is in none.
 //! 2. `pick` makes the returned task the current one (none: idle); `put_prev` or blocking ends that.
-//! 3. A fair task that waits has a virtual runtime of at least `min_vruntime` - [`SLEEPER_BONUS_NS`] at the time it came.
+//! 3. A fair task that waits has a virtual runtime of at least `min_vruntime` - [`SLEEPER_BONUS_NS`] at the time it came. That of a FIFO task is
+//!    one of this queue, and follows when it falls back to fair.
 //!
 //! The order of use at a switch: `charge` the current task; if it stays runnable `put_prev`; `pick`.
 
-use crate::pairing_heap::{HeapNode, HeapStore, NIL, PairingHeap};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+mod class;
+mod fair;
+#[cfg(test)]
+mod tests;
+mod weight;
 
-/// Highest FIFO priority of programs; the lowest is 1.
-pub const FIFO_MAX: u8 = 99;
-/// FIFO priority of the kernel's own tasks that stop a CPU: before every program.
-pub const FIFO_STOP: u8 = FIFO_MAX + 1;
+pub use class::{Class, FIFO_MAX, FIFO_STOP};
+pub use weight::{NICE_0_WEIGHT, nice_weight};
+
+use crate::pairing_heap::{HeapNode, NIL};
+use class::{FAIR_RANK, IDLE_RANK};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use fair::FairTasks;
+
 /// Every fair task runs once in this time, as long as slices stay above [`SLICE_MIN_NS`].
 pub const LATENCY_NS: u64 = 6_000_000;
 /// The shortest slice.
@@ -24,89 +32,6 @@ pub const SLICE_MIN_NS: u64 = 750_000;
 pub const SLEEPER_BONUS_NS: u64 = 3_000_000;
 /// A woken fair task preempts only one that is ahead of it by more than this.
 pub const WAKEUP_GRANULARITY_NS: u64 = 1_000_000;
-/// Weight of nice 0; a nice level is a factor of 5/4.
-pub const NICE_0_WEIGHT: u32 = 1024;
-
-const NICE_WEIGHTS: [u32; 40] = nice_weights();
-
-const fn nice_weights() -> [u32; 40] {
-    let mut table = [0; 40];
-    let mut i = 0;
-    while i < 40 {
-        // 16 more bits while multiplying, rounded at the end.
-        let mut w = (NICE_0_WEIGHT as u64) << 16;
-        let mut n = i as i32 - 20;
-        while n < 0 {
-            w = w * 5 / 4;
-            n += 1;
-        }
-        while n > 0 {
-            w = w * 4 / 5;
-            n -= 1;
-        }
-        table[i] = ((w + (1 << 15)) >> 16) as u32;
-        i += 1;
-    }
-    table
-}
-
-/// Weight of a nice level, -20 to 19; others are taken as the nearest.
-pub const fn nice_weight(nice: i8) -> u32 {
-    let i = if nice < -20 {
-        0
-    } else if nice > 19 {
-        39
-    } else {
-        nice as i32 + 20
-    };
-    NICE_WEIGHTS[i as usize]
-}
-
-/// Scheduling class.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// Runs until it blocks or a higher priority comes; 1 to [`FIFO_STOP`], others are taken as the nearest.
-    Fifo(u8),
-    /// Shares by weight.
-    Fair,
-    /// The idle task.
-    Idle,
-}
-
-/// Ranks of the classes; those of FIFO priorities are above.
-const IDLE_RANK: u32 = 0;
-const FAIR_RANK: u32 = 1;
-
-impl Class {
-    #[inline]
-    const fn rank(self) -> u32 {
-        match self {
-            Class::Idle => IDLE_RANK,
-            Class::Fair => FAIR_RANK,
-            Class::Fifo(prio) => FAIR_RANK + clamp_prio(prio) as u32,
-        }
-    }
-
-    #[inline]
-    const fn of_rank(rank: u32) -> Class {
-        match rank {
-            IDLE_RANK => Class::Idle,
-            FAIR_RANK => Class::Fair,
-            r => Class::Fifo((r - FAIR_RANK) as u8),
-        }
-    }
-}
-
-#[inline]
-const fn clamp_prio(prio: u8) -> u8 {
-    if prio == 0 {
-        1
-    } else if prio > FIFO_STOP {
-        FIFO_STOP
-    } else {
-        prio
-    }
-}
 
 /// The part of a task that the run queue uses.
 #[derive(Debug)]
@@ -114,7 +39,11 @@ pub struct RunNode {
     heap: HeapNode,
     next: AtomicU32,
     prev: AtomicU32,
+    /// What it runs with: the higher of the next two.
     rank: AtomicU32,
+    own_rank: AtomicU32,
+    /// From those who wait for a lock of its; 0: nothing.
+    inherited_rank: AtomicU32,
     weight: AtomicU32,
     queued: AtomicU32,
     vruntime_ns: AtomicU64,
@@ -128,13 +57,15 @@ impl RunNode {
             next: AtomicU32::new(NIL),
             prev: AtomicU32::new(NIL),
             rank: AtomicU32::new(class.rank()),
+            own_rank: AtomicU32::new(class.rank()),
+            inherited_rank: AtomicU32::new(0),
             weight: AtomicU32::new(NICE_0_WEIGHT),
             queued: AtomicU32::new(0),
             vruntime_ns: AtomicU64::new(0),
         }
     }
 
-    /// Its class.
+    /// The class that it runs in: its own, or a higher one that it inherits.
     #[inline]
     pub fn class(&self) -> Class {
         Class::of_rank(self.rank.load(Relaxed))
@@ -145,10 +76,30 @@ impl RunNode {
         self.rank.load(Relaxed)
     }
 
-    /// Changes its class. Only while it is in no queue.
+    /// A number that is the higher, the more urgent its class is.
+    #[inline]
+    pub fn class_rank(&self) -> u32 {
+        self.rank()
+    }
+
+    /// Its own class.
+    #[inline]
+    pub fn own_class(&self) -> Class {
+        Class::of_rank(self.own_rank.load(Relaxed))
+    }
+
+    /// Changes its own class, before it has ever been in a queue.
     #[inline]
     pub fn set_class(&self, class: Class) {
-        self.rank.store(class.rank(), Relaxed);
+        self.own_rank.store(class.rank(), Relaxed);
+        self.rank.store(class.rank().max(self.inherited_rank.load(Relaxed)), Relaxed);
+    }
+
+    /// From now on it runs as FIFO with at least this priority; 0: as its own class says. Returns the rank that this gives it.
+    fn inherit(&self, priority: u8) -> u32 {
+        let inherited = if priority == 0 { 0 } else { Class::Fifo(priority).rank() };
+        self.inherited_rank.store(inherited, Relaxed);
+        self.own_rank.load(Relaxed).max(inherited)
     }
 
     /// Changes its weight to that of a nice level.
@@ -188,15 +139,6 @@ pub trait RunStore {
     fn run_node(&self, id: u32) -> &RunNode;
 }
 
-struct FairStore<'a, S: ?Sized>(&'a S);
-
-impl<S: RunStore + ?Sized> HeapStore for FairStore<'_, S> {
-    #[inline]
-    fn heap_node(&self, id: u32) -> &HeapNode {
-        &self.0.run_node(id).heap
-    }
-}
-
 /// Why a task is enqueued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
@@ -229,7 +171,7 @@ pub struct RunQueue {
     /// Bit p: FIFO list p has tasks.
     fifo_bits: u128,
     fifo: [(u32, u32); FIFO_STOP as usize + 1],
-    fair: PairingHeap,
+    fair: FairTasks,
     nr_fifo: u32,
     current: u32,
     min_vruntime_ns: u64,
@@ -241,7 +183,7 @@ impl RunQueue {
         RunQueue {
             fifo_bits: 0,
             fifo: [(NIL, NIL); FIFO_STOP as usize + 1],
-            fair: PairingHeap::new(),
+            fair: FairTasks::new(),
             nr_fifo: 0,
             current: NIL,
             min_vruntime_ns: 0,
@@ -286,42 +228,104 @@ impl RunQueue {
 
     /// Adds task `id`, which is in no queue and not current (else nothing happens). `charge` the current task
     /// before, so that the comparison is fair.
-    #[inline(always)]
+    #[inline]
     pub fn enqueue<S: RunStore + ?Sized>(&mut self, store: &S, id: u32, why: Why) -> Enqueued {
-        let node = store.run_node(id);
-        if node.is_queued() || id == self.current {
+        let current = self.current().map(|id| store.run_node(id));
+        self.enqueue_beside(store, current, (id, store.run_node(id)), why)
+    }
+
+    /// [`RunQueue::enqueue`] for who has the nodes at hand: that of the current task, and the new one's beside its `id`.
+    #[inline(always)]
+    pub fn enqueue_beside<S: RunStore + ?Sized>(
+        &mut self,
+        store: &S,
+        current: Option<&RunNode>,
+        (id, node): (u32, &RunNode),
+        why: Why,
+    ) -> Enqueued {
+        if node.is_queued() || current.is_some_and(|current| core::ptr::eq(current, node)) {
             return Enqueued { preempts: false };
         }
         let rank = node.rank();
-        let current = self.current().map(|id| store.run_node(id));
         let (current_rank, current_ns) = current.map_or((IDLE_RANK, 0), |c| (c.rank(), c.vruntime_ns()));
+        let fair_ns = (current_rank == FAIR_RANK).then_some(current_ns);
         if rank == FAIR_RANK {
-            self.advance_min_vruntime(store, (current_rank == FAIR_RANK).then_some(current_ns));
-            let vruntime_ns = match why {
-                Why::Wakeup => node.vruntime_ns().max(self.min_vruntime_ns.saturating_sub(SLEEPER_BONUS_NS)),
-                Why::New => self.min_vruntime_ns,
-            };
-            node.set_vruntime_ns(vruntime_ns);
-            self.fair.insert(&FairStore(store), id, vruntime_ns);
+            let vruntime_ns = self.place(store, fair_ns, node, why);
+            self.fair.insert(store, id, node);
             node.queued.store(1, Relaxed);
-        } else {
-            self.insert(store, id, node, false);
+            return Enqueued { preempts: outranks((current_rank, current_ns), (FAIR_RANK, vruntime_ns)) };
         }
-        Enqueued { preempts: outranks((current_rank, current_ns), (rank, node.vruntime_ns())) }
+        if why == Why::New {
+            // It may fall back to fair while it is here.
+            self.place(store, fair_ns, node, why);
+        }
+        self.insert(store, id, node, false);
+        Enqueued { preempts: outranks((current_rank, current_ns), (rank, 0)) }
+    }
+
+    /// Gives a task a virtual runtime among those of this queue: which. `fair_ns` is that of the current task, if that is fair.
+    #[inline]
+    fn place<S: RunStore + ?Sized>(&mut self, store: &S, fair_ns: Option<u64>, node: &RunNode, why: Why) -> u64 {
+        let min_ns = self.advance_min_vruntime(store, fair_ns);
+        let vruntime_ns = match why {
+            Why::Wakeup => node.vruntime_ns().max(min_ns.saturating_sub(SLEEPER_BONUS_NS)),
+            Why::New => min_ns,
+        };
+        node.set_vruntime_ns(vruntime_ns);
+        vruntime_ns
+    }
+
+    /// The own class of task `id` has become `class`; else as [`RunQueue::set_inherited`].
+    pub fn set_class<S: RunStore + ?Sized>(&mut self, store: &S, (id, node): (u32, &RunNode), class: Class) -> bool {
+        node.own_rank.store(class.rank(), Relaxed);
+        let new = class.rank().max(node.inherited_rank.load(Relaxed));
+        self.change_rank(store, (id, node), new)
+    }
+
+    /// What task `id` inherits has become `priority` (0: nothing): if it is the current one or waits here, it goes on where it is, and a waiting
+    /// one that falls goes before its new equals. `charge` the current task before. True: what waits should replace the current task now, or
+    /// has to share with it, which the tick has to know. One that has ended waits nowhere, and its id may be another's.
+    pub fn set_inherited<S: RunStore + ?Sized>(
+        &mut self,
+        store: &S,
+        (id, node): (u32, &RunNode),
+        priority: u8,
+    ) -> bool {
+        let new = node.inherit(priority);
+        self.change_rank(store, (id, node), new)
+    }
+
+    fn change_rank<S: RunStore + ?Sized>(&mut self, store: &S, (id, node): (u32, &RunNode), new: u32) -> bool {
+        let old = node.rank();
+        if new == old {
+            return false;
+        }
+        let queued = self.dequeue(store, (id, node));
+        node.rank.store(new, Relaxed);
+        let current = self.current().map(|id| store.run_node(id)).filter(|current| !core::ptr::eq(*current, node));
+        if new == FAIR_RANK {
+            // What it slept as another is not held in its favour.
+            let fair_ns = current.filter(|c| c.rank() == FAIR_RANK).map(RunNode::vruntime_ns);
+            self.place(store, fair_ns, node, Why::Wakeup);
+        }
+        if queued {
+            self.insert(store, id, node, new < old);
+            let current = current.map_or((IDLE_RANK, 0), |c| (c.rank(), c.vruntime_ns()));
+            return outranks(current, (new, node.vruntime_ns()));
+        }
+        let waits = self.peek_class(store).map_or(IDLE_RANK, Class::rank);
+        new < old && self.current == id && (waits > new || (waits == FAIR_RANK && new == FAIR_RANK))
     }
 
     /// Takes a waiting task out. False if it was not waiting.
     #[inline]
-    pub fn dequeue<S: RunStore + ?Sized>(&mut self, store: &S, id: u32) -> bool {
-        let node = store.run_node(id);
+    pub fn dequeue<S: RunStore + ?Sized>(&mut self, store: &S, (id, node): (u32, &RunNode)) -> bool {
         if !node.is_queued() {
             return false;
         }
         match node.class() {
             Class::Fifo(prio) => self.fifo_unlink(store, prio, id, node),
-            _ => {
-                self.fair.remove(&FairStore(store), id);
-            }
+            _ => self.fair.remove(store, id),
         }
         node.queued.store(0, Relaxed);
         true
@@ -330,19 +334,21 @@ impl RunQueue {
     /// Takes the task that runs next and makes it current; None: idle.
     #[inline]
     pub fn pick<S: RunStore + ?Sized>(&mut self, store: &S) -> Option<u32> {
-        let id = if self.nr_fifo != 0 {
+        let (id, node) = if self.nr_fifo != 0 {
             let prio = self.top_prio();
             let id = self.fifo[prio as usize].0;
-            self.fifo_unlink(store, prio, id, store.run_node(id));
-            id
-        } else if let Some((id, vruntime_ns)) = self.fair.pop(&FairStore(store)) {
-            self.min_vruntime_ns = self.min_vruntime_ns.max(vruntime_ns);
-            id
+            let node = store.run_node(id);
+            self.fifo_unlink(store, prio, id, node);
+            (id, node)
+        } else if let Some(id) = self.fair.pop(store) {
+            let node = store.run_node(id);
+            self.min_vruntime_ns = self.min_vruntime_ns.max(node.vruntime_ns());
+            (id, node)
         } else {
             self.current = NIL;
             return None;
         };
-        store.run_node(id).queued.store(0, Relaxed);
+        node.queued.store(0, Relaxed);
         self.current = id;
         Some(id)
     }
@@ -371,7 +377,7 @@ impl RunQueue {
         }
         if prev == Prev::Yielded
             && node.class() == Class::Fair
-            && let Some((_, first)) = self.fair.peek(&FairStore(store))
+            && let Some(first) = self.fair.first_vruntime_ns(store)
         {
             // Level with the next one and inserted later: behind it.
             node.set_vruntime_ns(node.vruntime_ns().max(first));
@@ -379,16 +385,20 @@ impl RunQueue {
         self.insert(store, id, node, prev == Prev::Preempted && !cfg!(mutant = "fifo_preempted_to_tail"));
     }
 
-    /// Charges `delta_ns` of running time to a task that is not waiting.
+    /// Charges `delta_ns` of running time to a task that is not waiting. What it runs as another than a fair one is no debt to those.
     #[inline]
     pub fn charge(&mut self, node: &RunNode, delta_ns: u64) {
+        if node.rank() != FAIR_RANK {
+            return;
+        }
         let weight = node.weight();
         let delta = if weight == NICE_0_WEIGHT {
             delta_ns
         } else {
             delta_ns.saturating_mul(NICE_0_WEIGHT as u64) / (weight as u64)
         };
-        node.set_vruntime_ns(node.vruntime_ns().saturating_add(delta));
+        // 64 bits of nanoseconds are more than eight years of running at the smallest weight.
+        node.set_vruntime_ns(node.vruntime_ns().wrapping_add(delta));
     }
 
     /// At a tick or another look: whether the current fair task has used its slice of `ran_ns` since it was
@@ -402,7 +412,11 @@ impl RunQueue {
     /// waits behind a higher one is no reason, and a higher one preempts at once without a tick.
     #[inline]
     pub fn tick_needed(&self, current_class: Class) -> bool {
-        tick_needed(current_class, self)
+        match current_class {
+            Class::Fair => self.nr_fifo() == 0 && self.nr_fair() > 0,
+            Class::Fifo(_) if cfg!(mutant = "tick_for_lower_class") => self.nr_fair() > 0,
+            Class::Fifo(_) | Class::Idle => false,
+        }
     }
 
     /// [`RunQueue::tick_needed`] for the class of the task that runs.
@@ -423,25 +437,25 @@ impl RunQueue {
         (127 - self.fifo_bits.leading_zeros()) as u8
     }
 
-    /// min_vruntime follows the smallest virtual runtime among the waiting tasks and the current one, if that is fair; never back.
+    /// min_vruntime follows the smallest virtual runtime among the waiting tasks and the current one, if that is fair; never back. What it is.
     #[inline]
-    fn advance_min_vruntime<S: RunStore + ?Sized>(&mut self, store: &S, current: Option<u64>) {
-        let first = self.fair.peek(&FairStore(store)).map(|(_, vruntime_ns)| vruntime_ns);
+    fn advance_min_vruntime<S: RunStore + ?Sized>(&mut self, store: &S, current: Option<u64>) -> u64 {
+        let first = self.fair.first_vruntime_ns(store);
         let floor = match (first, current) {
             (Some(a), Some(b)) => a.min(b),
             (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => return,
+            (None, None) => return self.min_vruntime_ns,
         };
-        self.min_vruntime_ns = self.min_vruntime_ns.max(floor);
+        let min_ns = self.min_vruntime_ns.max(floor);
+        self.min_vruntime_ns = min_ns;
+        min_ns
     }
 
     #[inline]
     fn insert<S: RunStore + ?Sized>(&mut self, store: &S, id: u32, node: &RunNode, at_head: bool) {
         match node.class() {
             Class::Fifo(prio) => self.fifo_link(store, prio, id, node, at_head),
-            Class::Fair => {
-                self.fair.insert(&FairStore(store), id, node.vruntime_ns());
-            }
+            Class::Fair => self.fair.insert(store, id, node),
             Class::Idle => return,
         }
         node.queued.store(1, Relaxed);
@@ -504,19 +518,9 @@ pub fn should_preempt(current: (Class, u64), candidate: (Class, u64)) -> bool {
 #[inline]
 fn outranks(current: (u32, u64), candidate: (u32, u64)) -> bool {
     if current.0 == FAIR_RANK && candidate.0 == FAIR_RANK {
-        return current.1 > candidate.1.saturating_add(WAKEUP_GRANULARITY_NS);
+        return current.1 > candidate.1.wrapping_add(WAKEUP_GRANULARITY_NS);
     }
     candidate.0 > current.0
-}
-
-/// See [`RunQueue::tick_needed`].
-#[inline]
-pub fn tick_needed(current_class: Class, queue: &RunQueue) -> bool {
-    match current_class {
-        Class::Fair => queue.nr_fifo() == 0 && queue.nr_fair() > 0,
-        Class::Fifo(_) if cfg!(mutant = "tick_for_lower_class") => queue.nr_fair() > 0,
-        Class::Fifo(_) | Class::Idle => false,
-    }
 }
 
 /// Length of a slice with `nr` runnable fair tasks, the current one included.
@@ -527,59 +531,4 @@ pub const fn slice_ns(nr: usize) -> u64 {
     }
     let slice = LATENCY_NS / nr as u64;
     if slice < SLICE_MIN_NS { SLICE_MIN_NS } else { slice }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Tasks([RunNode; 4]);
-
-    impl RunStore for Tasks {
-        fn run_node(&self, id: u32) -> &RunNode {
-            &self.0[id as usize]
-        }
-    }
-
-    /// 0 and 1 are FIFO 10, 2 and 3 fair.
-    fn tasks() -> Tasks {
-        let fifo = || RunNode::new(Class::Fifo(10));
-        Tasks([fifo(), fifo(), RunNode::new(Class::Fair), RunNode::new(Class::Fair)])
-    }
-
-    #[test]
-    fn fifo_before_fair_and_no_tick_for_who_waits_behind() {
-        let (tasks, mut queue) = (tasks(), RunQueue::new());
-        for id in [2, 3, 0, 1] {
-            let _ = queue.enqueue(&tasks, id, Why::New);
-        }
-        assert_eq!(queue.pick(&tasks), Some(0));
-        assert!(!queue.tick_needed(Class::Fifo(10)));
-        queue.put_prev(&tasks, 0, Prev::Preempted);
-        assert_eq!(queue.pick(&tasks), Some(0), "a preempted FIFO task keeps its place");
-        queue.put_prev(&tasks, 0, Prev::Yielded);
-        assert_eq!(queue.pick(&tasks), Some(1));
-        assert!(queue.dequeue(&tasks, 0));
-        assert_eq!(queue.pick(&tasks), Some(2));
-        assert!(queue.tick_needed(Class::Fair));
-        assert!(queue.enqueue(&tasks, 0, Why::Wakeup).preempts);
-        assert!(!queue.tick_needed(Class::Fair), "a FIFO task preempts at once, without a tick");
-    }
-
-    #[test]
-    fn sleeper_preempts_a_spinner_but_gets_no_more_than_its_bonus() {
-        let (tasks, mut queue) = (tasks(), RunQueue::new());
-        let _ = queue.enqueue(&tasks, 2, Why::New);
-        assert_eq!(queue.pick(&tasks), Some(2));
-        queue.charge(tasks.run_node(2), 1_000_000_000);
-        assert!(queue.enqueue(&tasks, 3, Why::Wakeup).preempts);
-        assert_eq!(tasks.run_node(3).vruntime_ns(), 1_000_000_000 - SLEEPER_BONUS_NS);
-    }
-
-    #[test]
-    fn weights_are_powers_of_five_quarters() {
-        assert_eq!([nice_weight(-20), nice_weight(-1), nice_weight(0), nice_weight(5)], [88818, 1280, 1024, 336]);
-        assert_eq!((nice_weight(-128), nice_weight(127)), (nice_weight(-20), nice_weight(19)));
-        assert_eq!((slice_ns(1), slice_ns(2), slice_ns(100)), (6_000_000, 3_000_000, 750_000));
-    }
 }

@@ -23,6 +23,8 @@ enum Op {
     Yield,
     Preempt,
     Run(u64),
+    Class(u32, Class),
+    Inherit(u32, u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -34,6 +36,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Yield),
         1 => Just(Op::Preempt),
         2 => (1u64..8_000_000).prop_map(Op::Run),
+        1 => (0..TASKS, class()).prop_map(|(id, class)| Op::Class(id, class)),
+        1 => (0..TASKS, prop_oneof![Just(0u8), Just(2), Just(60)]).prop_map(|(id, priority)| Op::Inherit(id, priority)),
     ]
 }
 
@@ -84,10 +88,53 @@ proptest! {
         }
         let mut queue = RunQueue::new();
         let mut model = Model::default();
+        let mut own: Vec<_> = classes.iter().map(|&(class, _)| class).collect();
+        let mut inherited = [0; TASKS as usize];
         for op in ops {
             let min_before = queue.min_vruntime_ns();
-            let class_of = |id: u32| classes[id as usize].0;
+            let effective = |own: &[Class], inherited: &[u8], id: u32| {
+                let (own, inherited) = (own[id as usize], inherited[id as usize]);
+                if prio(own) >= inherited { own } else { Class::Fifo(inherited) }
+            };
+            let now = |id: u32| (id, tasks.run_node(id));
+            if let Op::Class(id, _) | Op::Inherit(id, _) = op {
+                let old = effective(&own, &inherited, id);
+                let look = match op {
+                    Op::Class(_, class) => {
+                        own[id as usize] = class;
+                        queue.set_class(&tasks, now(id), class)
+                    }
+                    Op::Inherit(_, priority) => {
+                        inherited[id as usize] = priority;
+                        queue.set_inherited(&tasks, now(id), priority)
+                    }
+                    _ => unreachable!(),
+                };
+                let new = effective(&own, &inherited, id);
+                let waits = model.waiting.iter().position(|w| w.0 == id);
+                if new != old && let Some(at) = waits {
+                    model.waiting.remove(at);
+                    model.add(id, new, prio(new) < prio(old));
+                }
+                let expected = match (model.current, waits) {
+                    _ if new == old => false,
+                    (None, Some(_)) => true,
+                    (Some(c), Some(_)) => {
+                        let running = effective(&own, &inherited, c);
+                        prio(new) > prio(running)
+                            || new == Class::Fair && running == Class::Fair
+                                && tasks.run_node(c).vruntime_ns() > tasks.run_node(id).vruntime_ns() + WAKEUP_GRANULARITY_NS
+                    }
+                    (Some(c), None) if c == id && prio(new) < prio(old) => model
+                        .first(&tasks)
+                        .is_some_and(|(_, first)| prio(first) > prio(new) || first == Class::Fair && new == Class::Fair),
+                    _ => false,
+                };
+                prop_assert_eq!(look, expected);
+            }
+            let class_of = |id: u32| effective(&own, &inherited, id);
             match op {
+                Op::Class(..) | Op::Inherit(..) => {}
                 Op::Wake(id) | Op::New(id) => {
                     let why = if matches!(op, Op::New(_)) { Why::New } else { Why::Wakeup };
                     let idle = model.waiting.iter().all(|w| w.0 != id) && model.current != Some(id);
@@ -113,7 +160,7 @@ proptest! {
                 }
                 Op::Dequeue(id) => {
                     let at = model.waiting.iter().position(|w| w.0 == id);
-                    prop_assert_eq!(queue.dequeue(&tasks, id), at.is_some());
+                    prop_assert_eq!(queue.dequeue(&tasks, now(id)), at.is_some());
                     if let Some(at) = at {
                         model.waiting.remove(at);
                     }
@@ -140,7 +187,8 @@ proptest! {
                         let node = tasks.run_node(current);
                         let before = node.vruntime_ns();
                         queue.charge(node, ns);
-                        prop_assert_eq!(node.vruntime_ns() - before, ns * 1024 / node.weight() as u64);
+                        let charged = if class_of(current) == Class::Fair { ns * 1024 / node.weight() as u64 } else { 0 };
+                        prop_assert_eq!(node.vruntime_ns() - before, charged);
                     }
                 }
             }

@@ -20,6 +20,14 @@ impl IrqOff {
         Self { restore, _not_send: PhantomData }
     }
 
+    /// The same where interrupts are on for sure: process context that holds no such token.
+    #[inline(always)]
+    pub fn from_on() -> Self {
+        debug_assert!(interrupts::are_enabled());
+        interrupts::disable();
+        Self { restore: true, _not_send: PhantomData }
+    }
+
     /// # Safety
     /// Interrupts are off, and stay off as long as the token lives.
     #[inline]

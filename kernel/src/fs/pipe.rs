@@ -7,6 +7,7 @@ use super::inode::{Inode, Kind, Stat, device_number, mode, new_ino};
 use super::open_file::{File, How, flag, poll};
 use super::user_buffer::UserBuffer;
 use super::waiting;
+use crate::arch::irq_flag::IrqOff;
 use crate::errno::{self, Errno};
 use crate::sched;
 use crate::sched::task::Task;
@@ -346,7 +347,10 @@ impl Wait<'_> {
 #[inline(always)]
 fn wake(task: u32, in_queue: bool, queue: &WaitQueue) {
     if task != 0 {
-        sched::task::with(task, sched::wake);
+        let irq_off = IrqOff::from_on();
+        sched::task::with_pinned(task, &irq_off, |t| sched::wake_held(t, &irq_off));
+        drop(irq_off);
+        crate::percpu::preempt_point();
     }
     if in_queue {
         queue.wake_all();

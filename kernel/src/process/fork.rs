@@ -213,8 +213,8 @@ fn copy_task_state(from: &Task, to: &Task) {
             a.save();
             b.copy_from(a);
         }
-        to.fs_base.store(FS::read_base().as_u64(), Ordering::Relaxed);
-        to.gs_base.store(Msr::new(KERNEL_GS_BASE).read(), Ordering::Relaxed);
+        to.user_bases.set_fs(FS::read_base().as_u64());
+        to.user_bases.set_gs(Msr::new(KERNEL_GS_BASE).read());
     }
 }
 
@@ -319,7 +319,7 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
     };
     inherit_policy(me, &thread, &task);
     if has(flag::SETTLS) {
-        task.fs_base.store(args.tls, Ordering::Relaxed);
+        task.user_bases.set_fs(args.tls);
     }
     if has(flag::CHILD_CLEARTID) {
         thread.clear_child_tid.store(args.child_tid, Ordering::Relaxed);

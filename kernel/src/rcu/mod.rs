@@ -1,4 +1,4 @@
-//! Read-copy-update. Readers keep preemption off; a CPU whose context word has WATCH clear is quiescent, so a CPU in user mode or
+//! Read-copy-update. Readers keep preemption or interrupts off; a CPU whose context word has WATCH clear is quiescent, so a CPU in user mode or
 //! idle is never needed: not asked, not interrupted.
 //!
 //! `call` takes a callback from any context but NMI, on any CPU; all callbacks run in the kernel thread `rcu_gp` on housekeeping
@@ -346,7 +346,8 @@ fn ask_now(holdouts: &kcore::cpu_set::CpuSet) {
     let skip = |cpu| deferred_work::leave(cpu, Deferred::RcuRecheck, site);
     call_function::call_many_unless(&in_kernel, IpiCause::RcuExpedited, on_target, 0, site, skip);
 
-    /// Readers keep preemption off: where it is on there is none, and else the next switch comes soon.
+    /// Readers keep preemption or interrupts off. This comes as an interrupt, so only the former needs a look: where it is on there is none, and
+    /// else the next switch comes soon.
     fn on_target(_: usize) {
         let irq_off = IrqOff::new();
         let me = percpu::this(&irq_off);

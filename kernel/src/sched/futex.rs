@@ -3,6 +3,8 @@
 //! Process context. A waiter is on the list of its key's bucket before it looks at the word, so that a wake-up between the look and
 //! the sleep is not lost. Source: futex(2); Linux include/uapi/linux/futex.h.
 
+use super::task::Task;
+use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::USER_END;
 use crate::arch::tsc;
 use crate::errno::{EAGAIN, EFAULT, EINTR, EINVAL, ERESTARTSYS, ETIMEDOUT, Errno, SysResult};
@@ -26,10 +28,11 @@ struct Node(AtomicUsize);
 struct Waiter {
     key: Key,
     bitset: u32,
-    task: u32,
+    /// Waits, and so lives, while this is on a list.
+    task: *const Task,
     node: *const Node,
 }
-// SAFETY: the node is an atomic; it lives until it is 0, which is set under the bucket's lock as the last access.
+// SAFETY: 1. the node is an atomic; it lives until it is 0, which is set under the bucket's lock as the last access; 2. tasks are shared.
 unsafe impl Send for Waiter {}
 
 const BUCKETS: usize = 64;
@@ -113,7 +116,7 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     let key = key_of(address, private)?;
     let me = super::current();
     let node = Node(AtomicUsize::new(key.bucket() + 1));
-    TABLE[key.bucket()].lock().push(Waiter { key, bitset, task: me.index, node: &node });
+    TABLE[key.bucket()].lock().push(Waiter { key, bitset, task: me, node: &node });
     let value = user_copy::read_word(address);
     if value != Ok(expected) {
         // Taken off by a waker meanwhile: that counts as woken.
@@ -124,9 +127,6 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
         };
     }
     let early = loop {
-        if node.0.load(Ordering::Acquire) == 0 {
-            return Ok(0);
-        }
         me.state.prepare_sleep(true);
         if node.0.load(Ordering::Acquire) == 0 {
             me.state.cancel_sleep();
@@ -145,6 +145,9 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
             Some(deadline) => crate::time::timer::sleep_until(me, deadline),
             None => super::schedule(),
         }
+        if node.0.load(Ordering::Acquire) == 0 {
+            return Ok(0);
+        }
     };
     if take_off(&node) { Err(early) } else { Ok(0) }
 }
@@ -160,7 +163,8 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
             let Some(waiter) = waiter else { break };
             // SAFETY: on the list, under its lock: the node lives, and this is the last access to it.
             unsafe { (*waiter.node).0.store(0, Ordering::Release) };
-            let _ = super::task::with(waiter.task, |t| super::wake(t));
+            // SAFETY: 1. it waited until now; 2. with the list locked this is a reader, and a task is freed a grace period after its end.
+            super::wake_held(unsafe { &*waiter.task }, &IrqOff::from_on());
             woken += 1;
         } else {
             i += 1;

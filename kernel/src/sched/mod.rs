@@ -3,6 +3,7 @@
 //! Nothing is ever placed on an isolated CPU unasked: `placement` looks at a task's own affinity.
 
 pub mod attention;
+mod departure;
 pub mod futex;
 pub mod idle;
 pub mod placement;
@@ -23,22 +24,22 @@ use crate::trace::key::SCHED;
 use crate::trace::record::record;
 use crate::{static_branch, trace_point};
 use core::panic::Location;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use kcore::context_tracking::{Deferred, State};
 use kcore::ipi_ledger::IpiCause;
-use kcore::run_queue::{Class, Prev, RunQueue, Why};
+use kcore::run_queue::{Class, NICE_0_WEIGHT, Prev, RunQueue, Why};
 use kcore::task_state::Wake;
 use kcore::tick::TickDep;
 use kcore::trace_event::{Data, Flags, RecordTask};
-use task::{TABLE, Task, TaskRef};
+use task::{Mover, TABLE, Task, TaskRef};
 
 /// A CPU's part of the scheduler.
 pub struct CpuSched {
     queue: SpinLock<RunQueue, { rank::RUN_QUEUE }>,
     /// The task that runs when nothing else does.
     idle: AtomicPtr<Task>,
-    /// Who ran before the switch under way: handed to the next task's `finish_switch`.
-    previous: AtomicPtr<Task>,
+    /// What is to be done with who ran before the switch under way, as soon as it is off this CPU.
+    left: AtomicU32,
     /// TSC when the running task was charged last.
     charged_tsc: AtomicU64,
     /// TSC when the running task was picked.
@@ -53,7 +54,7 @@ impl CpuSched {
         Self {
             queue: SpinLock::new(RunQueue::new()),
             idle: AtomicPtr::new(core::ptr::null_mut()),
-            previous: AtomicPtr::new(core::ptr::null_mut()),
+            left: AtomicU32::new(departure::STAYS),
             charged_tsc: AtomicU64::new(0),
             picked_tsc: AtomicU64::new(0),
             switches: AtomicU64::new(0),
@@ -118,7 +119,12 @@ pub fn init_cpu(idle: TaskRef, irq_off: &IrqOff) {
 
 /// Give the CPU away if another task is due or this one prepared to sleep. Process context, preemption allowed.
 pub fn schedule() {
-    let irq_off = IrqOff::new();
+    schedule_held(IrqOff::from_on());
+}
+
+/// `schedule` for who has turned interrupts off already. The token ends with it: the task may be on another CPU then.
+#[inline(always)]
+pub fn schedule_held(irq_off: IrqOff) {
     reschedule(&irq_off, Prev::Preempted, true);
 }
 
@@ -141,6 +147,19 @@ pub fn yield_now() {
 /// An interrupt in kernel mode ends, preemption is allowed and due.
 pub fn preempt_from_irq(irq_off: &IrqOff) {
     reschedule(irq_off, Prev::Preempted, false);
+}
+
+/// How old the look at the running task's time may be where it is only compared, TSC ticks: a fifteenth of what one fair task has to be ahead
+/// of another to be preempted, or less.
+const FRESH_TICKS: u64 = 1 << 16;
+
+/// `charge` before an enqueue, unless it has been done a moment ago. The less a task weighs, the more a moment counts.
+#[inline(always)]
+fn charge_if_old(area: &percpu::Percpu, queue: &mut RunQueue, task: &Task) {
+    let is_old = tsc::now().wrapping_sub(area.sched.charged_tsc.load(Ordering::Relaxed)) >= FRESH_TICKS;
+    if is_old || task.run.weight() < NICE_0_WEIGHT {
+        charge(area, queue, task);
+    }
 }
 
 /// Book the time since the last look to `task`, which runs on a CPU whose queue is locked. Any CPU may ask. Returns the time of this look,
@@ -166,18 +185,19 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     }
     let mut queue = me.sched.queue.lock_held(irq_off);
     let now = charge(me, &mut queue, prev);
-    let idle = me.sched.idle_ptr();
     let leaves = may_sleep && prev.state.commit_sleep();
-    if !core::ptr::eq(prev, idle) && !leaves && !prev.state.is_dead() {
-        if prev.may_run_on(me.cpu()) {
+    if !leaves && !core::ptr::eq(prev, me.sched.idle_ptr()) {
+        if prev.state.is_dead() {
+            me.sched.left.store(departure::IS_DEAD, Ordering::Relaxed);
+        } else if prev.may_run_on(me.cpu()) {
             queue.put_prev(&TABLE, prev.index, why);
         } else {
-            prev.moving.store(true, Ordering::Relaxed);
+            me.sched.left.store(departure::MOVES_ON, Ordering::Relaxed);
         }
     }
     let next: *const Task = match queue.pick(&TABLE) {
         Some(index) => TABLE.get(index),
-        None => idle,
+        None => me.sched.idle_ptr(),
     };
     // SAFETY: a queued task, or the idle task: both live.
     let next = unsafe { &*next };
@@ -192,7 +212,6 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
         return;
     }
     me.sched.switches.store(me.sched.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    me.sched.previous.store(prev as *const Task as *mut Task, Ordering::Relaxed);
     trace_point!(
         SCHED,
         irq_off,
@@ -211,83 +230,78 @@ fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
         }
     );
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
-    unsafe { switch::to(me, prev, next, irq_off) };
-    leave_previous();
-}
-
-/// First thing in a new task's context.
-pub extern "C" fn finish_switch() {
-    leave_previous();
-}
-
-/// First thing in the next task's context: the previous one is off this CPU now. The CPU may be another one than this task's last.
-#[inline(always)]
-fn leave_previous() {
-    // SAFETY: switches happen with interrupts off.
-    let irq_off = unsafe { IrqOff::assume() };
-    let me = percpu::this(&irq_off);
-    let previous = me.sched.previous.load(Ordering::Relaxed);
-    // SAFETY: `previous` ran here a moment ago and cannot be freed before `on_cpu` is clear (see task::release).
-    let previous = unsafe { &*previous };
-    let dead = previous.state.is_dead();
-    let move_it = previous.moving.load(Ordering::Relaxed);
-    if move_it {
-        previous.moving.store(false, Ordering::Relaxed);
-    }
-    previous.on_cpu.store(false, Ordering::Release);
-    // Only now is this CPU done with the previous task and with everything that it read.
-    me.rcu.note_quiescent();
-    if dead {
-        task::release(previous);
-    } else if move_it {
-        // Its affinity does not allow this CPU any more: it is runnable and on no queue.
-        // SAFETY: null, or a location, which is static.
-        let site = unsafe { previous.moved_by.load(Ordering::Relaxed).as_ref() };
-        enqueue(previous, Why::New, site.unwrap_or(Location::caller()));
-    }
+    let (previous, here) = unsafe { switch::to(me, prev, next, irq_off) };
+    departure::leave(previous, here);
 }
 
 /// Wake `task` if it sleeps. Any context but NMI. True if it was asleep.
 #[track_caller]
 pub fn wake(task: &Task) -> bool {
-    wake_at(task, false, Location::caller())
+    wake_at(task, false, Location::caller(), &IrqOff::new())
 }
 
-fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>) -> bool {
+/// `wake` for who has turned interrupts off already.
+#[track_caller]
+#[inline(always)]
+pub fn wake_held(task: &Task, irq_off: &IrqOff) -> bool {
+    wake_at(task, false, Location::caller(), irq_off)
+}
+
+#[inline(always)]
+fn wake_at(task: &Task, by_signal: bool, site: &'static Location<'static>, irq_off: &IrqOff) -> bool {
     match task.state.wake(by_signal) {
         Wake::Nothing => false,
         Wake::PreventedSleep => true,
         Wake::Enqueue => {
-            enqueue(task, Why::Wakeup, site);
+            enqueue_woken(task, site, irq_off);
             true
         }
     }
 }
 
-/// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue.
-fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
-    let irq_off = IrqOff::new();
-    let placing = task.placing.lock_held(&irq_off);
+/// Put a task that was asleep on a CPU's queue. The caller alone may: `TaskState::wake` told it so.
+#[inline(never)]
+fn enqueue_woken(task: &Task, site: &'static Location<'static>, irq_off: &IrqOff) {
+    enqueue(None, task, Why::Wakeup, site, irq_off);
+}
+
+/// Put a task that is on no queue and that the caller alone may enqueue on a CPU's queue, in the name of `by`, who need not run any more, nor
+/// exist; None: the running task.
+#[inline(never)]
+fn enqueue_new(by: Option<&RecordTask>, task: &Task, site: &'static Location<'static>, irq_off: &IrqOff) {
+    enqueue(by, task, Why::New, site, irq_off);
+}
+
+/// The two above.
+#[inline(always)]
+fn enqueue(by: Option<&RecordTask>, task: &Task, why: Why, site: &'static Location<'static>, irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    let placing = task.placing.lock_held(irq_off);
     let target = placement::choose(task);
-    let last = task.cpu.load(Ordering::Relaxed);
-    // Its old CPU may still be on its stack; its own CPU's queue is safe, since that CPU picks only after the switch.
-    if target != last {
+    let local = target == me.cpu();
+    let area = if local { me } else { percpu::of(target) };
+    let is_wakeup = why == Why::Wakeup;
+    let why = if target == task.cpu.load(Ordering::Relaxed) {
+        // That CPU may still be on its stack, and picks only after the switch.
+        why
+    } else {
         while task.on_cpu.load(Ordering::Acquire) {
             core::hint::spin_loop();
         }
-    }
-    // Virtual runtimes of two queues do not compare.
-    let is_wakeup = why == Why::Wakeup;
-    let why = if target == last { why } else { Why::New };
-    let area = percpu::of(target);
-    task.cpu.store(target, Ordering::Relaxed);
-    let mut queue = area.sched.queue.lock_held(&irq_off);
-    let running = queue.current();
-    if let Some(index) = running {
-        // SAFETY: the queue's current task is in the table until `leave_previous` has taken it off its CPU.
-        charge(area, &mut queue, unsafe { &*TABLE.get(index) });
-    }
-    let enqueued = queue.enqueue(&TABLE, task.index, why);
+        task.cpu.store(target, Ordering::Relaxed);
+        // Virtual runtimes of two queues do not compare.
+        Why::New
+    };
+    let mut queue = area.sched.queue.lock_held(irq_off);
+    let due = if let Some(index) = queue.current() {
+        // SAFETY: the queue's current task is in the table until `departure::leave` has taken it off its CPU.
+        let running = unsafe { &*TABLE.get(index) };
+        charge_if_old(area, &mut queue, running);
+        queue.enqueue_beside(&TABLE, Some(&running.run), (task.index, &task.run), why).preempts
+    } else {
+        let _ = queue.enqueue_beside(&TABLE, None, (task.index, &task.run), why);
+        true
+    };
     // The cheaper question first.
     let kick_for_tick = !crate::time::tick::dep_is_covered(area, TickDep::Sched)
         && queue.needs_tick(&TABLE)
@@ -296,23 +310,22 @@ fn enqueue(task: &Task, why: Why, site: &'static Location<'static>) {
     if static_branch!(SCHED) && is_wakeup {
         core::hint::cold_path();
         let woken = RecordTask { id: task.tid(), comm: task.comm() };
-        record(&irq_off, Flags::IRQS_OFF, Data::SchedWakeup { task: woken, target_cpu: target });
+        record(irq_off, Flags::IRQS_OFF, Data::SchedWakeup { task: woken, target_cpu: target });
     }
     // What follows is about the CPU, not the task, and may take its timer queue, which comes before placing.
     drop(placing);
-    let local = target == percpu::this(&irq_off).cpu();
-    if enqueued.preempts || running.is_none() {
+    if due {
         area.head.exit_work.fetch_or(exit_work::RESCHED, Ordering::SeqCst);
         if !local {
-            crate::smp::ipi::reschedule(target, IpiCause::Wakeup, site, &irq_off);
+            crate::smp::ipi::reschedule_for(by, target, IpiCause::Wakeup, site, irq_off);
         }
     } else if kick_for_tick {
         if local {
-            crate::time::tick::recheck(&irq_off);
+            crate::time::tick::recheck(irq_off);
         } else if cfg!(mutant = "tick_set_deferred") {
             let _ = crate::smp::deferred_work::leave(target, kcore::context_tracking::Deferred::TickRecheck, site);
         } else if !cfg!(mutant = "tick_set_not_kicked") {
-            crate::smp::ipi::reschedule(target, IpiCause::TickSet, site, &irq_off);
+            crate::smp::ipi::reschedule_for(by, target, IpiCause::TickSet, site, irq_off);
         }
     }
 }
@@ -333,7 +346,7 @@ pub fn runtime_ns(task: &Task) -> u64 {
 #[track_caller]
 pub fn start(task: &Task) {
     if task.state.wake(false) == Wake::Enqueue {
-        enqueue(task, Why::New, Location::caller());
+        enqueue_new(None, task, Location::caller(), &IrqOff::new());
     }
 }
 
@@ -372,7 +385,7 @@ pub fn idle_ns(cpu: u32) -> u64 {
     idle + tsc::ticks_to_ns(since)
 }
 
-/// Change a task's class. The running task or a sleeping one; a queued one is taken out and put back. EBUSY: it holds a lease of its
+/// Change a task's class. It goes on where it is; only a CPU that has something else to run now is asked to. EBUSY: it holds a lease of its
 /// CPU, and is not the running one.
 #[track_caller]
 pub fn set_class(task: &Task, class: Class) -> Result<(), Errno> {
@@ -382,20 +395,29 @@ pub fn set_class(task: &Task, class: Class) -> Result<(), Errno> {
     if lease::is_holder(task) && !core::ptr::eq(task, current()) {
         return Err(EBUSY);
     }
-    let area = percpu::of(task.cpu.load(Ordering::Relaxed));
-    let mut queue = area.sched.queue.lock_held(&irq_off);
-    let queued = queue.dequeue(&TABLE, task.index);
-    task.run.set_class(class);
-    if queued {
-        let _ = queue.enqueue(&TABLE, task.index, Why::New);
-    }
-    let look_again = queued || task.on_cpu.load(Ordering::Relaxed);
-    drop(queue);
+    change_rank(task, site, &irq_off, |queue| queue.set_class(&TABLE, (task.index, &task.run), class));
     drop(placing);
-    if look_again {
-        request_reschedule(area, site, &irq_off);
-    }
     Ok(())
+}
+
+/// `change` a rank in the queue of the CPU where `task`, which may have ended, is or was; its `placing` is held.
+fn change_rank(
+    task: &Task,
+    site: &'static Location<'static>,
+    irq_off: &IrqOff,
+    change: impl FnOnce(&mut RunQueue) -> bool,
+) {
+    let area = percpu::of(task.cpu.load(Ordering::Relaxed));
+    let mut queue = area.sched.queue.lock_held(irq_off);
+    if let Some(index) = queue.current() {
+        // SAFETY: the queue's current task is in the table until `departure::leave` has taken it off its CPU.
+        charge(area, &mut queue, unsafe { &*TABLE.get(index) });
+    }
+    let look_again = change(&mut queue);
+    drop(queue);
+    if look_again {
+        request_reschedule(area, site, irq_off);
+    }
 }
 
 /// Let CPU `area` pass through its scheduler.
@@ -451,16 +473,16 @@ fn change_place(
     site: &'static Location<'static>,
 ) -> Result<(), Errno> {
     let irq_off = IrqOff::new();
-    let placing = task.placing.lock_held(&irq_off);
+    let mut placing = task.placing.lock_held(&irq_off);
     change(&irq_off)?;
-    task.moved_by.store(site as *const _ as *mut _, Ordering::Relaxed);
+    *placing = Some(Mover { task: current().named(), site });
     let cpu = task.cpu.load(Ordering::Relaxed);
     if task.may_run_on(cpu) {
         return Ok(());
     }
     let area = percpu::of(cpu);
     let mut queue = area.sched.queue.lock_held(&irq_off);
-    if queue.dequeue(&TABLE, task.index) {
+    if queue.dequeue(&TABLE, (task.index, &task.run)) {
         let tick_freed = !queue.needs_tick(&TABLE) && crate::time::tick::dep_clear_cpu(area, TickDep::Sched);
         drop(queue);
         if tick_freed && cpu != percpu::this(&irq_off).cpu() {
@@ -468,7 +490,7 @@ fn change_place(
             let _ = crate::smp::deferred_work::leave(cpu, Deferred::TickRecheck, site);
         }
         drop(placing);
-        enqueue(task, Why::New, site);
+        enqueue_new(None, task, site, &irq_off);
         return Ok(());
     }
     let runs = task.on_cpu.load(Ordering::Relaxed);
@@ -491,11 +513,11 @@ pub fn place_anew(task: &Task) {
     let placing = task.placing.lock_held(&irq_off);
     let queued = {
         let area = percpu::of(task.cpu.load(Ordering::Relaxed));
-        area.sched.queue.lock_held(&irq_off).dequeue(&TABLE, task.index)
+        area.sched.queue.lock_held(&irq_off).dequeue(&TABLE, (task.index, &task.run))
     };
     drop(placing);
     if queued {
-        enqueue(task, Why::New, site);
+        enqueue_new(None, task, site, &irq_off);
     }
 }
 
@@ -513,7 +535,7 @@ pub fn notify_signal(task: &Task) {
             crate::smp::ipi::reschedule(cpu, IpiCause::Signal, site, &irq_off);
         }
     }
-    wake_at(task, true, site);
+    wake_at(task, true, site, &irq_off);
 }
 
 /// The running task ends: it never runs again. The caller has given away everything that the task owned but its stack.

@@ -17,7 +17,7 @@ pub fn set_open(cpu: u32, open: bool) {
 }
 
 /// A CPU that `task` may run on. Isolated CPUs are chosen only if its affinity leaves nothing else.
-#[inline]
+#[inline(always)]
 pub fn choose(task: &Task) -> u32 {
     match task.only_cpu() {
         Some(only) if percpu::is_online(only) => only,
@@ -25,6 +25,7 @@ pub fn choose(task: &Task) -> u32 {
     }
 }
 
+#[inline(never)]
 fn choose_of_many(task: &Task) -> u32 {
     let last = task.cpu.load(Ordering::Relaxed);
     let usable = |cpu: u32| OPEN.contains(cpu) && task.may_run_on(cpu);

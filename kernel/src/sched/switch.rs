@@ -11,23 +11,32 @@ use crate::percpu::Percpu;
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::Ordering;
 
-/// Leave `prev`'s context for `next`'s; returns when somebody switches back to `prev`.
+/// Leave `prev`'s context for `next`'s; returns when somebody switches back to `prev`. Who ran before that, and the area of the CPU that it
+/// was on, which is the running one, are what it returns: every context is told as it begins or goes on.
 ///
 /// # Safety
 /// 1. Interrupts are off; 2. `prev` is the running task; 3. `next` runs nowhere and its context was saved here or
 ///    prepared below.
 #[inline(always)]
-pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
+pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) -> (*const Task, &'static Percpu) {
     // User state: kernel threads have none and leave the last user's in place.
     // SAFETY: interrupts are off; the CPU holds `prev`'s user state if it is a user task.
     unsafe {
-        if let Some(fpu) = &prev.fpu {
-            fpu.save();
-            segment_base::save(prev.fs_base.as_ptr(), prev.gs_base.as_ptr());
-        }
-        if let Some(fpu) = &next.fpu {
-            fpu.restore();
-            segment_base::load(next.fs_base.load(Ordering::Relaxed), next.gs_base.load(Ordering::Relaxed));
+        match (&prev.fpu, &next.fpu) {
+            (Some(before), Some(after)) => {
+                before.save();
+                after.restore();
+                segment_base::exchange(&prev.user_bases, &next.user_bases);
+            }
+            (Some(before), None) => {
+                before.save();
+                segment_base::save(&prev.user_bases);
+            }
+            (None, Some(after)) => {
+                after.restore();
+                segment_base::load(&next.user_bases);
+            }
+            (None, None) => {}
         }
     }
     let root = match next.root.load(Ordering::Relaxed) {
@@ -36,9 +45,10 @@ pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
     };
     load_address_space(me, root);
     me.head.current.store(next as *const Task as u64, Ordering::Release);
-    me.head.kernel_stack_top.store(next.stack_top(), Ordering::Relaxed);
+    let stack_top = next.stack_top();
+    me.head.kernel_stack_top.store(stack_top, Ordering::Relaxed);
     // SAFETY: this CPU's own TSS, interrupts off, the next task's own stack.
-    unsafe { me.segments.set_rsp0(next.stack_top()) };
+    unsafe { me.segments.set_rsp0(stack_top) };
     // The signal bit is the task's, the word is the CPU's. `on_cpu` was set before this look: see notify_signal.
     core::sync::atomic::fence(Ordering::SeqCst);
     let attention = next.signal_pending.look(Ordering::Relaxed);
@@ -49,7 +59,7 @@ pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) {
         follow_attention(me, next, next.signal_pending.look(Ordering::SeqCst));
     }
     // SAFETY: the caller's conditions.
-    unsafe { stacks(prev.saved_sp.as_ptr(), next.saved_sp.load(Ordering::Relaxed)) };
+    unsafe { stacks(prev, me, next.saved_sp.load(Ordering::Relaxed)) }
 }
 
 /// The CPU's exit work and set-up follow `next`, which is about to run or runs; what is not said of it stays.
@@ -87,8 +97,8 @@ pub fn load_address_space(me: &Percpu, root: u64) {
     }
 }
 
-/// Save where one context goes on, and go on in the other. All registers but the two that the compiler keeps for itself are said to be
-/// lost: it has saved what it needs of them.
+/// Save where one context goes on, and go on in the other, which finds `prev` and `me` where they are: the first two arguments of a function.
+/// All other registers but the two that the compiler keeps for itself are said to be lost: it has saved what it needs of them.
 ///
 /// ```text
 /// saved stack   sp -> where to go on   rbx rbp
@@ -97,23 +107,26 @@ pub fn load_address_space(me: &Percpu, root: u64) {
 /// # Safety
 /// `next` was saved by this function or prepared below; interrupts are off.
 #[inline(always)]
-unsafe fn stacks(save: *mut u64, next: u64) {
+unsafe fn stacks(prev: *const Task, me: *const Percpu, next_sp: u64) -> (*const Task, &'static Percpu) {
+    let (mut prev, mut me) = (prev, me);
     // SAFETY: 1. the stack is as it was when control comes back to label 2, by the next switch to the saved context; 2. what is not
-    // pushed is declared as lost.
+    // pushed or handed over is declared as lost.
     unsafe {
         asm!(
             "push rbp",
             "push rbx",
             "lea rax, [rip + 2f]",
             "push rax",
-            "mov [rdi], rsp",
-            "mov rsp, rsi",
+            "mov [rdi + {saved_sp}], rsp",
+            "mov rsp, rdx",
             "pop rax",
             "jmp rax",
             "2: pop rbx",
             "pop rbp",
-            inout("rdi") save => _,
-            inout("rsi") next => _,
+            saved_sp = const core::mem::offset_of!(Task, saved_sp),
+            inout("rdi") prev,
+            inout("rsi") me,
+            inout("rdx") next_sp => _,
             out("r12") _,
             out("r13") _,
             out("r14") _,
@@ -121,6 +134,8 @@ unsafe fn stacks(save: *mut u64, next: u64) {
             clobber_abi("C"),
         )
     };
+    // SAFETY: areas live for ever.
+    (prev, unsafe { &*me })
 }
 
 fn prepare(task: &Task, below: u64, start: unsafe extern "C" fn()) {
@@ -149,7 +164,7 @@ pub fn prepare_user(task: &Task, frame: &Frame) {
 unsafe extern "C" fn kthread_start() {
     naked_asm!(
         "xor ebp, ebp", "call {finish}", "sti", "call {main}", "ud2",
-        finish = sym super::finish_switch, main = sym super::task::kthread_main,
+        finish = sym super::departure::finish_switch, main = sym super::task::kthread_main,
     )
 }
 
@@ -159,6 +174,6 @@ unsafe extern "C" fn kthread_start() {
 unsafe extern "C" fn user_start() {
     naked_asm!(
         "xor ebp, ebp", "call {finish}", "jmp {exit}",
-        finish = sym super::finish_switch, exit = sym crate::entry::exit_work::full_exit_to_user,
+        finish = sym super::departure::finish_switch, exit = sym crate::entry::exit_work::full_exit_to_user,
     )
 }

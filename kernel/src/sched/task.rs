@@ -6,17 +6,21 @@
 use super::attention::Attention;
 use crate::arch::debug_registers::UserBreakpoints;
 use crate::arch::fpu::FpuState;
+use crate::arch::irq_flag::Pinned;
+use crate::arch::segment_base::UserBases;
 use crate::isolation::housekeeping;
 use crate::mm::failure::{self, Countdown};
 use crate::mm::stack::KernelStack;
 use crate::rcu::RcuHead;
 use alloc::sync::Arc;
+use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use kcore::cpu_set::{CpuSet, MAX_CPUS, SharedCpuSet};
 use kcore::pairing_heap::{HeapNode, HeapStore};
 use kcore::run_queue::{Class, FIFO_STOP, RunNode, RunStore};
 use kcore::task_state::TaskState;
 use kcore::tick::TickMask;
+use kcore::trace_event::RecordTask;
 
 /// Thread ids are below this, as Linux's default pid_max.
 pub const PID_MAX: u32 = 32768;
@@ -29,6 +33,15 @@ const SLOTS: usize = PID_MAX as usize + MAX_CPUS;
 
 /// A counted reference to a task.
 pub type TaskRef = Arc<Task>;
+
+/// Who changed where a task may run. It may have ended since, and another task may have its id.
+#[derive(Clone, Copy)]
+pub struct Mover {
+    /// Thread id and name at that time.
+    pub task: RecordTask,
+    /// From where.
+    pub site: &'static Location<'static>,
+}
 
 /// One task.
 pub struct Task {
@@ -44,14 +57,10 @@ pub struct Task {
     pub timer_cpu: AtomicU32,
     /// The CPU that it runs on, waits for or ran on last.
     pub cpu: AtomicU32,
-    /// Held while the task is put on a queue, or its class or affinity changes: `cpu` is stable meanwhile.
-    pub placing: crate::spin_lock::SpinLock<(), { crate::spin_lock::rank::PLACING }>,
+    /// Held while the task is put on a queue, or its class or affinity changes: `cpu` is stable meanwhile. In it who changed its place last.
+    pub placing: crate::spin_lock::SpinLock<Option<Mover>, { crate::spin_lock::rank::PLACING }>,
     /// Set while a CPU is on its stack.
     pub on_cpu: AtomicBool,
-    /// Runnable, on no queue, to be enqueued elsewhere as soon as it is off its CPU.
-    pub moving: AtomicBool,
-    /// Who changed its affinity last.
-    pub moved_by: AtomicPtr<core::panic::Location<'static>>,
     /// Stack pointer while it does not run.
     pub saved_sp: AtomicU64,
     stack: KernelStack,
@@ -63,10 +72,8 @@ pub struct Task {
     only_cpu: AtomicU32,
     /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
     pub root: AtomicU64,
-    /// User FS base while it does not run.
-    pub fs_base: AtomicU64,
-    /// User GS base while it does not run.
-    pub gs_base: AtomicU64,
+    /// User FS and GS base while it does not run.
+    pub user_bases: UserBases,
     /// FPU state while it does not run; kernel threads have none.
     pub fpu: Option<FpuState>,
     /// The `process::Thread` behind a user task; null for kernel threads.
@@ -151,10 +158,8 @@ impl Task {
             timer: HeapNode::new(),
             timer_cpu: AtomicU32::new(0),
             cpu: AtomicU32::new(crate::percpu::cpu()),
-            placing: crate::spin_lock::SpinLock::new(()),
+            placing: crate::spin_lock::SpinLock::new(None),
             on_cpu: AtomicBool::new(false),
-            moving: AtomicBool::new(false),
-            moved_by: AtomicPtr::new(core::ptr::null_mut()),
             saved_sp: AtomicU64::new(0),
             stack,
             comm: [const { AtomicU64::new(0) }; 2],
@@ -162,8 +167,7 @@ impl Task {
             allowed: SharedCpuSet::new(),
             only_cpu: AtomicU32::new(MANY),
             root: AtomicU64::new(0),
-            fs_base: AtomicU64::new(0),
-            gs_base: AtomicU64::new(0),
+            user_bases: UserBases::new(),
             fpu,
             owner: AtomicPtr::new(core::ptr::null_mut()),
             owner_kept: spin::Once::new(),
@@ -197,6 +201,11 @@ impl Task {
     #[inline]
     pub fn tid(&self) -> u32 {
         if self.index >= FIRST_IDLE { 0 } else { self.index }
+    }
+
+    /// Its thread id and name.
+    pub fn named(&self) -> RecordTask {
+        RecordTask { id: self.tid(), comm: self.comm() }
     }
 
     /// Name, at most 15 bytes, zero-padded.
@@ -386,7 +395,12 @@ pub fn by_index(index: u32) -> Option<TaskRef> {
 /// Call `f` with the task that has this index, if it lives. Any context but NMI; `f` does not sleep.
 #[inline]
 pub fn with<R>(index: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
-    let _reader = crate::rcu::read();
+    with_pinned(index, &crate::rcu::read(), f)
+}
+
+/// `with` for who stays on this CPU anyway: it is a reader as long as it does.
+#[inline]
+pub fn with_pinned<R>(index: u32, _: &impl Pinned, f: impl FnOnce(&Task) -> R) -> Option<R> {
     let p = TABLE.0.get(index as usize)?.load(Ordering::Acquire);
     // SAFETY: as in `by_index`; the reader lasts until `f` returns.
     unsafe { p.as_ref() }.map(f)

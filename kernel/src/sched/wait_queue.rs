@@ -3,6 +3,7 @@
 //! Process context for waiting; `wake_*` also in interrupts.
 
 use super::task::Task;
+use crate::arch::irq_flag::IrqOff;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::VecDeque;
 use core::panic::Location;
@@ -153,12 +154,16 @@ impl WaitQueue {
             if woken == most {
                 break;
             }
-            let mut waiters = self.waiters.lock_irq();
+            let irq_off = IrqOff::new();
+            let mut waiters = self.waiters.lock_held(&irq_off);
             let Some(index) = waiters.pop() else { break };
             self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             drop(waiters);
             // By reference, not by count: an interrupt must not be the one that frees a task.
-            woken += (super::task::with(index, |t| super::wake_at(t, false, site)) == Some(true)) as usize;
+            let wake = |t: &Task| super::wake_at(t, false, site, &irq_off);
+            woken += (super::task::with_pinned(index, &irq_off, wake) == Some(true)) as usize;
+            drop(irq_off);
+            crate::percpu::preempt_point();
         }
         woken
     }

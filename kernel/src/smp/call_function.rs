@@ -105,6 +105,7 @@ fn queue(target: u32, entry: &Call) {
     }
 }
 
+/// Serves no calls meanwhile: with interrupts off its caller may be an RCU reader.
 fn wait(entry: &Call) {
     while !entry.done.load(Ordering::Acquire) {
         core::hint::spin_loop();

@@ -11,7 +11,7 @@ use core::panic::Location;
 use core::sync::atomic::Ordering;
 use kcore::interruption::Cause;
 use kcore::ipi_ledger::{IpiCause, Item, UnderLease};
-use kcore::trace_event::{Data, Flags};
+use kcore::trace_event::{Data, Flags, RecordTask};
 
 /// Who sent an IPI.
 #[derive(Clone, Copy)]
@@ -31,8 +31,13 @@ pub struct Sender {
 impl Sender {
     /// The running task, on its CPU.
     pub fn here<P: Pinned>(cause: IpiCause, site: &'static Location<'static>, pin: &P) -> Self {
-        let task = crate::sched::current();
-        Self { cause, cpu: percpu::this(pin).cpu(), task: task.tid(), comm: task.comm(), site }
+        Self::of(None, cause, site, pin)
+    }
+
+    /// `task`, for which this CPU sends; None: the running one.
+    fn of<P: Pinned>(task: Option<&RecordTask>, cause: IpiCause, site: &'static Location<'static>, pin: &P) -> Self {
+        let task = task.copied().unwrap_or_else(|| crate::sched::current().named());
+        Self { cause, cpu: percpu::this(pin).cpu(), task: task.id, comm: task.comm, site }
     }
 
     /// What the trace says of it: the interrupt that it causes, and from where.
@@ -108,8 +113,19 @@ pub fn avoided(target: u32, sender: &Sender, irq_off: &IrqOff) {
 
 /// Ask CPU `target` to look at its exit work and at its tick.
 pub fn reschedule(target: u32, cause: IpiCause, site: &'static Location<'static>, irq_off: &IrqOff) {
+    reschedule_for(None, target, cause, site, irq_off);
+}
+
+/// The same in the name of `task`, which need not run any more; None: the running one.
+pub fn reschedule_for(
+    task: Option<&RecordTask>,
+    target: u32,
+    cause: IpiCause,
+    site: &'static Location<'static>,
+    irq_off: &IrqOff,
+) {
     let area = percpu::of(target);
-    let sender = Sender::here(cause, site, irq_off);
+    let sender = Sender::of(task, cause, site, irq_off);
     if crate::static_branch!(crate::trace::key::SENDERS)
         && crate::trace::rings::wants_sender(area)
         && area.smp.senders.lock_held(irq_off).queue.try_push(sender).is_err()

@@ -1,6 +1,6 @@
 //! System calls about CPUs and scheduling, and futexes.
 
-use super::table::Calls;
+use super::table::{Calls, into_rax};
 use crate::arch::tsc;
 use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
@@ -241,10 +241,33 @@ system_call! {
     }
 }
 
+/// In the operation of futex(2): the word is one process's.
+const PRIVATE: u64 = 128;
+
+/// futex(2). What programs do most goes its own way, without the others' registers and questions.
+pub extern "C" fn futex_call(address: u64, op: u64, value: u64, timeout: u64, address2: u64, value3: u64) -> i64 {
+    const WAIT: u64 = PRIVATE;
+    const WAKE: u64 = 1 | PRIVATE;
+    match op {
+        WAKE => futex_wake(address, value),
+        WAIT if timeout == 0 => futex_wait(address, value),
+        _ => futex_other(address, op, value, timeout, address2, value3),
+    }
+}
+
+#[inline(never)]
+fn futex_wake(address: u64, most: u64) -> i64 {
+    into_rax(futex::wake(address, true, most as u32 as usize, u32::MAX))
+}
+
+#[inline(never)]
+fn futex_wait(address: u64, expected: u64) -> i64 {
+    into_rax(futex::wait(address, true, expected as u32, u32::MAX, None))
+}
+
 system_call! {
-    /// futex(2)
-    futex_call(address, op, value, timeout, address2, value3) {
-        const PRIVATE: u64 = 128;
+    /// futex(2), all of it.
+    futex_other(address, op, value, timeout, address2, value3) {
         const CLOCK_REALTIME: u64 = 256;
         let private = op & PRIVATE != 0;
         let realtime = op & CLOCK_REALTIME != 0;

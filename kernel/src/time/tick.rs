@@ -116,8 +116,12 @@ pub fn sched_dependency(me: &Percpu, needs_tick: bool, task: &Task) {
 #[track_caller]
 #[inline]
 pub fn sched_dependency_at_switch(me: &Percpu, needs_tick: bool, task: &Task, now_tsc: u64) {
-    if needs_tick || me.time.deps.load() & TickDep::Sched.bit() == 0 {
-        return sched_dependency(me, needs_tick, task);
+    if needs_tick {
+        dep_set_cpu(me, TickDep::Sched, task, Location::caller());
+        return;
+    }
+    if me.time.deps.load() & TickDep::Sched.bit() == 0 {
+        return;
     }
     let (stopped_tsc, period) = (me.time.stopped_tsc.load(Ordering::Relaxed), PERIOD_TICKS.load(Ordering::Relaxed));
     if is_idle(task) || !lingers(now_tsc, stopped_tsc, period) {

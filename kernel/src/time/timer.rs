@@ -55,7 +55,7 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
             Flags::IRQS_OFF,
             Data::TimerExpireEntry { timer: index as u64, deadline_tsc: TABLE.heap_node(index).key(), function: 0 }
         );
-        crate::sched::task::with(index, |t| crate::sched::wake(t));
+        crate::sched::task::with_pinned(index, irq_off, |t| crate::sched::wake_held(t, irq_off));
         trace_point!(TIMER, irq_off, Flags::IRQS_OFF, Data::TimerExpireExit { timer: index as u64 });
     };
     let tick = me.time.tick_deadline.load(Ordering::Relaxed);
@@ -69,7 +69,7 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
 #[track_caller]
 pub fn sleep_until(task: &Task, deadline_tsc: u64) {
     let site = Location::caller();
-    let irq_off = IrqOff::new();
+    let irq_off = IrqOff::from_on();
     trace_point!(
         TIMER,
         &irq_off,
@@ -85,8 +85,7 @@ pub fn sleep_until(task: &Task, deadline_tsc: u64) {
     if is_first {
         program_for(me, first, &irq_off);
     }
-    drop(irq_off);
-    crate::sched::schedule();
+    crate::sched::schedule_held(irq_off);
     // Usually it has fired. Only the task itself arms it again: off its queue it stays off.
     if task.timer.is_queued() {
         cancel(task);
