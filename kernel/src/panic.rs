@@ -11,6 +11,7 @@ use crate::arch::tsc;
 use crate::console::print_dying;
 use crate::entry::frame::Frame;
 use crate::percpu;
+use crate::sched::stack_owner;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use kcore::ipi_ledger::IpiCause;
 use kcore::machine_check::{Bank, Fatal};
@@ -52,8 +53,29 @@ const STOP_LOOKS: u32 = 200_000;
 /// CPU number + 1 of the CPU that panics.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
+/// For scenarios: an NMI comes before each line.
+static NMIS: AtomicBool = AtomicBool::new(false);
+
+#[cold]
+fn interrupt_self() {
+    // SAFETY: `begin` turned interrupts off before anything is said.
+    let irq_off = unsafe { IrqOff::assume() };
+    apic::send_ipi(apic::id(), IpiCause::InjectedNmi, &irq_off);
+}
+
+/// For scenarios: the end, with an NMI before each of its lines.
+pub fn panic_with_nmis() -> ! {
+    NMIS.store(true, Ordering::Relaxed);
+    panic!("asked for, with NMIs all along");
+}
+
 macro_rules! say {
-    ($($arg:tt)*) => { print_dying(format_args!("{}\n", format_args!($($arg)*))) };
+    ($($arg:tt)*) => {{
+        if NMIS.load(Ordering::Relaxed) {
+            interrupt_self();
+        }
+        print_dying(format_args!("{}\n", format_args!($($arg)*)))
+    }};
 }
 
 /// `panic=`, in seconds.
@@ -237,6 +259,14 @@ fn tell(frame: Option<&Frame>, rbp: u64) {
         me.head.exit_work.load(Ordering::Relaxed)
     );
     if let Some(f) = frame {
+        if let Some(stack) = stack_owner::of(f.rsp) {
+            say!("rsp lies {stack}");
+        }
+        // What a stack's guard stopped: it may be far below.
+        let cr2 = x86_64::registers::control::Cr2::read_raw();
+        if let Some(stack) = stack_owner::of(cr2).filter(|owner| owner.is_guard()) {
+            say!("{cr2:#018x}, the address of the last page fault, lies {stack}");
+        }
         say!("rip {:#018x} cs {:#x} rflags {:#x} rsp {:#018x}", f.rip, f.cs, f.rflags, f.rsp);
         say!("rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}", f.rax, f.rbx, f.rcx, f.rdx);
         say!("rsi {:#018x} rdi {:#018x} rbp {:#018x} r8  {:#018x}", f.rsi, f.rdi, f.rbp, f.r8);
@@ -300,6 +330,23 @@ pub fn panic_nested() -> ! {
     say!("kernel panic: asked for, with a second one inside");
     // Not canonical, and kernel-like enough for `backtrace`.
     epitaph(None, 0xffff_9000_0000_0000)
+}
+
+/// For scenarios: a panic because a task wanted more stack than there is.
+pub fn panic_of_stack() -> ! {
+    loop {
+        core::hint::black_box(exhaust_stack(0));
+    }
+}
+
+/// Into the guard below the stack, frame by frame.
+fn exhaust_stack(depth: u64) -> u64 {
+    if depth == u64::MAX {
+        return 0;
+    }
+    let frame = [depth; 64];
+    let below = exhaust_stack(core::hint::black_box(&frame)[depth as usize % 64] + 1);
+    below.wrapping_add(core::hint::black_box(&frame)[0])
 }
 
 /// The next NMI that a CPU of ours gets panics (`panic_in_nmi` below).

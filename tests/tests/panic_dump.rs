@@ -1,5 +1,6 @@
 //! Scenario: a panic in an NMI that came while the console was held, and one whose epitaph panics too, still tell the last events of all
-//! CPUs on the console, and `host trace` decodes them from the log.
+//! CPUs on the console, and `host trace` decodes them from the log. So does one with an NMI before each of its lines, and a double fault, which
+//! names the stack that was too small.
 
 use host::qemu::End;
 use host::trace::stream;
@@ -39,6 +40,30 @@ fn in_an_nmi_with_the_console_held() -> Outcome {
     // The last that the CPU did: that NMI.
     let last = trace.entries.iter().rfind(|e| e.cpu == 2).map(|e| trace.line(e)).unwrap_or_default();
     assert!(last.contains("nmi_entry"), "{last}");
+    Ok(())
+}
+
+#[test]
+fn with_an_nmi_before_each_line() -> Outcome {
+    let log = panics("nmis")?;
+    assert!(log.contains("asked for, with NMIs all along") && log.contains("end of epitaph"), "{log}");
+    let nmis = log.lines().find(|line| line.starts_with("transitions ")).and_then(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        words.iter().position(|word| *word == "NMIs").and_then(|at| words[at - 1].parse::<u32>().ok())
+    });
+    // Before the line that counts them, those of the panic's own line, of the CPU's and of this one.
+    assert!(nmis >= Some(3), "{log}");
+    decoded(&log);
+    Ok(())
+}
+
+#[test]
+fn of_a_stack_that_was_too_small() -> Outcome {
+    let log = panics("stack")?;
+    assert!(log.contains("kernel panic: double fault ") && log.contains("end of epitaph"), "{log}");
+    let told = log.lines().find(|line| line.contains("the address of the last page fault, lies ")).unwrap_or_default();
+    assert!(told.contains(" bytes below the kernel stack of task ") && told.ends_with(" (sh)"), "{told:?} in {log}");
+    decoded(&log);
     Ok(())
 }
 

@@ -15,7 +15,11 @@ pub const TASK_STACK_PAGES: u64 = if cfg!(debug_assertions) { 8 } else { 4 };
 pub const IST_STACK_PAGES: u64 = if cfg!(debug_assertions) { 4 } else { 2 };
 /// Bytes of an IST stack.
 pub const IST_STACK_BYTES: u64 = IST_STACK_PAGES * PAGE_SIZE;
+/// Bytes of a task's kernel stack.
+pub const TASK_STACK_BYTES: u64 = TASK_STACK_PAGES * PAGE_SIZE;
 const GUARD_PAGES: u64 = 4;
+/// Bytes that are not mapped below each.
+pub const GUARD_BYTES: u64 = GUARD_PAGES * PAGE_SIZE;
 /// More free stacks than this are not kept.
 const KEEP_MOST: u64 = 32;
 /// Stacks whose frames go back by one flush.

@@ -7,6 +7,7 @@ mod departure;
 pub mod futex;
 pub mod idle;
 pub mod placement;
+pub mod stack_owner;
 pub mod switch;
 pub mod task;
 pub mod unbound_timer;

@@ -7,7 +7,8 @@
 //! `rcu_fanout` measures their tree; `absent_msr` asks for a register that is not there;
 //! `user_access` tries what SMAP and SMEP refuse.
 //! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
-//! `nmi` or `nested` written to `panic` ends the kernel in an NMI with the console held, or by a panic with a second one in it.
+//! `nmi`, `nmis`, `nested` or `stack` written to `panic` ends the kernel in an NMI with the console held, with an NMI before each line, by a panic with a second one in
+//! it, or by a stack that is too small.
 //! A CPU's number written to `nmi` sends it one, and written to `nmi_line` lets the machine's NMI line interrupt that CPU alone;
 //! `torture…` is in torture.rs.
 
@@ -65,6 +66,8 @@ pub static ITEMS: &[Item] = &[
         b"nmi" => crate::panic::panic_in_nmi(),
         // A wild frame pointer: the epitaph panics at its stack.
         b"nested" => crate::panic::panic_nested(),
+        b"nmis" => crate::panic::panic_with_nmis(),
+        b"stack" => crate::panic::panic_of_stack(),
         _ => Err(errno::EINVAL),
     }),
     Item::Control("nmi_line", |_, text| {
