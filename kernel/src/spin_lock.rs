@@ -26,6 +26,8 @@ pub mod rank {
     pub const WAIT_QUEUE: u8 = 5;
     /// RCU callback lists and grace-period state.
     pub const RCU: u8 = 6;
+    /// Who waits for whose lock. Never held together with one of `RCU`.
+    pub const INHERITANCE: u8 = 6;
     /// A CPU's timer queue.
     pub const TIMER: u8 = 7;
     /// A task's place.

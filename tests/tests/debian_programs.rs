@@ -11,6 +11,17 @@ const WORDS: &str = "tmp/words";
 
 /// Runs `words` by Debian's bash on a machine of two CPUs; gives what it prints. None: there are no packages.
 fn run(packages: &[&str], programs: &[(&str, &[u8])], words: &str, cmdline: &str) -> Result<Option<String>, Failed> {
+    run_on(Vm::new().limit(300), packages, programs, words, cmdline)
+}
+
+/// The same on a machine of this kind.
+fn run_on(
+    vm: Vm,
+    packages: &[&str],
+    programs: &[(&str, &[u8])],
+    words: &str,
+    cmdline: &str,
+) -> Result<Option<String>, Failed> {
     let tree = Tree::find(None)?;
     let programs = [programs, &[(WORDS, words.as_bytes())]].concat();
     let root = match debian_root::root_file_system(&tree, packages, &programs, |_| {}) {
@@ -20,11 +31,9 @@ fn run(packages: &[&str], programs: &[(&str, &[u8])], words: &str, cmdline: &str
             return Ok(None);
         }
     };
-    let vm = Vm::new().smp(2).mem("1G").limit(300).cmdline(&format!("trace_event= quiet {cmdline}"));
-    let mut guest = vm.initrd(root).spawn()?;
-    guest.expect("# ")?;
-    guest.send(&format!(". /{WORDS}; exit\n"))?;
-    let finished = guest.finish()?;
+    // Nothing is typed: by the clock of instructions a run is the same each time then.
+    let vm = vm.smp(2).mem("1G").cmdline(&format!("trace_event= quiet {cmdline} -- . /{WORDS}"));
+    let finished = vm.initrd(root).spawn()?.finish()?;
     finished.assert_clean();
     Ok(Some(finished.output))
 }
@@ -158,4 +167,25 @@ fn rt_tests_end_with_their_summary() -> Outcome {
     assert_has(&text, &["T: 0 (", " P:80 I:1000 C:", "#1 -> #0, Min", " C:    200 Min:"]);
     assert_eq!(text.matches("\nTime: ").count(), 2, "{text}");
     Ok(())
+}
+
+/// By a clock that counts instructions: pi_stress takes a group that gets nothing done in most of a second for a deadlock, and on a busy host
+/// that is no proof of one.
+#[test]
+fn rt_tests_priority_inheritance() -> Outcome {
+    let words = "pi_stress -q -g 1 -i 50";
+    let Some(text) = run_on(Vm::new().limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
+        return Ok(());
+    };
+    println!("{text}");
+    let inversions = number_behind(&text, "Total inversion performed: ")?;
+    assert!(inversions >= 50 && text.contains("\nTest Duration: 0 days,"), "{text}");
+    Ok(())
+}
+
+/// The number that follows the first `label`.
+fn number_behind(text: &str, label: &str) -> Result<u64, Failed> {
+    let digits: Option<String> =
+        text.split(label).nth(1).map(|rest| rest.trim_start().chars().take_while(char::is_ascii_digit).collect());
+    digits.and_then(|d| d.parse().ok()).ok_or_else(|| Failed(format!("no number behind {label:?} in {text}")))
 }

@@ -36,6 +36,7 @@ pub mod missing_calls;
 pub mod oom;
 pub mod pairing_heap;
 pub mod posted_work;
+pub mod priority_inheritance;
 pub mod ptrace;
 pub mod rcu;
 pub mod run_queue;

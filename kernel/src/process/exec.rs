@@ -235,8 +235,9 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
         Some(shared) if Arc::strong_count(shared) > 2 => Some(shared.clone_table().ok_or(ENOMEM)?),
         shared => shared.cloned(),
     };
-    // The point of no return.
+    // The point of no return. The locks that the old program holds are left while their words can be reached.
     crate::isolation::lease::end_with(EndCause::Exec);
+    sched::futex::leave_locks(thread, true);
     let old = process.address_space.lock().replace(loaded.space.clone());
     let root = loaded.space.root();
     // SAFETY: the thread itself; no reference to its address space is alive.
@@ -272,7 +273,6 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     process.actions.lock().reset_for_exec();
     thread.set_alternate_stack(Default::default());
     thread.clear_child_tid.store(0, Ordering::Relaxed);
-    thread.robust_list.store(0, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(crate::process::signal::sig::CHLD, Ordering::Relaxed);
     describe(thread, path, &loaded);

@@ -28,7 +28,7 @@ pub fn exit_thread(status: u32) -> ! {
     let task = sched::current();
     let process = &thread.process;
     lease::end_with(EndCause::Exit);
-    futex::thread_ends(thread);
+    futex::leave_locks(thread, false);
     let clear = thread.clear_child_tid.swap(0, Ordering::Relaxed);
     if clear != 0 && user_copy::write(clear, &0u32).is_ok() {
         let _ = futex::wake(clear, false, 1, u32::MAX);

@@ -204,7 +204,7 @@ fn try_copy(bytes: &SpinLock<Vec<u8>, { crate::spin_lock::rank::PROCESS_PART }>)
 /// Give a task that has never run what the CPU holds for the running one: FPU state, segment bases, affinity, class.
 fn copy_task_state(from: &Task, to: &Task) {
     const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    to.run.set_class(from.run.class());
+    to.run.set_class(from.run.own_class());
     let _irq_off = IrqOff::new();
     to.inherit_allowed(from);
     // SAFETY: interrupts are off: the CPU holds `from`'s state, and `to` does not run.

@@ -3,6 +3,7 @@
 //! Process context. A waiter is on the list of its key's bucket before it looks at the word, so that a wake-up between the look and
 //! the sleep is not lost. Source: futex(2); Linux include/uapi/linux/futex.h.
 
+use super::priority_futex::{self, OWNER_DIED, Step, TID_MASK, WAITERS};
 use super::task::Task;
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::USER_END;
@@ -16,8 +17,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use kcore::futex_op::FutexOp;
 
 /// Which word: the address space or shared memory, and the place in it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
     space: usize,
     at: u64,
 }
@@ -25,8 +26,16 @@ struct Key {
 /// On the waiter's stack: bucket number + 1 while it is on a list, 0 once it was taken off.
 struct Node(AtomicUsize);
 
+/// The node of a waiter for a requeue (`wait_requeue`): with the lock that it wants to go on to.
+#[repr(C)]
+struct RequeueNode {
+    node: Node,
+    to: Key,
+}
+
 struct Waiter {
     key: Key,
+    /// 0: the node is the first part of a `RequeueNode`. No wake-up asks for no bit.
     bitset: u32,
     /// Waits, and so lives, while this is on a list.
     task: *const Task,
@@ -72,7 +81,7 @@ impl Key {
 }
 
 #[inline(always)]
-fn key_of(address: u64, private: bool) -> Result<Key, Errno> {
+pub(super) fn key_of(address: u64, private: bool) -> Result<Key, Errno> {
     if !address.is_multiple_of(4) {
         return Err(EINVAL);
     }
@@ -181,7 +190,11 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
         return Err(EINVAL);
     }
     let key = key_of(address, private)?;
-    Ok(wake_in(&mut TABLE[key.bucket()].lock(), key, most, bitset) as u64)
+    let mut list = TABLE[key.bucket()].lock();
+    match wake_in(&mut list, key, most, bitset) {
+        0 if is_for_a_lock(&list, key) => Err(EINVAL),
+        woken => Ok(woken as u64),
+    }
 }
 
 /// FUTEX_WAKE_OP: change the word at `to`, wake at most `most` waiters of the one at `address`, and at most `most_at_to` of the
@@ -195,11 +208,15 @@ pub fn wake_op(address: u64, to: u64, private: bool, most: usize, most_at_to: us
             found => old = found,
         }
     }
-    let mut woken = wake_in(&mut TABLE[key.bucket()].lock(), key, most, u32::MAX);
-    if op.holds(old) {
-        woken += wake_in(&mut TABLE[to_key.bucket()].lock(), to_key, most_at_to, u32::MAX);
-    }
-    Ok(woken as u64)
+    let wake = |key: Key, most| {
+        let mut list = TABLE[key.bucket()].lock();
+        match wake_in(&mut list, key, most, u32::MAX) {
+            0 if is_for_a_lock(&list, key) => Err(EINVAL),
+            woken => Ok(woken as u64),
+        }
+    };
+    let woken = wake(key, most)?;
+    if op.holds(old) { Ok(woken + wake(to_key, most_at_to)?) } else { Ok(woken) }
 }
 
 /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE: wake at most `most`, let at most `move_most` others wait for the word at `to`. With `expected`
@@ -224,7 +241,13 @@ pub fn requeue(
     let mut woken;
     {
         let mut list = TABLE[a].lock();
+        if waits_for_requeue(&list, from_key) {
+            return Err(EINVAL);
+        }
         woken = wake_in(&mut list, from_key, most, u32::MAX);
+        if woken == 0 && !list.iter().any(|w| w.key == from_key) && priority_futex::is_waited_for(from_key) {
+            return Err(EINVAL);
+        }
         let mut count = 0;
         if a == b {
             for waiter in list.iter_mut().filter(|w| w.key == from_key).take(move_most) {
@@ -253,11 +276,116 @@ pub fn requeue(
     Ok(woken as u64)
 }
 
-/// A thread ends: the locks of its robust list are marked as their owner's death, and one waiter each is woken.
-pub fn thread_ends(thread: &Thread) {
-    const OWNER_DIED: u32 = 0x4000_0000;
-    const TID_MASK: u32 = 0x3fff_ffff;
+impl Waiter {
+    /// The lock that it wants to go on to; then only a requeue is for it. With the lock of its list held.
+    fn to(&self) -> Option<Key> {
+        if self.bitset != 0 {
+            return None;
+        }
+        // SAFETY: 1. such a node is the first part of a `RequeueNode` (`repr(C)`), see `wait_requeue`; 2. it lives while its waiter is on the list.
+        Some(unsafe { (*self.node.cast::<RequeueNode>()).to })
+    }
+}
+
+/// Whether a waiter for `key` waits for a requeue to a lock.
+fn waits_for_requeue(list: &[Waiter], key: Key) -> bool {
+    list.iter().any(|w| w.key == key && w.bitset == 0)
+}
+
+/// Whether those who wait at `key` wait for a lock with priority inheritance or for a requeue to one: a wake-up is not for them.
+#[inline(always)]
+fn is_for_a_lock(list: &[Waiter], key: Key) -> bool {
+    waits_for_requeue(list, key) || priority_futex::is_waited_for(key)
+}
+
+/// Whether somebody sleeps on the word itself: it is no lock with priority inheritance then.
+pub(super) fn is_slept_on(key: Key) -> bool {
+    TABLE[key.bucket()].lock().iter().any(|w| w.key == key)
+}
+
+/// FUTEX_WAIT_REQUEUE_PI: wait for the word at `address` as `wait` does, until somebody lets this task wait for the lock at `to`; returns with that
+/// lock. A signal before the requeue restarts the call; after it EAGAIN comes, since the caller waits for something else by then.
+pub fn wait_requeue(address: u64, to: u64, private: bool, expected: u32, deadline_tsc: Option<u64>) -> SysResult {
+    let (key, to_key) = (key_of(address, private)?, key_of(to, private)?);
+    if key == to_key {
+        return Err(EINVAL);
+    }
+    let me = super::current();
+    let requeue_node = RequeueNode { node: Node(AtomicUsize::new(key.bucket() + 1)), to: to_key };
+    let node = &requeue_node.node;
+    TABLE[key.bucket()].lock().push(Waiter { key, bitset: 0, task: me, node: (&raw const requeue_node).cast() });
+    let value = user_copy::read_word(address);
+    if value != Ok(expected) && take_off(node) {
+        return Err(if value.is_err() { EFAULT } else { EAGAIN });
+    }
+    let early = priority_futex::sleep(me, deadline_tsc);
+    match early {
+        Some(why) if take_off(node) => Err(why),
+        Some(ETIMEDOUT) | None => priority_futex::finish(me, to_key, to, early),
+        Some(_) => priority_futex::finish(me, to_key, to, Some(EAGAIN)),
+    }
+}
+
+/// FUTEX_CMP_REQUEUE_PI: the most urgent one who waits for the word at `address` by `wait_requeue` gets the lock at `to` if that is free; with it
+/// `move_most` others wait for it from now on. EAGAIN unless the word at `address` is `expected`. Returns how many have or wait for the lock now.
+pub fn requeue_to_lock(address: u64, to: u64, private: bool, move_most: usize, expected: u32) -> SysResult {
+    let (key, to_key) = (key_of(address, private)?, key_of(to, private)?);
+    if key == to_key {
+        return Err(EINVAL);
+    }
+    /// So many are moved under the locks at a time: each takes a look at all of the list.
+    const AT_ONCE: usize = 32;
+    let mut done = 0;
+    loop {
+        let _ = user_copy::read_word(address)?;
+        let seen = priority_futex::look(to)?;
+        let mut list = TABLE[key.bucket()].lock();
+        match user_copy::read_word(address) {
+            Err(_) => continue,
+            Ok(value) if done == 0 && value != expected => return Err(EAGAIN),
+            Ok(_) => {}
+        }
+        let mut graph = priority_futex::GRAPH.lock();
+        for _ in 0..AT_ONCE {
+            // SAFETY: it waits, and so lives, while it is on the list.
+            let priority = |w: &Waiter| unsafe { &*w.task }.run.class_rank();
+            // Of equals the first.
+            let waiting = list.iter().enumerate().rev().filter(|(_, w)| w.key == key);
+            let Some((at, waiter)) = waiting.max_by_key(|(_, w)| priority(w)).filter(|_| done <= move_most) else {
+                return Ok(done as u64);
+            };
+            if waiter.to() != Some(to_key) {
+                return Err(EINVAL);
+            }
+            // SAFETY: 1. it waits until it is off the list; 2. with that locked this is a reader, and a task is freed a grace period after its end.
+            let (task, node) = (unsafe { &*waiter.task }, waiter.node);
+            let stepped = priority_futex::step(&mut graph, (to_key, to), seen, task, false)?;
+            if stepped == Step::Again {
+                break;
+            }
+            list.remove(at);
+            give_back(&mut list);
+            // SAFETY: it was on the list, under its lock: the node lives. This is the last access: only with `GRAPH` can the task get its lock.
+            unsafe { (*node).0.store(0, Ordering::Release) };
+            if stepped == Step::Acquired {
+                priority_futex::grant(task.index);
+            }
+            done += 1;
+        }
+    }
+}
+
+/// The running thread ends, or runs another program (`goes_on`): the locks of its robust list are marked as their owner's death, and one waiter
+/// each is woken; those with priority inheritance go to who is next.
+pub fn leave_locks(thread: &Thread, goes_on: bool) {
+    leave_robust_list(thread);
+    priority_futex::leave_locks(super::current(), goes_on);
+}
+
+fn leave_robust_list(thread: &Thread) {
     const LONGEST: usize = 2048;
+    /// In the address of an entry: its lock has priority inheritance.
+    const INHERITS: u64 = 1;
     let head = thread.robust_list.swap(0, Ordering::Relaxed);
     if head == 0 {
         return;
@@ -267,20 +395,28 @@ pub fn thread_ends(thread: &Thread) {
     };
     let pending = user_copy::read::<u64>(head.wrapping_add(16)).unwrap_or(0);
     let died = |entry: u64| {
-        let at = (entry & !1).wrapping_add(offset);
-        let Ok(word) = user_copy::read::<u32>(at) else { return };
-        if word & TID_MASK == thread.tid.load(Ordering::Relaxed) {
-            let _ = user_copy::write(at, &(word & !TID_MASK | OWNER_DIED));
-            let _ = wake(at, false, 1, u32::MAX);
+        let at = (entry & !INHERITS).wrapping_add(offset);
+        let Ok(mut word) = user_copy::read_word(at) else { return };
+        while word & TID_MASK == thread.tid.load(Ordering::Relaxed) {
+            match user_copy::exchange_word(at, word, word & WAITERS | OWNER_DIED) {
+                Ok(found) if found == word => {
+                    if entry & INHERITS == 0 {
+                        let _ = wake(at, false, 1, u32::MAX);
+                    }
+                    return;
+                }
+                Ok(found) => word = found,
+                Err(_) => return,
+            }
         }
     };
     let mut entry = first;
     for _ in 0..LONGEST {
-        if entry & !1 == head {
+        if entry & !INHERITS == head {
             break;
         }
-        let next = user_copy::read::<u64>(entry & !1);
-        if entry & !1 != pending & !1 {
+        let next = user_copy::read::<u64>(entry & !INHERITS);
+        if entry & !INHERITS != pending & !INHERITS {
             died(entry);
         }
         match next {

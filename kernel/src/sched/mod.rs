@@ -7,6 +7,7 @@ mod departure;
 pub mod futex;
 pub mod idle;
 pub mod placement;
+pub mod priority_futex;
 pub mod stack_owner;
 pub mod switch;
 pub mod task;
@@ -399,6 +400,16 @@ pub fn set_class(task: &Task, class: Class) -> Result<(), Errno> {
     change_rank(task, site, &irq_off, |queue| queue.set_class(&TABLE, (task.index, &task.run), class));
     drop(placing);
     Ok(())
+}
+
+/// What `task` inherits from those who wait for it has changed: a priority, or 0. Else as `set_class`. `priority_futex` calls, under its lock.
+#[track_caller]
+fn set_inherited(task: &Task, priority: u8) {
+    let site = Location::caller();
+    let irq_off = IrqOff::new();
+    let placing = task.placing.lock_held(&irq_off);
+    change_rank(task, site, &irq_off, |queue| queue.set_inherited(&TABLE, (task.index, &task.run), priority));
+    drop(placing);
 }
 
 /// `change` a rank in the queue of the CPU where `task`, which may have ended, is or was; its `placing` is held.

@@ -88,6 +88,10 @@ pub struct Task {
     pub forced_step: AtomicBool,
     /// Which of its allocations fails.
     pub fail_nth: Countdown,
+    /// What it knows of the priority-inheritance lock that it waits for (`priority_futex`).
+    pub lock_wait: AtomicU32,
+    /// It ends, and has given away the locks that others wait for.
+    pub locks_left: AtomicBool,
     /// Tick dependencies of this task.
     pub tick_deps: TickMask,
     /// Time on a CPU.
@@ -175,6 +179,8 @@ impl Task {
             breakpoints: UserBreakpoints::new(),
             forced_step: AtomicBool::new(false),
             fail_nth: Countdown::new(),
+            lock_wait: AtomicU32::new(0),
+            locks_left: AtomicBool::new(false),
             tick_deps: TickMask::new(),
             runtime_ns: AtomicU64::new(0),
             entry,

@@ -8,7 +8,7 @@ use crate::mm::user_copy;
 use crate::percpu;
 use crate::process::{current, current_thread, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
-use crate::sched::{self, futex};
+use crate::sched::{self, futex, priority_futex};
 use crate::system_call;
 use core::sync::atomic::Ordering;
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
@@ -130,7 +130,7 @@ fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
 fn policy_of(task: &TaskRef) -> u64 {
     match thread_of(task) {
         Some(thread) => thread.policy.load(Ordering::Relaxed) as u64,
-        None if matches!(task.run.class(), Class::Fifo(_)) => FIFO,
+        None if matches!(task.run.own_class(), Class::Fifo(_)) => FIFO,
         None => OTHER,
     }
 }
@@ -145,6 +145,7 @@ system_call! {
         let task = named(tid)?;
         let policy = policy as u32;
         sched::set_class(&task, class_of(policy as u64, priority)?)?;
+        priority_futex::class_changed(&task);
         if let Some(thread) = thread_of(&task) {
             thread.policy.store(policy, Ordering::Relaxed);
         }
@@ -163,13 +164,14 @@ system_call! {
         let priority: u32 = user_copy::read(at)?;
         let task = named(tid)?;
         sched::set_class(&task, class_of(policy_of(&task), priority)?)?;
+        priority_futex::class_changed(&task);
         Ok(0)
     }
 }
 system_call! {
     /// sched_getparam(2)
     sched_getparam(tid, at) {
-        let priority = match named(tid)?.run.class() {
+        let priority = match named(tid)?.run.own_class() {
             Class::Fifo(p) => p as u32,
             _ => 0,
         };
@@ -203,7 +205,7 @@ system_call! {
 system_call! {
     /// sched_rr_get_interval(2)
     rr_interval(tid, at) {
-        let fair = !matches!(named(tid)?.run.class(), Class::Fifo(_));
+        let fair = !matches!(named(tid)?.run.own_class(), Class::Fifo(_));
         user_copy::write(at, &[0, if fair { 4_000_000 } else { 0u64 }])?;
         Ok(0)
     }
@@ -272,9 +274,11 @@ system_call! {
         let private = op & PRIVATE != 0;
         let realtime = op & CLOCK_REALTIME != 0;
         let command = op & !(PRIVATE | CLOCK_REALTIME);
-        if realtime && command != 9 {
-            return Err(ENOSYS); // of these only WAIT_BITSET has a clock
+        if realtime && !matches!(command, 9 | 11 | 13) {
+            return Err(ENOSYS); // of these only WAIT_BITSET, WAIT_REQUEUE_PI and LOCK_PI2 have a choice of clock
         }
+        // FUTEX_LOCK_PI always had this one.
+        let realtime = realtime || command == 6;
         let (value, value3) = (value as u32, value3 as u32);
         let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
             if timeout == 0 {
@@ -304,6 +308,14 @@ system_call! {
                     Err(EINVAL)
                 }
             }
+            6 | 13 => priority_futex::lock(address, private, false, deadline(true)?),
+            8 => priority_futex::lock(address, private, true, None),
+            7 => priority_futex::unlock(address, private),
+            11 => futex::wait_requeue(address, address2, private, value, deadline(true)?),
+            12 if value == 1 && timeout as i32 >= 0 => {
+                futex::requeue_to_lock(address, address2, private, timeout as u32 as usize, value3)
+            }
+            12 => Err(EINVAL),
             _ => Err(ENOSYS),
         }
     }

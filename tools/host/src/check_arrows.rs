@@ -96,6 +96,7 @@ const EXCEPTIONS: &[Exception] = &[
     exception("errno.rs", "mm::user_copy", "a fault in a user copy is EFAULT"),
     exception("errno.rs", "sched::wait_queue", "a wait that a signal ended is a restart code"),
     exception("sched/futex.rs", "process", "a futex key names the calling thread's address space"),
+    exception("sched/priority_futex.rs", "process", "a futex word names its holder by the thread id that programs see"),
     exception("sched", "smp", "a remote CPU is kicked after its queue has changed"),
     exception("sched", "mm", "a task owns its kernel stack, and a switch loads its address space"),
     exception("smp/bring_up.rs", "entry", "each CPU installs its own vectors"),

@@ -247,12 +247,10 @@ fn stat(pid: u64, out: &mut String) -> Result<(), Errno> {
     };
     let waited = v.process.as_ref().map_or(0, |p| tree::waited_runtime_ns(p));
     let nice = v.process.as_ref().map_or(0, |p| p.nice.load(Ordering::Relaxed));
-    let class = v.task.as_ref().map_or(Class::Fair, |t| t.run.class());
-    // Priority as Linux shows it: 20 + nice, or -1 - the real-time priority. Policy: 0 other, 1 FIFO.
-    let (priority, real_time, policy) = match class {
-        Class::Fifo(p) => (-1 - p as i32, p as u32, 1),
-        _ => (20 + nice, 0, 0),
-    };
+    let (class, own) = v.task.as_ref().map_or((Class::Fair, Class::Fair), |t| (t.run.class(), t.run.own_class()));
+    // Priority as Linux shows it, with what it inherits: 20 + nice, or -1 - the real-time priority. Policy: 0 other, 1 FIFO.
+    let priority = if let Class::Fifo(p) = class { -1 - p as i32 } else { 20 + nice };
+    let (real_time, policy) = if let Class::Fifo(p) = own { (p as u32, 1) } else { (0, 0) };
     let threads = threads(pid).len().max(1);
     let started = user_ticks(v.process.as_ref().map_or(0, |p| p.start_ns));
     let (size, resident) = memory(&v);

@@ -23,6 +23,7 @@ mod memory;
 mod open_rules;
 mod pid_file;
 mod pointer;
+mod priority;
 mod process;
 mod program_file;
 mod ptrace;
@@ -125,6 +126,7 @@ pub fn main(args: &Args) -> Outcome {
         file_copy::CHECKS,
         file_mapping::CHECKS,
         thread::CHECKS,
+        priority::CHECKS,
         time::CHECKS,
         vdso::CHECKS,
         vector::CHECKS,
