@@ -159,6 +159,21 @@ fn gdb_debugs_by_way_of_gdbserver_and_itself() -> Outcome {
 }
 
 #[test]
+fn restartable_sequences_start_anew() -> Outcome {
+    let tree = Tree::find(None)?;
+    let program = match compiled::program(&tree, "gcc", "restartable.c", &["-O2", "-pthread"]) {
+        Ok(program) => program,
+        Err(Ok(why)) => return skip(&why),
+        Err(Err(failed)) => return Err(failed),
+    };
+    // The C library's own registration is the bash that starts it.
+    let words = "GLIBC_TUNABLES=glibc.pthread.rseq=0 /tmp/restartable; missing";
+    let Some(text) = run(&[], &[("tmp/restartable", &program)], words, "nohz_full=1")? else { return Ok(()) };
+    assert!(text.contains("restartable: 0 failed\n") && !text.contains(" rseq"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn rt_tests_end_with_their_summary() -> Outcome {
     let words = "cyclictest -D 1 -q -t 1 -a 1 -p 80; ptsematest -l 200 -q -t 1; signaltest -l 200 -q; hackbench -l 10 -g 1; \
         hackbench -p -l 10 -g 1; missing";

@@ -39,6 +39,7 @@ pub mod posted_work;
 pub mod priority_inheritance;
 pub mod ptrace;
 pub mod rcu;
+pub mod restartable;
 pub mod run_queue;
 pub mod saved_names;
 pub mod srcu;

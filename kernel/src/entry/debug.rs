@@ -59,6 +59,7 @@ pub extern "C" fn from_user(frame: &mut Frame) {
     x86_64::instructions::interrupts::enable();
     crate::process::fault::user_debug(frame, dr6);
     x86_64::instructions::interrupts::disable();
+    crate::process::restartable::was_away();
     if static_branch!(EXCEPTIONS) {
         core::hint::cold_path();
         trace_crossing::exception_exit(1);

@@ -129,6 +129,7 @@ extern "C" fn from_user(frame: &mut Frame, vector: u64) {
         core::hint::cold_path();
         trace_crossing::exception_entry(frame, vector, address, code);
     }
+    let switches = crate::sched::switches_here();
     x86_64::instructions::interrupts::enable();
     if vector == PAGE_FAULT {
         crate::process::fault::user_page_fault(frame, address, code);
@@ -136,6 +137,11 @@ extern "C" fn from_user(frame: &mut Frame, vector: u64) {
         crate::process::fault::user_exception(frame, vector, code);
     }
     x86_64::instructions::interrupts::disable();
+    if crate::sched::switches_here() != switches {
+        core::hint::cold_path();
+        // Who came to another CPU is marked for it.
+        crate::process::restartable::was_away();
+    }
     if static_branch!(EXCEPTIONS) {
         core::hint::cold_path();
         trace_crossing::exception_exit(vector);

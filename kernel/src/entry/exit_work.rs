@@ -23,6 +23,9 @@ pub const LEASE: u32 = 4;
 /// The running task is traced: the CPU is set up for it (`sched::switch`). No work of this loop.
 pub const TRACED: u32 = 8;
 
+/// The running task is to look after its restartable sequence, and after what its area says of its CPU.
+pub const RESTARTABLE: u32 = 16;
+
 /// `$call` at label `$label`, behind three pushes on a frame's part: the user's registers that C may clobber are kept, beside RAX, RCX and RDX.
 macro_rules! keep_clobbered {
     ($label:literal, $call:literal) => {
@@ -140,6 +143,7 @@ extern "C" fn run(frame: &mut Frame) {
         crate::process::signal_delivery::begin_delivery(&irq_off);
         drop(irq_off);
         x86_64::instructions::interrupts::enable();
+        crate::process::restartable::before_user_mode(frame, false);
         crate::process::signal_delivery::deliver_pending(frame);
         x86_64::instructions::interrupts::disable();
         if read_u32::<{ offset::EXIT_WORK }>() == 0 {
@@ -167,6 +171,9 @@ fn run_all(frame: &mut Frame, mut first: bool) {
         if work & SIGNAL != 0 {
             crate::process::signal_delivery::begin_delivery(&irq_off);
         }
+        if work & RESTARTABLE != 0 {
+            crate::process::restartable::begin(&irq_off);
+        }
         drop(irq_off);
         x86_64::instructions::interrupts::enable();
         if let Some((holder, how)) = broken {
@@ -175,6 +182,8 @@ fn run_all(frame: &mut Frame, mut first: bool) {
         if work & RESCHED != 0 {
             crate::sched::schedule();
         }
+        // After whatever the CPU was away for, and before a handler's frame takes over where the program goes on.
+        crate::process::restartable::before_user_mode(frame, work & RESTARTABLE != 0);
         if work & SIGNAL != 0 {
             crate::process::signal_delivery::deliver_pending(frame);
         }

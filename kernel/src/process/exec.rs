@@ -272,6 +272,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     super::timer::program_ends(process);
     process.actions.lock().reset_for_exec();
     thread.set_alternate_stack(Default::default());
+    super::restartable::forget(thread);
     thread.clear_child_tid.store(0, Ordering::Relaxed);
     process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(crate::process::signal::sig::CHLD, Ordering::Relaxed);

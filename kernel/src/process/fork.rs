@@ -3,7 +3,7 @@
 use super::pending_signals::PendingSignals;
 use super::signal::{self, SignalActions, sig};
 use super::signal_frame::AlternateStack;
-use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, tree};
+use super::{Completion, Own, Process, Restart, Thread, WaitQueue, current_thread, restartable, tree};
 use crate::arch::irq_flag::IrqOff;
 use crate::entry::frame::Frame;
 use crate::errno::{EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM, ERESTARTNOINTR, Errno, SysResult};
@@ -96,6 +96,7 @@ pub(super) fn new_thread(process: Arc<Process>, task: &Task, space: Arc<AddressS
         alternate_stack: Own(UnsafeCell::new(AlternateStack::default())),
         clear_child_tid: AtomicU64::new(0),
         robust_list: AtomicU64::new(0),
+        restartable: restartable::Registration::new(),
         must_end: AtomicBool::new(false),
         restart: SpinLock::new(Restart::Nothing),
         parent_death_signal: AtomicU32::new(0),
@@ -288,6 +289,9 @@ pub fn clone(frame: &mut Frame, args: &Clone) -> SysResult {
         let thread = new_thread(process.clone(), &task, space, blocked);
         if !has(flag::VM) || has(flag::VFORK) {
             thread.set_alternate_stack(me.alternate_stack());
+        }
+        if !has(flag::VM) {
+            restartable::inherit(me, &thread, &task);
         }
         if let Err(e) = join(&thread) {
             discard_process(&process, thread, &task);

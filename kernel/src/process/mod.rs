@@ -17,6 +17,7 @@ pub mod pending_signals;
 pub mod ptrace;
 pub mod ptrace_registers;
 pub mod random;
+pub mod restartable;
 pub mod signal;
 pub mod signal_delivery;
 pub mod signal_frame;
@@ -156,6 +157,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicU64,
     /// Head of the robust-futex list; 0 = none.
     pub robust_list: AtomicU64,
+    /// What it told rseq(2).
+    pub restartable: restartable::Registration,
     /// The thread must end (another thread calls execve).
     pub must_end: AtomicBool,
     /// What restart_syscall goes on with.

@@ -6,6 +6,7 @@ use crate::errno::{E2BIG, ENOMEM, Errno};
 use crate::mm::address_space::{AddressSpace, FaultError};
 use crate::mm::failure;
 use alloc::vec::Vec;
+use kcore::restartable::{AREA_LEN, area};
 
 /// Strings, each with its NUL, one after the other.
 #[derive(Clone, Default)]
@@ -114,6 +115,8 @@ mod auxiliary {
     pub const SECURE: u64 = 23;
     pub const RANDOM: u64 = 25;
     pub const HWCAP2: u64 = 26;
+    pub const RSEQ_FEATURE_SIZE: u64 = 27;
+    pub const RSEQ_ALIGN: u64 = 28;
     pub const EXECFN: u64 = 31;
     pub const SYSINFO_EHDR: u64 = 33;
     pub const MINSIGSTKSZ: u64 = 51;
@@ -170,6 +173,8 @@ pub fn build(
         (a::SECURE, 0),
         (a::RANDOM, base + random_at as u64),
         (a::HWCAP2, 2), // FSGSBASE may be used
+        (a::RSEQ_FEATURE_SIZE, area::END),
+        (a::RSEQ_ALIGN, AREA_LEN),
         (a::EXECFN, base + name_at as u64),
         (a::PLATFORM, base + platform_at as u64),
         (a::NULL, 0),

@@ -1,11 +1,12 @@
-//! One word of a task that says why it is not like others: a signal waits for it, or it is traced.
+//! One word of a task that says why it is not like others: a signal waits for it, it is traced, or it is not told yet on which CPU it is.
 //!
-//! One word, so that a switch asks for both by one load. The bits are independent.
+//! One word, so that a switch asks for all by one load. The bits are independent.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const SIGNAL: u32 = 1;
 const TRACED: u32 = 2;
+const MOVED: u32 = 4;
 
 /// The word. `load` and `store` are the signal's bit, which has most users.
 pub struct Attention(AtomicU32);
@@ -32,10 +33,16 @@ impl Seen {
     pub const fn traced(self) -> bool {
         self.0 & TRACED != 0
     }
+
+    /// Its area for restartable sequences names another CPU.
+    #[inline(always)]
+    pub const fn moved(self) -> bool {
+        self.0 & MOVED != 0
+    }
 }
 
 impl Attention {
-    /// Neither.
+    /// None of them.
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
     }
@@ -65,7 +72,16 @@ impl Attention {
         }
     }
 
-    /// Both at one look.
+    /// The task has come to another CPU, which its area for restartable sequences does not name, or does now.
+    pub fn set_moved(&self, moved: bool) {
+        if moved {
+            self.0.fetch_or(MOVED, Ordering::SeqCst);
+        } else {
+            self.0.fetch_and(!MOVED, Ordering::SeqCst);
+        }
+    }
+
+    /// All at one look.
     #[inline(always)]
     pub fn look(&self, order: Ordering) -> Seen {
         Seen(self.0.load(order))

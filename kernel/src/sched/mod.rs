@@ -25,6 +25,7 @@ use crate::spin_lock::{SpinLock, rank};
 use crate::trace::key::SCHED;
 use crate::trace::record::record;
 use crate::{static_branch, trace_point};
+use core::mem::offset_of;
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use kcore::context_tracking::{Deferred, State};
@@ -88,6 +89,12 @@ pub fn describe_cpu(cpu: u32) -> &'static str {
         }
         state => state.name(),
     }
+}
+
+/// Task switches of the running CPU so far. One instruction, so no pin is needed; whoever compares two of them may have come to another CPU.
+#[inline(always)]
+pub fn switches_here() -> u64 {
+    cpu_head::read_u64::<{ offset_of!(percpu::Percpu, sched) + offset_of!(CpuSched, switches) }>()
 }
 
 /// The running task. Valid as long as the caller runs.
@@ -289,6 +296,9 @@ fn enqueue(by: Option<&RecordTask>, task: &Task, why: Why, site: &'static Locati
     } else {
         while task.on_cpu.load(Ordering::Acquire) {
             core::hint::spin_loop();
+        }
+        if task.restartable.load(Ordering::Relaxed) {
+            task.signal_pending.set_moved(true);
         }
         task.cpu.store(target, Ordering::Relaxed);
         // Virtual runtimes of two queues do not compare.

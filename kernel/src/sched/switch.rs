@@ -69,6 +69,9 @@ fn follow_attention(me: &Percpu, next: &Task, attention: Seen) {
     if attention.signal() {
         me.head.exit_work.fetch_or(exit_work::SIGNAL, Ordering::Relaxed);
     }
+    if attention.moved() {
+        me.head.exit_work.fetch_or(exit_work::RESTARTABLE, Ordering::Relaxed);
+    }
     if attention.traced() {
         me.head.exit_work.fetch_or(exit_work::TRACED, Ordering::Relaxed);
         debug_registers::load(Some(&next.breakpoints));

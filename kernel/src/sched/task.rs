@@ -80,8 +80,10 @@ pub struct Task {
     pub owner: AtomicPtr<()>,
     /// Keeps what `owner` points to alive as long as the task.
     owner_kept: spin::Once<Arc<dyn Send + Sync>>,
-    /// A signal waits: exit work. In the same word whether it is traced.
+    /// A signal waits: exit work. In the same word whether it is traced, and whether it has been moved.
     pub signal_pending: Attention,
+    /// It has registered for restartable sequences (`process::restartable`).
+    pub restartable: AtomicBool,
     /// Its breakpoints in the debug registers, loaded while it runs if it is traced.
     pub breakpoints: UserBreakpoints,
     /// The trap flag in its registers is its tracer's doing, not its own.
@@ -176,6 +178,7 @@ impl Task {
             owner: AtomicPtr::new(core::ptr::null_mut()),
             owner_kept: spin::Once::new(),
             signal_pending: Attention::new(),
+            restartable: AtomicBool::new(false),
             breakpoints: UserBreakpoints::new(),
             forced_step: AtomicBool::new(false),
             fail_nth: Countdown::new(),

@@ -1,7 +1,8 @@
 //! System calls about CPUs and scheduling, and futexes.
 
 use super::table::{Calls, into_rax};
-use crate::arch::tsc;
+use crate::arch::{cpu_head, tsc};
+use crate::entry::exit_work;
 use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
@@ -33,6 +34,7 @@ pub const CALLS: Calls = &[
     (204, sched_getaffinity),
     (309, getcpu),
     (324, membarrier),
+    (334, rseq),
 ];
 
 /// The task a call names: 0 is the running one.
@@ -322,8 +324,15 @@ system_call! {
 }
 
 system_call! {
+    /// rseq(2)
+    rseq(area, len, flags, signature) {
+        crate::process::restartable::register(area, len as u32, flags as u32, signature as u32)
+    }
+}
+
+system_call! {
     /// membarrier(2)
-    membarrier(command, flags) {
+    membarrier(command, flags, cpu) {
         const QUERY: u64 = 0;
         const GLOBAL: u64 = 1;
         const GLOBAL_EXPEDITED: u64 = 2;
@@ -332,7 +341,10 @@ system_call! {
         const REGISTER_PRIVATE_EXPEDITED: u64 = 16;
         const PRIVATE_EXPEDITED_SYNC_CORE: u64 = 32;
         const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u64 = 64;
-        if flags != 0 {
+        const PRIVATE_EXPEDITED_RSEQ: u64 = 128;
+        const REGISTER_PRIVATE_EXPEDITED_RSEQ: u64 = 256;
+        const ONE_CPU: u64 = 1;
+        if flags != 0 && (command, flags) != (PRIVATE_EXPEDITED_RSEQ, ONE_CPU) {
             return Err(EINVAL);
         }
         let space = current_thread().address_space().ok_or(EFAULT)?;
@@ -341,7 +353,8 @@ system_call! {
                 let of_all = if crate::isolation::housekeeping::nohz_full().is_empty() { GLOBAL } else { 0 };
                 let private = PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED;
                 let sync_core = PRIVATE_EXPEDITED_SYNC_CORE | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
-                Ok(of_all | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | private | sync_core)
+                let rseq = PRIVATE_EXPEDITED_RSEQ | REGISTER_PRIVATE_EXPEDITED_RSEQ;
+                Ok(of_all | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | private | sync_core | rseq)
             }
             // Every CPU that runs user code passes a full barrier within a grace period; a tracked one need not, and Linux refuses
             // the command too where such CPUs exist.
@@ -382,15 +395,31 @@ system_call! {
                 barrier_on(|| cpus_running(space.root()), serialise)?;
                 Ok(0)
             }
+            REGISTER_PRIVATE_EXPEDITED_RSEQ => {
+                space.membarrier.fetch_or(FOR_RSEQ, Ordering::SeqCst);
+                Ok(0)
+            }
+            PRIVATE_EXPEDITED_RSEQ => {
+                if space.membarrier.load(Ordering::SeqCst) & FOR_RSEQ == 0 {
+                    return Err(EPERM);
+                }
+                // An int: below 0 it is none.
+                let one = u32::try_from(cpu as i32).ok().filter(|_| flags == ONE_CPU);
+                let is_meant = |c: &u32| one.is_none_or(|one| *c == one);
+                barrier_on(|| cpus_running(space.root()).iter().filter(is_meant).collect(), restart_sequence)?;
+                Ok(0)
+            }
             _ => Err(EINVAL),
         }
     }
 }
 
-/// Bits of `AddressSpace::membarrier`: registered for PRIVATE_EXPEDITED, GLOBAL_EXPEDITED, PRIVATE_EXPEDITED_SYNC_CORE.
+/// Bits of `AddressSpace::membarrier`: registered for PRIVATE_EXPEDITED, GLOBAL_EXPEDITED, PRIVATE_EXPEDITED_SYNC_CORE,
+/// PRIVATE_EXPEDITED_RSEQ.
 const FOR_ITSELF: u32 = 1;
 const FOR_ALL: u32 = 2;
 const FOR_SYNC_CORE: u32 = 4;
+const FOR_RSEQ: u32 = 8;
 
 /// CPUs that run a process which has registered for barriers from strangers. Nobody else may interrupt an isolated CPU so.
 fn cpus_registered() -> CpuSet {
@@ -417,6 +446,12 @@ fn barrier(_: usize) {
 /// CPUID serialises (SDM vol. 3A, "Serializing Instructions"); SYSRET, by which the caller goes back, does not.
 fn serialise(_: usize) {
     core::arch::x86_64::__cpuid(0);
+}
+
+/// Whoever is interrupted here starts its restartable sequence anew.
+fn restart_sequence(_: usize) {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    cpu_head::add_exit_work(exit_work::RESTARTABLE);
 }
 
 /// `barrier` on the CPUs that `targets` finds and on this one, which stays the same from the search to the end. EBUSY: one is leased.

@@ -130,10 +130,10 @@ fn remap() -> Result<(), String> {
     }
 }
 
-/// Every command of membarrier(2) up to 64; those that register come before what they register for. What the kernel does not offer it has to refuse,
+/// Every command of membarrier(2) up to 256; those that register come before what they register for. What the kernel does not offer it has to refuse,
 /// and what it offers beyond these is not known here.
 fn membarriers() -> Result<(), String> {
-    const COMMANDS: [i32; 7] = [1, 4, 2, 16, 8, 64, 32];
+    const COMMANDS: [i32; 9] = [1, 4, 2, 16, 8, 64, 32, 256, 128];
     let offered = linux::membarrier(0).map_err(told("membarrier"))?;
     if let Some(unknown) = (0..31).map(|bit| 1 << bit).find(|bit| offered & bit != 0 && !COMMANDS.contains(bit)) {
         return Err(format!("membarrier offers command {unknown}, which the storm does not know"));
