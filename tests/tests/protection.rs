@@ -111,7 +111,7 @@ fn registers_and_page_tables_protect() -> Outcome {
     for cpu in 0..4 {
         let told = guest.command(&format!("run -c {cpu} cat /sys/kernel/quiesce/protection"))?;
         assert!(told.contains("wp=on nx=on smep=on smap=on umip=on am=on"), "CPU {cpu}: {told}");
-        assert!(told.contains(" writable_executable=0 user=0") && !told.contains(" executable=0 "), "{told}");
+        assert!(told.contains(" writable_executable=0 user=0 ") && !told.contains(" executable=0 "), "{told}");
     }
     // A present page refused to the kernel: read, written, executed (SDM vol. 3A, "Page-Fault Exceptions").
     let refused = "read=refused code=0x1 write=refused code=0x3 run=refused code=0x11";

@@ -146,7 +146,7 @@ pub fn table_frames() -> u64 {
     TABLES.load(Ordering::Relaxed)
 }
 
-/// Leaf entries of the kernel half, by what they allow.
+/// Leaf entries of the kernel half, by what they allow, and the tables that lead to them.
 #[derive(Default)]
 pub struct Rights {
     /// All that are present.
@@ -157,6 +157,8 @@ pub struct Rights {
     pub writable_executable: u64,
     /// Open to user mode: none.
     pub user: u64,
+    /// Page-table pages below the top table.
+    pub tables: u64,
 }
 
 /// Count them. Process context: the tables are read while they may change, which no entry's rights do.
@@ -178,6 +180,7 @@ fn count_rights(entry: &AtomicU64, level: u32, allowed: u64, denied: u64, rights
     if level > 1 && value & bits::HUGE == 0 {
         // SAFETY: as above.
         let table = unsafe { pt::table(value & bits::ADDRESS) };
+        rights.tables += 1;
         return table.iter().for_each(|below| count_rights(below, level - 1, allowed, denied, rights));
     }
     let executable = denied == 0;
@@ -249,6 +252,16 @@ pub fn take<const N: usize>(bottom: u64, pages: u64, frames: &mut ArrayVec<u64, 
         let old = entry(root(), virt, 1).map_or(0, |e| e.swap(0, Ordering::AcqRel));
         if old != 0 {
             frames.push(old & bits::ADDRESS);
+        }
+    }
+    if cfg!(mutant = "kernel_table_freed")
+        && let Some(above) = entry(root(), bottom, 2)
+    {
+        let table = above.load(Ordering::Relaxed) & bits::ADDRESS;
+        // SAFETY: a table of the kernel half; changes to it are serialised by the lock that is held.
+        if unsafe { pt::table(table) }.iter().all(|e| e.load(Ordering::Relaxed) == 0) {
+            above.store(0, Ordering::Release);
+            frame::release(table);
         }
     }
 }

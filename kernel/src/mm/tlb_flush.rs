@@ -71,11 +71,7 @@ fn flush_here(request: &FlushRequest) {
         return;
     }
     if request.range.end - request.range.start <= 16 * PAGE_SIZE {
-        let mut at = request.range.start;
-        while at < request.range.end {
-            pt::flush_page(at);
-            at += PAGE_SIZE;
-        }
+        pt::flush_pages(&request.range);
     } else {
         // SAFETY: the root that is loaded already.
         unsafe { pt::load(request.root) };

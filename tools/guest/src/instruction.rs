@@ -161,6 +161,8 @@ pub mod region {
     pub const FAULT_READ: u32 = 15;
     /// An interrupt from another CPU that hits user mode.
     pub const IPI: u32 = 16;
+    /// Another CPU's munmap, which interrupts this one in user mode.
+    pub const UNMAP: u32 = 17;
 }
 
 /// Tells the counting plugin that region `ID` begins: a 7-byte NOP (0f 1f 80 imm32) with the displacement 0x51420000 | ID.

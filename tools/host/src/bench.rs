@@ -82,7 +82,7 @@ pub struct Options {
     #[arg(long)]
     raw: bool,
     /// Measurements of the guest program, separated by commas; `all` for all
-    #[arg(long, default_value = "syscall,yield,clock,fault,mmap,signal,pipe,futex,sleep,ipi,noise")]
+    #[arg(long, default_value = "syscall,yield,clock,fault,mmap,signal,fork,pipe,futex,sleep,ipi,unmap,noise")]
     only: String,
     /// Boot with 1 to 255 CPUs instead, and print what each boot costs
     #[arg(long)]

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 /// The rows: what is done, the metric, what it is counted in.
-const ROWS: [(&str, &str, Unit); 21] = [
+const ROWS: [(&str, &str, Unit); 22] = [
     ("getppid round trip", "syscall_getppid.med", Unit::Instructions),
     ("invalid system call number", "syscall_bad10000.med", Unit::Instructions),
     ("sched_yield, alone", "sched_yield_alone.med", Unit::Instructions),
@@ -28,6 +28,7 @@ const ROWS: [(&str, &str, Unit); 21] = [
     ("futex ping-pong, two CPUs", "futex_pingpong_cross.med", Unit::Instructions),
     ("timer expiry to user, FIFO task", "nanosleep_late_fifo80_100us.med", Unit::Instructions),
     ("function-call IPI in user mode", "ipi_user.mode", Unit::Instructions),
+    ("munmap of 16 pages elsewhere, in user mode", "unmap_user.mode", Unit::Instructions),
     ("tick in user mode", "tick_user.mode", Unit::Instructions),
     ("kernel, in 1 s of spinning", "spin_kernel", Unit::Instructions),
     ("boot, to the first user code", "boot_kernel", Unit::Instructions),

@@ -15,7 +15,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// Regions of the guest program whose visits to the kernel are told: name of the metric, number of the region.
-const VISITS: [(&str, u32); 2] = [("tick_user", NOISE), ("ipi_user", 16)];
+const VISITS: [(&str, u32); 3] = [("tick_user", NOISE), ("ipi_user", 16), ("unmap_user", 17)];
 /// The region in which the program spins and makes no system call.
 const NOISE: u32 = 5;
 

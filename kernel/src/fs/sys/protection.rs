@@ -27,8 +27,13 @@ pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
     let rights = kernel_map::rights();
     let _ = writeln!(
         out,
-        "leaves={} executable={} writable_executable={} user={}",
-        rights.leaves, rights.executable, rights.writable_executable, rights.user
+        "leaves={} executable={} writable_executable={} user={} tables={} tables_made={}",
+        rights.leaves,
+        rights.executable,
+        rights.writable_executable,
+        rights.user,
+        rights.tables,
+        kernel_map::table_frames()
     );
     Ok(())
 }

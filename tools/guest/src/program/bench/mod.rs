@@ -36,7 +36,7 @@ pub struct Bench {
 
 type Measurement = fn(&mut Bench);
 
-const MEASUREMENTS: [(&str, Measurement); 14] = [
+const MEASUREMENTS: [(&str, Measurement); 15] = [
     ("syscall", calls::system_calls),
     ("yield", calls::sched_yield),
     ("clock", calls::clock),
@@ -49,6 +49,7 @@ const MEASUREMENTS: [(&str, Measurement); 14] = [
     ("xpipe", processes::pipe_cross),
     ("xfutex", partners::futex_cross),
     ("ipi", partners::membarriers),
+    ("unmap", partners::unmaps),
     ("sleep", sleeping::sleep),
     ("noise", quiet::noise),
 ];

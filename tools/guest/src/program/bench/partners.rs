@@ -71,38 +71,67 @@ fn futex_pingpong<const REGION: u32>(bench: &mut Bench, name: &str, partner: u32
     bench.report(name);
 }
 
-/// A thread on the partner CPU calls membarrier(PRIVATE_EXPEDITED) 100 times, which interrupts this CPU while it spins in user mode. The
-/// cost is in the plugin's counts of this CPU (region 16); here only the number of calls is told.
-pub fn membarriers(bench: &mut Bench) {
-    const REGISTER: i64 = 16;
-    const PRIVATE_EXPEDITED: i64 = 8;
-    // SAFETY: (1) membarrier has no memory argument.
-    let membarrier = |command| unsafe { call6(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0]) };
-    let value = membarrier(REGISTER);
-    if value < 0 {
-        return skip("ipi", -value);
-    }
+/// A thread on the partner CPU does `act` 100 times, which interrupts this CPU while it spins in user mode. The cost is in the plugin's counts of
+/// this CPU (`REGION`); here only how often it was done is told, as `told`.
+fn interrupted<const REGION: u32>(bench: &Bench, name: &str, told: &str, act: fn() -> bool) {
     let done = Arc::new(AtomicBool::new(false));
-    let (partner, told) = (bench.partner, done.clone());
-    mark_begin::<{ region::IPI }>();
+    let (partner, end) = (bench.partner, done.clone());
+    mark_begin::<REGION>();
     let thread = std::thread::Builder::new().spawn(move || {
         let _ = linux::set_affinity(&[partner]);
-        let mut calls = 0;
+        let mut times = 0;
         for _ in 0..100 {
-            calls += u64::from(membarrier(PRIVATE_EXPEDITED) == 0);
+            times += u64::from(act());
             count_down(2000);
         }
-        told.store(true, Ordering::SeqCst);
-        calls
+        end.store(true, Ordering::SeqCst);
+        times
     });
     let thread = match thread {
         Ok(thread) => thread,
-        Err(error) => return skip("ipi", i64::from(error.raw_os_error().unwrap_or(0))),
+        Err(error) => return skip(name, i64::from(error.raw_os_error().unwrap_or(0))),
     };
     while !done.load(Ordering::SeqCst) {
         count_down(500);
         core::hint::spin_loop();
     }
-    mark_end::<{ region::IPI }>();
-    metric("ipi.membarriers", thread.join().unwrap_or(0), "calls");
+    mark_end::<REGION>();
+    metric(told, thread.join().unwrap_or(0), "calls");
+}
+
+fn membarrier(command: i64) -> i64 {
+    // SAFETY: (1) membarrier has no memory argument.
+    unsafe { call6(libc::SYS_membarrier, [command, 0, 0, 0, 0, 0]) }
+}
+
+/// The partner calls membarrier(PRIVATE_EXPEDITED).
+pub fn membarriers(bench: &mut Bench) {
+    const REGISTER: i64 = 16;
+    const PRIVATE_EXPEDITED: i64 = 8;
+    let value = membarrier(REGISTER);
+    if value < 0 {
+        return skip("ipi", -value);
+    }
+    interrupted::<{ region::IPI }>(bench, "ipi", "ipi.membarriers", || membarrier(PRIVATE_EXPEDITED) == 0);
+}
+
+/// The partner maps 16 pages, writes to each and unmaps them: this CPU runs the same address space, so its TLB has to forget them.
+pub fn unmaps(bench: &mut Bench) {
+    interrupted::<{ region::UNMAP }>(bench, "unmap", "unmap.munmaps", || {
+        const PAGE: i64 = 4096;
+        const LENGTH: i64 = 16 * PAGE;
+        const FLAGS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
+        const RIGHTS: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
+        // SAFETY: (1) a new mapping, where the kernel likes.
+        let start = unsafe { call6(libc::SYS_mmap, [0, LENGTH, RIGHTS, FLAGS, -1, 0]) };
+        if start < 0 {
+            return false;
+        }
+        for page in (start..start + LENGTH).step_by(PAGE as usize) {
+            // SAFETY: (1) in the mapping that was just made, which nobody else knows.
+            unsafe { (page as *mut u8).write_volatile(1) };
+        }
+        // SAFETY: (1) the mapping is this function's, and nothing of it is used afterwards.
+        unsafe { call6(libc::SYS_munmap, [start, LENGTH, 0, 0, 0, 0]) == 0 }
+    });
 }
