@@ -29,7 +29,9 @@ fn cpu_1(guest: &mut Running) -> Result<(String, u64, u64, u64), Failed> {
 fn flips_under_load_harm_nobody_and_an_isolated_cpu_hears_nothing() -> Outcome {
     let mut guest = Vm::new().cmdline("nohz_full=1 trace_event=").spawn()?;
     guest.prompt()?;
-    guest.command("run -c 2 busy 60 & run -c 3 busy 60 & run -c 0 busy 60 & run -c 1 spin &")?;
+    guest.command("run -c 2 busy 60 & run -c 3 busy 60 & run -c 0 busy 60 & run -c 1 spin --tell > /spin &")?;
+    // Until then it has page faults.
+    while !guest.command("cat /spin")?.contains("begins") {}
     let before = loop {
         let now = cpu_1(&mut guest)?;
         if now.0 == "user" {

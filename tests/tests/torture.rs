@@ -11,7 +11,7 @@ fn seconds() -> String {
 }
 
 /// One run; fails with the guest's own words.
-fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
+fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<String, Failed> {
     let mut guest = vm.spawn()?;
     guest.prompt()?;
     let told = guest.command(&format!("torture {kind} {seconds} {seed}"))?;
@@ -23,7 +23,7 @@ fn torture(vm: Vm, kind: &str, seconds: &str, seed: u64) -> Result<(), Failed> {
         println!("traps: {}", guest.command("cat /sys/kernel/quiesce/debug/traps")?.trim());
     }
     guest.power_off()?.assert_clean();
-    Ok(())
+    Ok(told)
 }
 
 /// What is isolated at boot. Torture of isolation starts with nothing, so that its first flip parks all CPUs while they are busy.
@@ -36,7 +36,10 @@ fn isolated(kind: &str) -> &'static str {
 }
 
 fn with_clock(kind: &str, seed: u64) -> Outcome {
-    torture(Vm::new().cmdline(isolated(kind)).icount().limit(1200), kind, &seconds(), seed)
+    let told = torture(Vm::new().cmdline(isolated(kind)).icount().limit(1200), kind, &seconds(), seed)?;
+    // No host puts a CPU aside here.
+    assert!(!told.contains("answered late"), "{told}");
+    Ok(())
 }
 
 /// The seed differs from run to run and is printed.
@@ -44,7 +47,7 @@ fn with_threads(kind: &str) -> Outcome {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_secs());
     let seconds = std::env::var("SOAK_SECONDS").unwrap_or_else(|_| "3".into());
     let limit = 300 + 2 * seconds.parse::<u64>().unwrap_or(0);
-    torture(Vm::new().cmdline(isolated(kind)).limit(limit), kind, &seconds, now)
+    torture(Vm::new().cmdline(isolated(kind)).limit(limit), kind, &seconds, now).map(drop)
 }
 
 #[test]

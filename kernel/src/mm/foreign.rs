@@ -8,7 +8,7 @@ use super::frame;
 use super::page_fault::{FaultError, copy_frame, zero_page};
 use crate::arch::page_table::{PAGE_SIZE, USER_END, bits, phys_to_virt};
 use core::sync::atomic::Ordering;
-use kcore::vma::{Access, Kind, Prot, SegvCode};
+use kcore::vma::{Access, FaultDecision, Kind, Prot, SegvCode};
 
 const NOT_THERE: FaultError = FaultError::Segv(SegvCode::MapErr);
 const NOT_ALLOWED: FaultError = FaultError::Segv(SegvCode::AccErr);
@@ -19,16 +19,15 @@ fn step(at: u64, len: usize) -> usize {
 }
 
 impl Inner {
-    /// The page of `at` for reading: its frame. `force`: also where the program has no right; what was never touched there is zeros, but
-    /// of a file not.
+    /// The page of `at` for reading: its frame. `force`: also where the program has no right; what was never touched there is zeros, or the file's.
     fn page_to_read(&mut self, at: u64, force: bool) -> Result<u64, FaultError> {
         let region = *self.map.find(at).filter(|_| at < USER_END).ok_or(NOT_THERE)?;
         let there = |inner: &Self| inner.table.lookup(at).map_or(0, |e| e.load(Ordering::Relaxed));
         let mut entry = there(self);
         if force && region.prot == Prot::NONE {
             return match (entry, region.kind) {
-                (0, Kind::Anonymous | Kind::Stack) => Ok(zero_page()),
-                (0, _) => Err(NOT_ALLOWED),
+                (0, Kind::Anonymous | Kind::Stack | Kind::Heap) => Ok(zero_page()),
+                (0, kind) => self.bring_in_without_rights(at, region.start, kind),
                 (entry, _) => Ok(entry & bits::ADDRESS),
             };
         }
@@ -37,6 +36,22 @@ impl Inner {
             entry = there(self);
         }
         Ok(entry & bits::ADDRESS)
+    }
+
+    /// The page of `at` of a file, in a region without rights that begins at `start`: there from now on, as a page would be that was touched before the
+    /// rights were taken.
+    fn bring_in_without_rights(&mut self, at: u64, start: u64, kind: Kind) -> Result<u64, FaultError> {
+        let page = at & !(PAGE_SIZE - 1);
+        let decision = match kind.advanced(page - start) {
+            Kind::FileBacked { file, offset } => FaultDecision::FileRead { file, offset },
+            Kind::Shared { object, offset } => FaultDecision::SharedPage { object, offset },
+            Kind::Special { offset } => FaultDecision::SpecialPage { offset },
+            _ => return Err(NOT_ALLOWED),
+        };
+        let leaf = self.table.lookup(page);
+        self.less_frequent(at, Access::Read, leaf, Prot::NONE, decision)?;
+        let entry = self.table.lookup(page).map_or(0, |e| e.load(Ordering::Relaxed));
+        if entry == 0 { Err(NOT_ALLOWED) } else { Ok(entry & bits::ADDRESS) }
     }
 
     /// The page of `at` for writing: its frame, which nobody else shows.

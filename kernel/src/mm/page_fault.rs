@@ -123,7 +123,7 @@ impl Inner {
 
     /// The other decisions, apart so that they cost the frequent ones nothing.
     #[inline(never)]
-    fn less_frequent(
+    pub(super) fn less_frequent(
         &mut self,
         addr: u64,
         access: Access,

@@ -45,7 +45,8 @@ fn restart(frame: &mut Frame, action: Option<&Action>) {
     match again {
         Some(number) => {
             frame.rax = number;
-            frame.rip -= SYSCALL_LEN;
+            // A tracer may have put any address there.
+            frame.rip = frame.rip.wrapping_sub(SYSCALL_LEN);
         }
         None => {
             frame.rax = EINTR.ret() as u64;

@@ -27,6 +27,8 @@ pub struct Interruption {
     pub sender: Option<Sender>,
     /// Where in the kernel's source it was sent or handled.
     pub site: Option<String>,
+    /// What it was sent for.
+    pub ipi: Option<String>,
     /// How long the kernel held the CPU.
     pub duration_ns: u64,
     /// Which one it is on that CPU since boot.
@@ -83,12 +85,13 @@ pub fn parse(line: &str) -> Result<Record, String> {
         },
         sender,
         site: fields.text("site").map(str::to_string),
+        ipi: fields.text("ipi").map(str::to_string),
         duration_ns: fields.need("duration_ns")?,
         total: fields.number("total"),
     }))
 }
 
-/// The record for people: `[  12.345678] cpu1 call_function from cpu0 noise/12 at kernel/src/…:12, 812 ns`.
+/// The record for people: `[  12.345678] cpu1 call_function from cpu0 noise/12 at kernel/src/…:12 (injected), 812 ns`.
 pub fn format(record: &Record) -> String {
     match record {
         Record::Lost(count) => format!("({count} lost)"),
@@ -101,6 +104,9 @@ pub fn format(record: &Record) -> String {
             }
             if let Some(site) = &one.site {
                 text.push_str(&format!(" at {site}"));
+            }
+            if let Some(ipi) = &one.ipi {
+                text.push_str(&format!(" ({ipi})"));
             }
             text.push_str(&format!(", {}", human(one.duration_ns)));
             text
@@ -115,11 +121,11 @@ mod tests {
     #[test]
     fn a_sent_interruption_is_told_with_its_sender() {
         let line = "time_ns=12345678901 cpu=1 cause=call_function sender_cpu=0 sender_task=12 sender_comm=noise \
-            site=kernel/src/isolation/inject.rs:12 duration_ns=812 total=17";
+            ipi=injected site=kernel/src/isolation/inject.rs:12 duration_ns=812 total=17";
         let text = format(&parse(line).unwrap());
         assert_eq!(
             text,
-            "[   12.345678] cpu1 call_function from cpu0 noise/12 at kernel/src/isolation/inject.rs:12, 812 ns"
+            "[   12.345678] cpu1 call_function from cpu0 noise/12 at kernel/src/isolation/inject.rs:12 (injected), 812 ns"
         );
     }
 

@@ -106,7 +106,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of what lies `bytes` further on.
-    pub(super) const fn advanced(self, bytes: u64) -> Self {
+    pub const fn advanced(self, bytes: u64) -> Self {
         match self {
             Self::FileBacked { file, offset } => Self::FileBacked { file, offset: offset.wrapping_add(bytes) },
             Self::Shared { object, offset } => Self::Shared { object, offset: offset.wrapping_add(bytes) },

@@ -2,23 +2,38 @@
 
 use crate::entry::{Args, Failure, Outcome};
 use crate::instruction::rdtsc;
+use crate::output::write_out;
 use crate::{duration, kernel_file, linux};
 
-/// `spin [SECONDS]`: without a time until killed. The time is told by the time stamp counter alone.
+/// `spin [--tell] [SECONDS]`: without a time until killed. The time is told by the time stamp counter alone. `--tell`: a line before it begins; from
+/// there on it needs nothing of the kernel.
 pub fn main(args: &Args) -> Outcome {
-    match args.rest() {
-        // No PAUSE: under QEMU's instruction clock it ends this CPU's turn, and time would crawl.
-        [] => loop {
-            core::hint::black_box(());
-        },
+    let (tells, words) = match args.rest() {
+        [first, rest @ ..] if first == "--tell" => (true, rest),
+        words => (false, words),
+    };
+    let begins = || {
+        if tells {
+            write_out(b"spin: begins\n");
+        }
+    };
+    match words {
+        [] => {
+            begins();
+            // No PAUSE: under QEMU's instruction clock it ends this CPU's turn, and time would crawl.
+            loop {
+                core::hint::black_box(());
+            }
+        }
         [text] => {
             let ns = duration::parse_seconds(text).map_err(Failure::usage)?;
             let ticks = ticks_of(ns, tsc_khz()?);
+            begins();
             let start = rdtsc();
             while rdtsc().wrapping_sub(start) < ticks {}
             Ok(0)
         }
-        _ => Err(Failure::usage("usage: spin [SECONDS]")),
+        _ => Err(Failure::usage("usage: spin [--tell] [SECONDS]")),
     }
 }
 

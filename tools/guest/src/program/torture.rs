@@ -26,6 +26,7 @@ const FAILURES: usize = 1;
 const LEASES: usize = 2;
 const FLIPS: usize = 3;
 const REFUSED_FLIPS: usize = 4;
+const LATE_NMIS: usize = 5;
 
 /// A worker's state.
 struct Worker {
@@ -97,8 +98,13 @@ pub fn main(args: &Args) -> Outcome {
         "lease" => format!(", {leases} leases, {flips} flips, {refused} flips refused for a lease"),
         _ => String::new(),
     };
+    let late = match page[LATE_NMIS].load(Ordering::Relaxed) {
+        0 => String::new(),
+        late => format!(", {late} NMIs answered late"),
+    };
     write_out(
-        format!("torture {kind}: seed {seed}: {operations} operations{objects}, {failures} failures\n").as_bytes(),
+        format!("torture {kind}: seed {seed}: {operations} operations{objects}{late}, {failures} failures\n")
+            .as_bytes(),
     );
     let no_contest = kind == "lease" && (leases == 0 || flips == 0);
     let idle = operations == 0 || has_objects && (reads == 0 || updates == 0) || no_contest;
@@ -198,7 +204,12 @@ fn disturb(worker: &mut Worker) -> Result<(), String> {
         0 => busy::fork_exit(),
         1 => {
             let cpu = worker.below(worker.cpus as u64);
-            lever("nmi", &cpu.to_string())
+            let file = kernel_file::open(&format!("{DEBUG}/nmi"), libc::O_WRONLY).map_err(|failure| failure.text)?;
+            // It is answered, later, by a CPU that the host has put aside.
+            let answered =
+                unless(libc::EAGAIN, file.write(&cpu.to_string())).map_err(|e| format!("NMI to {cpu}: {e}"))?;
+            worker.page[LATE_NMIS].fetch_add(u64::from(!answered), Ordering::Relaxed);
+            Ok(())
         }
         2 => lever("sync_text", "1"),
         3 => lever("kernel_page_move", "1"),
@@ -305,9 +316,14 @@ fn isolate(worker: &mut Worker) -> Result<(), String> {
 
 /// EBUSY, which is no failure here, as `false`.
 fn unless_busy(done: std::io::Result<()>) -> Result<bool, String> {
+    unless(libc::EBUSY, done)
+}
+
+/// Error `number`, which is no failure here, as `false`.
+fn unless(number: i32, done: std::io::Result<()>) -> Result<bool, String> {
     match done {
         Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(number) => Ok(false),
         Err(error) => Err(error.to_string()),
     }
 }

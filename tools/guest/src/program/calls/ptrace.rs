@@ -13,6 +13,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("ptrace_trace_me", trace_me),
     ("ptrace_memory", memory),
     ("ptrace_forbidden_memory", forbidden_memory),
+    ("ptrace_forbidden_file", forbidden_file),
     ("ptrace_bases", bases),
     ("ptrace_registers", registers),
     ("ptrace_register_sets", register_sets),
@@ -90,6 +91,50 @@ fn forbidden_memory() -> Result<(), String> {
     equal!(unsafe { ((page as *const u64).read(), (page as *const u64).add(512).read()) }, (0x77, 0));
     equal!(t.ask(request::CONT, 0, 0), Ok(0));
     equal!(t.ended()?, Ended::Exit(0x3c));
+    Ok(())
+}
+
+/// A page of a file that nobody has touched, without rights: a debugger sees the file, and writes to the program's own copy.
+fn forbidden_file() -> Result<(), String> {
+    const WORD: u64 = 0x1122_3344_5566_7788;
+    let map = |flags| -> Result<u64, String> {
+        // SAFETY: (1) a new file of three pages, and a new mapping of the last two.
+        unsafe {
+            let file = libc::memfd_create(c"forbidden".as_ptr(), 0);
+            ensure!(file >= 0);
+            // Another word in each page; the last one is the one that is looked at.
+            for (number, word) in [(0, 1u64), (1, 2), (2, WORD)] {
+                equal!(libc::pwrite(file, word.to_ne_bytes().as_ptr().cast(), 8, number * 4096 + 8), 8);
+            }
+            equal!(libc::ftruncate(file, 3 * 4096), 0);
+            let pages = libc::mmap(std::ptr::null_mut(), 2 * 4096, libc::PROT_NONE, flags, file, 4096);
+            ensure!(pages != libc::MAP_FAILED);
+            linux::close(file);
+            Ok(pages as u64 + 4096)
+        }
+    };
+    let (private, shared) = (map(libc::MAP_PRIVATE)?, map(libc::MAP_SHARED)?);
+    let word = |page: u64| {
+        // SAFETY: (1) a page of this program.
+        unsafe {
+            libc::mprotect(page as *mut _, 4096, libc::PROT_READ);
+            (page as *const u64).add(1).read()
+        }
+    };
+    let t = Traced::start(move || (word(private) + (word(shared) & 0xff)) as u8)?;
+    let mut seen = 0u64;
+    for page in [private, shared] {
+        equal!(t.ask(request::PEEKDATA, page + 8, to(&mut seen)), Ok(0));
+        equal!(seen, WORD);
+        equal!(t.ask(request::PEEKDATA, page, to(&mut seen)), Ok(0));
+        equal!(seen, 0);
+    }
+    equal!(t.ask(request::POKEDATA, private + 8, 5), Ok(0));
+    equal!(t.ask(request::PEEKDATA, private + 8, to(&mut seen)), Ok(0));
+    equal!(seen, 5);
+    equal!((word(private), word(shared)), (WORD, WORD)); // the tracer's own
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    equal!(t.ended()?, Ended::Exit(0x8d));
     Ok(())
 }
 
@@ -172,12 +217,12 @@ fn memory() -> Result<(), String> {
     Ok(())
 }
 
-/// Stops by INT3 with known registers; its result is what the tracer left in rbx and r12.
+/// Stops by INT3, whose page has been read (QEMU leaves RF as a page fault's way back sets it), with known registers; its result is what the tracer left in rbx and r12.
 fn known_registers() -> u8 {
     let (low, high): (u64, u64);
     // SAFETY: (1) the tracer takes the trap; all registers that it may change are named.
     unsafe {
-        asm!("mov {keep}, rbx", "mov rbx, 0x1234", "mov r12, 0x5678", "mov r15, 0x9abc", "int3", "xchg rbx, {keep}",
+        asm!("mov {keep}, [rip + 2f]", "mov {keep}, rbx", "mov rbx, 0x1234", "mov r12, 0x5678", "mov r15, 0x9abc", "2: int3", "xchg rbx, {keep}",
             keep = out(reg) low, out("r12") high, out("r15") _, out("rax") _);
     }
     (low ^ high) as u8

@@ -12,6 +12,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("ptrace_fork", fork),
     ("ptrace_exec", exec),
     ("ptrace_threads", threads),
+    ("ptrace_restart_at_0", restart_at_0),
     ("ptrace_exit", exit),
     ("ptrace_watchpoint", watchpoint),
     ("ptrace_breakpoint", breakpoint),
@@ -201,5 +202,26 @@ fn debug_register_refusals() -> Result<(), String> {
     }
     cont(&t)?;
     equal!(t.ended()?, Ended::Exit(1));
+    Ok(())
+}
+
+/// A call that was interrupted starts again 2 bytes below where its tracer has the program go on, even where that is nowhere.
+fn restart_at_0() -> Result<(), String> {
+    let t = Traced::start(|| {
+        let (usr1, none) = (1u64 << (libc::SIGUSR1 - 1), 0u64);
+        let _ = call(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as u64, &raw const usr1 as u64, 0, 8, 0, 0]);
+        let _ = linux::kill(linux::own_pid(), libc::SIGUSR1);
+        let _ = call(libc::SYS_rt_sigsuspend, [&raw const none as u64, 8, 0, 0, 0, 0]);
+        9
+    })?;
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    equal!(t.stopped()?, libc::SIGUSR1 as u64);
+    equal!(t.registers()?[regs::ORIG_RAX], libc::SYS_rt_sigsuspend as u64);
+    equal!(t.ask(request::POKEUSER, regs::RIP as u64 * 8, 0), Ok(0));
+    equal!(t.ask(request::CONT, 0, 0), Ok(0));
+    equal!(t.stopped()?, libc::SIGSEGV as u64);
+    equal!(t.registers()?[regs::RIP], -2i64 as u64);
+    equal!(t.ask(request::CONT, 0, libc::SIGSEGV as u64), Ok(0));
+    equal!(t.ended()?, Ended::Signal(libc::SIGSEGV));
     Ok(())
 }
