@@ -37,13 +37,23 @@ pub fn unpacked(cache: &Path, package: &str, say: impl Fn(&str)) -> Result<PathB
     }
 }
 
-/// Downloads and unpacks a package in `dir`; where its files are.
+/// What apt-get download is told besides the package: to say soon that nothing comes.
+const DOWNLOAD: [&str; 8] =
+    ["-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "download"];
+
+/// A failed download: what the network did is told from all else, as a package that apt does not know or a full disk.
+fn not_downloaded(package: &str, why: &str) -> Failure {
+    let text = format!("{package}: apt-get download: {why}");
+    if why.starts_with("Failed to fetch") { Failure::Network(text) } else { Failure::Usage(text) }
+}
+
+/// Downloads and unpacks a package in `dir`; where its files are. `Failure::Network` if nothing came.
 pub fn download(dir: &Path, package: &str, version: &str) -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
     let failed = |what: &str, why: &str| Failure::Usage(format!("{package}: {what}: {why}"));
     let wanted = format!("{package}={version}");
-    output(Command::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", &wanted]).current_dir(dir))
-        .map_err(|why| failed("apt-get download", &why))?;
+    output(Command::new("apt-get").args(DOWNLOAD).arg(&wanted).current_dir(dir))
+        .map_err(|why| not_downloaded(package, &why))?;
     let file = only_file(dir).ok_or_else(|| failed("apt-get download", "no file came"))?;
     let tree = dir.join("tree");
     output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&tree)).map_err(|why| failed("dpkg-deb", &why))?;
@@ -77,6 +87,15 @@ pub fn output(command: &mut Command) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_network_is_told_from_all_else() {
+        let gone = "Failed to fetch http://deb.example/a.deb  Temporary failure resolving 'deb.example'";
+        assert!(matches!(not_downloaded("a", gone), Failure::Network(_)));
+        for why in ["Unable to locate package a", "apt-get: not found", "Version '1' for 'a' was not found"] {
+            assert!(matches!(not_downloaded("a", why), Failure::Usage(_)), "{why}");
+        }
+    }
 
     #[test]
     fn a_failed_command_gives_one_line() {

@@ -10,6 +10,8 @@ use std::path::Path;
 pub enum Failure {
     /// A wrong value, a missing file or tool, a build that does not pass: exit code 2.
     Usage(String),
+    /// What another machine has did not come: exit code 2. A scenario that needs it may be skipped.
+    Network(String),
     /// The guest ended badly, or a check did not hold: exit code 1.
     Bad(String),
     /// `TIMEOUT` passed: exit code 3.
@@ -21,7 +23,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Bad(_) => 1,
-            Failure::Usage(_) => 2,
+            Failure::Usage(_) | Failure::Network(_) => 2,
             Failure::TimedOut(_) => 3,
         }
     }
@@ -30,7 +32,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Bad(text) | Failure::Usage(text) | Failure::TimedOut(text) => f.write_str(text),
+            Failure::Bad(text) | Failure::Usage(text) | Failure::Network(text) | Failure::TimedOut(text) => {
+                f.write_str(text)
+            }
         }
     }
 }
