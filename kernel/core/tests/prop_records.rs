@@ -18,6 +18,18 @@ fn dep() -> impl Strategy<Value = TickDep> {
     (0usize..tick::NR_DEPS).prop_map(|i| TickDep::ALL[i])
 }
 
+/// Masks at random seldom have one bit in all.
+#[test]
+fn each_dependency_alone_keeps_the_tick() {
+    for dep in TickDep::ALL {
+        for scope in Scope::ALL {
+            let mut masks = [0; 4];
+            masks[scope as usize] = dep.bit();
+            assert_eq!(tick::decide(masks[0], masks[1], masks[2], masks[3]), Decision::Keep { dep, scope });
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn interruption_round_trip(
