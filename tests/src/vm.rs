@@ -293,6 +293,20 @@ impl Running {
         Ok(text.strip_prefix(line).map(|rest| rest.trim_start_matches('\n').to_string()).unwrap_or(text))
     }
 
+    /// Types one line, which starts something in the background, and waits for the line with `text` that this prints and for the shell's
+    /// next prompt, in whichever order they come; returns what came up to the later of the two. `text` is not in what is typed.
+    pub fn background(&mut self, line: &str, text: &str) -> Result<String, Failed> {
+        let first = self.seen;
+        self.send(&format!("{line}\n"))?;
+        self.expect(text)?;
+        self.expect("\n")?;
+        let said = std::mem::replace(&mut self.seen, first);
+        self.expect(PROMPT)?;
+        self.seen = self.seen.max(said);
+        let output = self.heard.lock();
+        Ok(String::from_utf8_lossy(&output.bytes[first..self.seen]).replace('\r', ""))
+    }
+
     /// Types `poweroff` and waits for the end.
     pub fn power_off(mut self) -> Result<Finished, Failed> {
         self.send("poweroff\n")?;

@@ -42,16 +42,13 @@ fn the_victim_is_the_worst_and_nobody_else() -> Outcome {
     let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").limit(180).spawn()?;
     guest.prompt()?;
     let mut start = |words: &str, score: &str| -> Result<(), scenarios::Failed> {
-        guest.send(&format!("exhaust memory {words} &\n"))?;
-        let told = guest.expect(" MiB held, score ")?;
-        let told = told + &guest.expect("\n")?;
+        let told = guest.background(&format!("exhaust memory {words} &"), " MiB held, score ")?;
         assert!(told.contains(&format!("score {score}\n")) || score.is_empty(), "{told}");
         Ok(())
     };
     start("24 -1000", "0")?;
     start("16", "")?;
     start("4 1000", "")?;
-    guest.command("")?;
     // First the small one that asked for it, then the one that wants all; neither the one of -1000 nor the one of 16 MiB. (Now and then mmap
     // is the first to find no memory: then it is refused, and nobody ends.)
     let mut hog = String::new();
@@ -85,13 +82,11 @@ fn who_is_never_ended_waits_for_its_victim() -> Outcome {
     let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").limit(180).spawn()?;
     guest.prompt()?;
     for held in ["40", "8"] {
-        guest.send(&format!("exhaust memory {held} &\n"))?;
-        guest.expect(" MiB held, score ")?;
+        guest.background(&format!("exhaust memory {held} &"), " MiB held, score ")?;
     }
     let mut told = String::new();
     for n in 0..20 {
-        guest.send("exhaust memory 75 -1000 &\n")?;
-        told = guest.expect("exhaust: ")? + &guest.expect("\n")?;
+        told = guest.background("exhaust memory 75 -1000 &", "exhaust: ")?;
         if told.contains("75 MiB held") {
             break;
         }

@@ -91,8 +91,7 @@ fn tasks_and_timers_that_may_be_elsewhere_go_there() -> Outcome {
             break;
         }
     }
-    guest.send("lease -c 1 --breaches 1 &\n")?;
-    guest.expect("CPU 1 is leased to task")?;
+    guest.background("lease -c 1 --breaches 1 &", "CPU 1 is leased to task")?;
     guest.send("isolate 1 off\n")?;
     guest.expect("a lease is held on it")?;
     guest.send("echo 1 > /sys/kernel/quiesce/inject_ipi\n")?;
@@ -135,8 +134,7 @@ fn holds_while_cpu_0_works_and_tells_each_breach() -> Outcome {
     let once = guest.command("lease -c 1 --breaches 1 --inject-ipi --once")?;
     assert!(once.contains("breaches: 1\n") && once.contains(": breach\n"), "{once}");
     // An NMI does not take the usual way out: the program sees it in its memory all the same.
-    guest.send("lease -c 1 --breaches 1 &\n")?;
-    guest.expect("CPU 1 is leased to task")?;
+    guest.background("lease -c 1 --breaches 1 &", "CPU 1 is leased to task")?;
     guest.send("echo 1 > /sys/kernel/quiesce/debug/nmi\n")?;
     guest.expect("last breach: nmi")?;
     guest.expect("saw 1 in its memory")?;
@@ -164,8 +162,7 @@ fn what_can_be_refused_is_and_the_holder_ends_it_by_what_it_does() -> Outcome {
     let own = guest.command("lease -c 1 -s 0 --kill --own --end fork")?;
     assert!(own.contains("was killed by SIGKILL\n") && own.contains("last breach: system_call"), "{own}");
     // Two at once, on two CPUs.
-    guest.send("lease -c 1 --breaches 1 &\n")?;
-    guest.expect("CPU 1 is leased to task")?;
+    guest.background("lease -c 1 --breaches 1 &", "CPU 1 is leased to task")?;
     let second = guest.command("lease -c 2 -s 0")?;
     assert!(second.contains("lease 1 of CPU 2 ended"), "{second}");
     guest.send("echo 1 > /sys/kernel/quiesce/inject_ipi\n")?;

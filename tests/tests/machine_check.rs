@@ -39,10 +39,9 @@ fn begin() -> Result<(Running, Gdb), Failed> {
 
 /// Starts the program on the CPU; the address of the page that it uses from now on.
 fn uses(guest: &mut Running, words: &str) -> Result<u64, Failed> {
-    guest.send(&format!("run -c {CPU} hazard_mce {words} &\n"))?;
-    guest.expect("hazard_mce uses 0x")?;
-    let told = guest.expect(".")?;
-    u64::from_str_radix(told.trim_end_matches('.'), 16).map_err(|e| Failed(format!("{told:?}: {e}")))
+    let told = guest.background(&format!("run -c {CPU} hazard_mce {words} &"), "hazard_mce uses 0x")?;
+    let page = told.split("hazard_mce uses 0x").nth(1).and_then(|rest| rest.split('.').next()).unwrap_or_default();
+    u64::from_str_radix(page, 16).map_err(|e| Failed(format!("{told:?}: {e}")))
 }
 
 /// The machine check, as soon as the CPU runs the program (`in_user`) or the kernel. `page`: an address of the program whose frame it is about.
