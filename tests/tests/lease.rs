@@ -191,22 +191,44 @@ fn a_short_call_of_the_holder_is_waited_for_and_a_long_one_is_not() -> Outcome {
     Ok(())
 }
 
+const STALL: &str = "/sys/kernel/quiesce/debug/rcu_stall";
+
+/// A reader on CPU `cpu` that lasts, and is there.
+fn reads(guest: &mut Running, cpu: u32) -> Outcome {
+    guest.command(&format!("run -c {cpu} sh -c 'echo 100000 > {STALL}' &"))?;
+    until(guest, &format!("cat {STALL}"), &[&format!("cpu={cpu}\n")]).map(drop)
+}
+
+/// Grace periods so far.
+fn grace_periods(guest: &mut Running) -> Result<u64, Failed> {
+    let text = guest.command("cat /sys/kernel/quiesce/rcu")?;
+    let line = text.lines().find(|l| l.starts_with("kind=normal ")).unwrap_or_default();
+    ledger::number(line, "grace_periods")
+}
+
 /// Readers follow each other, so that the request's first rounds of RCU end and its last grace period does not before RCU calls it
 /// stalled: refused, by name. By the machine's own clock, as in grace_periods.rs.
 #[test]
 fn a_grace_period_is_not_waited_for_without_end() -> Outcome {
-    const STALL: &str = "/sys/kernel/quiesce/debug/rcu_stall";
     let mut guest = Vm::new().cmdline("nohz_full=1-3 rcu_cpu_stall_timeout=3").spawn()?;
     guest.prompt()?;
-    guest.command(&format!("run -c 2 sh -c 'echo 4000 > {STALL}; sleep 1.5; echo 30000 > {STALL}' &"))?;
-    until(&mut guest, "cpus", &["\n  2 kernel "])?;
+    reads(&mut guest, 2)?;
     guest.command("lease -c 1 -s 0 &")?;
-    // The round under way waits for the first reader, the request's own one for this; the reader that comes then holds what follows.
     until(&mut guest, &format!("cat {FILE}"), &["cpu=1 state=requested "])?;
-    guest.send(&format!("run -c 3 sh -c 'echo 6000 > {STALL}' &\n"))?;
-    guest.expect("blocked cpu=1 by=rcu reason=grace_period")?;
-    let file = guest.command(&format!("cat {FILE}"))?;
-    assert!(!file.contains("cpu=1 state=requested "), "{file}");
+    // What is under way waits for the first reader, what begins at its end for this one.
+    reads(&mut guest, 3)?;
+    let before = grace_periods(&mut guest)?;
+    guest.command(&format!("echo off 2 > {STALL}"))?;
+    while grace_periods(&mut guest)? == before {}
+    // That does not wait for this one, and whatever follows does. The request's rounds may need it or not: it lasts for longer than the
+    // request waits, and no longer.
+    reads(&mut guest, 2)?;
+    let mut file = guest.command(&format!("sleep 5; cat {FILE}"))?;
+    guest.command(&format!("echo off 3 > {STALL}"))?;
+    while file.contains("cpu=1 state=requested ") {
+        file = guest.command(&format!("cat {FILE}"))?;
+    }
+    assert!(file.contains("blocked cpu=1 by=rcu reason=grace_period"), "{file}");
     guest.power_off()?.assert_clean();
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
 //! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
-//! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds;
+//! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds, or until `off CPU` is written to it: it shows on which CPUs;
 //! `rcu_fanout` measures their tree; `absent_msr` asks for a register that is not there;
 //! `user_access` tries what SMAP and SMEP refuse.
 //! `soft` or `hard` written to `lockup` hangs this CPU, with interrupts on or off, until the watchdog has told it.
@@ -30,6 +30,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
+use kcore::cpu_set::SharedCpuSet;
 use kcore::ipi_ledger::IpiCause;
 
 /// What is in it.
@@ -41,10 +42,7 @@ pub static ITEMS: &[Item] = &[
         Ok(())
     }),
     Item::Control("rcu", force_grace_periods),
-    Item::Control("rcu_stall", |_, text| {
-        hold_grace_periods(number(text)?);
-        Ok(())
-    }),
+    Item::Setting("rcu_stall", |_, out| readers(out), |_, text| hold_or_end(text)),
     Item::File("rcu_fanout", super::rcu_fanout::read),
     Item::File("absent_msr", super::absent_msr::read),
     Item::File("user_access", super::user_access::read),
@@ -124,17 +122,48 @@ fn force_grace_periods(_: u64, text: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A reader that lasts `ms` milliseconds on this CPU.
+/// CPUs with a reader of `hold_grace_periods`, which lasts as long as it is in here.
+static READERS: SharedCpuSet = SharedCpuSet::new();
+
+fn readers(out: &mut String) -> Result<(), Errno> {
+    percpu::online().iter().filter(|&cpu| READERS.contains(cpu)).for_each(|cpu| {
+        let _ = writeln!(out, "cpu={cpu}");
+    });
+    Ok(())
+}
+
+fn end_reader(cpu: u32) -> Result<(), Errno> {
+    if !percpu::is_online(cpu) {
+        return Err(errno::EINVAL);
+    }
+    READERS.set(cpu, false);
+    Ok(())
+}
+
+fn hold_or_end(text: &[u8]) -> Result<(), Errno> {
+    match text.strip_prefix(b"off ") {
+        Some(cpu) => end_reader(number(cpu)?),
+        None => {
+            hold_grace_periods(number(text)?);
+            Ok(())
+        }
+    }
+}
+
+/// A reader that lasts `ms` milliseconds on this CPU, unless it is ended.
 fn hold_grace_periods(ms: u32) {
     let reader = rcu::read();
+    let cpu = percpu::this(&reader).cpu();
+    READERS.set(cpu, true);
     let (start, ticks) = (tsc::now(), tsc::ns_to_ticks(ms as u64 * 1_000_000));
-    while tsc::now().wrapping_sub(start) < ticks {
+    while tsc::now().wrapping_sub(start) < ticks && READERS.contains(cpu) {
         // A PAUSE in each round would end this CPU's turn under QEMU's instruction clock, and time would crawl.
         (0..10_000).for_each(|i| {
             core::hint::black_box(i);
         });
         core::hint::spin_loop();
     }
+    READERS.set(cpu, false);
     drop(reader);
 }
 
