@@ -27,17 +27,20 @@ struct Storm {
 impl Storm {
     /// `how`: what `storm` is told; CPU 1 spins for `seconds`, which has to be longer.
     fn run(guest: &mut Running, how: &str, seconds: u32) -> Result<Storm, Failed> {
+        const LEDGER: &str = "cat /sys/kernel/quiesce/ipi";
         guest.prompt()?;
-        guest.command(&format!("noise -c 1 -s {seconds} --json > /noise &"))?;
-        guest.command("sleep 0.2")?;
-        let before = guest.command("cat /sys/kernel/quiesce/ipi")?;
-        let did = guest.command(&format!("storm {how}"))?;
+        // One line: while one is typed the guest's time passes.
+        guest.command(&format!(
+            "noise -c 1 -s {seconds} --json > /noise & sleep 0.2; {LEDGER} > /before; storm {how} > /did; {LEDGER} > /after; \
+             cat /sys/kernel/quiesce/cpus > /cpus"
+        ))?;
+        let [before, did, after, spins] =
+            ["before", "did", "after", "cpus"].map(|file| guest.command(&format!("cat /{file}")));
+        let (before, did, after, spins) = (before?, did?, after?, spins?);
         let line = did.lines().find(|l| l.starts_with("storm: rounds ")).ok_or_else(|| Failed(did.clone()))?;
         let rounds = line.split(' ').nth(2).and_then(|n| n.parse().ok()).ok_or_else(|| Failed(did.clone()))?;
         println!("{line}");
-        let after = guest.command("cat /sys/kernel/quiesce/ipi")?;
         // Else the end of the spinning would be taken for what the storm did.
-        let spins = guest.command("cat /sys/kernel/quiesce/cpus")?;
         let spins = spins.lines().any(|l| l.starts_with("cpu=1 state=user ") && l.contains("comm=noise"));
         assert!(spins, "the storm outlasted CPU 1's spinning: {did}");
         guest.command("wait %1")?;
