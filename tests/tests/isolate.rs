@@ -24,8 +24,12 @@ fn cpu_line(guest: &mut Running, cpu: u32) -> Result<String, Failed> {
 
 /// Waits until CPU `cpu`'s line has all of these words.
 fn until(guest: &mut Running, cpu: u32, words: &[&str]) -> Outcome {
-    while !words.iter().all(|word| cpu_line(guest, cpu).is_ok_and(|line| line.contains(word))) {}
-    Ok(())
+    loop {
+        let line = cpu_line(guest, cpu)?;
+        if words.iter().all(|word| line.contains(word)) {
+            return Ok(());
+        }
+    }
 }
 
 /// What the two lists of isolated CPUs say, without empty lines.
@@ -34,11 +38,14 @@ fn lists(guest: &mut Running) -> Result<String, Failed> {
     Ok(text.trim().to_string())
 }
 
-/// The CPUs of the processes whose command is `what`, by ps.
-fn cpus_of<'a>(ps: &'a str, what: &str) -> Vec<&'a str> {
+/// Column `column` of the processes whose command is `what`, by ps.
+fn of<'a>(ps: &'a str, what: &str, column: usize) -> Vec<&'a str> {
     let lines = ps.lines().filter(|l| l.ends_with(what) && !l.contains("run -c"));
-    lines.filter_map(|l| l.split_whitespace().nth(3)).collect()
+    lines.filter_map(|l| l.split_whitespace().nth(column)).collect()
 }
+
+const STATE: usize = 2;
+const CPU: usize = 3;
 
 #[test]
 fn a_cpu_is_left_alone_and_comes_back() -> Outcome {
@@ -125,7 +132,8 @@ fn tasks_stay_or_move_with_their_timers_and_what_is_left_is_told() -> Outcome {
     guest.command("run -c 2 spin & run -c 2 spin & run -c 2-3 sleep 1000 &")?;
     loop {
         let ps = guest.command("ps")?;
-        if cpus_of(&ps, " spin") == ["2", "2"] && cpus_of(&ps, " sleep 1000").len() == 1 {
+        // The sleeper's timer is set.
+        if of(&ps, " spin", CPU) == ["2", "2"] && of(&ps, " sleep 1000", STATE) == ["S"] {
             break;
         }
     }
