@@ -7,7 +7,9 @@ use scenarios::{Outcome, Vm};
 fn every_allocation_of_fork_exec_exit_fails_once() -> Outcome {
     let mut guest = Vm::new().smp(2).cmdline("trace_event= quiet").limit(300).spawn()?;
     guest.prompt()?;
-    guest.command("spin &")?;
+    // What it takes to begin is in use before the first look at memory.
+    guest.command("spin --tell > /spin &")?;
+    while !guest.command("cat /spin")?.contains("begins") {}
     let told = guest.command("enomem")?;
     for what in ["fork", "exec"] {
         let line = told.lines().find(|l| l.starts_with(&format!("enomem: {what}: each of "))).unwrap_or_default();
