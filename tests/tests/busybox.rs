@@ -29,7 +29,7 @@ fn start() -> Result<Option<Program>, Failed> {
         ("LOADER", "direct"),
         ("ACCEL", "tcg"),
         ("SMP", "2"),
-        ("TIMEOUT", "100"),
+        ("TIMEOUT", "300"),
         ("PROFILE", &profile),
         ("CMDLINE", "trace_event= quiet nohz_full=1"),
     ]);

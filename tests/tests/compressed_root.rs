@@ -37,7 +37,7 @@ fn root() -> Result<(Vec<u8>, u32), scenarios::Failed> {
 
 /// `sum`: of the large file.
 fn unpacks((archive, sum): (Vec<u8>, u32)) -> Outcome {
-    let mut guest = Vm::new().smp(2).mem(MEM).cmdline("trace_event= nowatchdog").initrd(archive).limit(240).spawn()?;
+    let mut guest = Vm::new().smp(2).mem(MEM).cmdline("trace_event= nowatchdog").initrd(archive).spawn()?;
     guest.prompt()?;
     let listed = guest.command("ls -l /")?;
     let row = |name: &str| listed.lines().find(|l| l.split_whitespace().any(|w| w == name)).unwrap_or_default();

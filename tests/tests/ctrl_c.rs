@@ -196,7 +196,7 @@ fn at_random_moments() -> Outcome {
         state ^= state >> 7;
         state ^= state << 17;
         let delay = Duration::from_micros(state % 700_000);
-        let mut program = Program::start(sandbox.run_smp(&[("TIMEOUT", "200")]))?;
+        let mut program = Program::start(sandbox.run_smp(&[("TIMEOUT", "300")]))?;
         program.send("cpus\n");
         std::thread::sleep(delay);
         program.signal_group(SIGINT)?;

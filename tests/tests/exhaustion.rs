@@ -4,7 +4,7 @@ use scenarios::{Outcome, Vm};
 
 #[test]
 fn no_program_takes_the_kernel_down() -> Outcome {
-    let mut guest = Vm::new().mem("128M").limit(120).spawn()?;
+    let mut guest = Vm::new().mem("128M").spawn()?;
     guest.prompt()?;
     for _ in 0..2 {
         let mut hog = guest.command("exhaust memory")?;
@@ -39,7 +39,7 @@ fn no_program_takes_the_kernel_down() -> Outcome {
 /// Who is ended is the largest, after what was written to each one's oom_score_adj; the others go on.
 #[test]
 fn the_victim_is_the_worst_and_nobody_else() -> Outcome {
-    let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").limit(180).spawn()?;
+    let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").spawn()?;
     guest.prompt()?;
     let mut start = |words: &str, score: &str| -> Result<(), scenarios::Failed> {
         let told = guest.background(&format!("exhaust memory {words} &"), " MiB held, score ")?;
@@ -79,7 +79,7 @@ fn the_victim_is_the_worst_and_nobody_else() -> Outcome {
 /// An asker that may not be ended needs the memory of one: it waits for that one, and does not take the next meanwhile.
 #[test]
 fn who_is_never_ended_waits_for_its_victim() -> Outcome {
-    let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").limit(180).spawn()?;
+    let mut guest = Vm::new().smp(2).mem("128M").cmdline("trace_event= nowatchdog").spawn()?;
     guest.prompt()?;
     for held in ["40", "8"] {
         guest.background(&format!("exhaust memory {held} &"), " MiB held, score ")?;
@@ -103,7 +103,7 @@ fn who_is_never_ended_waits_for_its_victim() -> Outcome {
 
 #[test]
 fn a_fork_bomb_is_survived() -> Outcome {
-    let mut guest = Vm::new().smp(2).mem("96M").limit(180).spawn()?;
+    let mut guest = Vm::new().smp(2).mem("96M").spawn()?;
     guest.prompt()?;
     let bomb = guest.command("exhaust forks")?;
     assert!(bomb.contains("exhaust: forks without end, then: "), "{bomb}");

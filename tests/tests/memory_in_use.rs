@@ -8,7 +8,7 @@ const MOST_KB: u64 = 8 << 10;
 /// On the machine of `make run-smp` as it comes. At the prompt two programs and the trace's thread run already.
 #[test]
 fn eight_mib_at_the_prompt() -> Outcome {
-    let mut guest = Vm::new().limit(120).spawn()?;
+    let mut guest = Vm::new().spawn()?;
     guest.prompt()?;
     let told = guest.command("free")?;
     let row = told.lines().find(|l| l.starts_with("Mem:")).unwrap_or_default();

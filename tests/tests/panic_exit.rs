@@ -32,7 +32,7 @@ fn epitaph_and_failure_code() -> Outcome {
 
 #[test]
 fn runner_resolves_the_backtrace() -> Outcome {
-    let variables = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "120")];
+    let variables = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "300")];
     let run = run_smp(&variables, &format!("{CRASH}\n"))?;
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.stderr.contains("run-smp: backtrace"), "{}", run.stderr);

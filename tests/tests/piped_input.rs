@@ -3,7 +3,7 @@
 
 use scenarios::{Outcome, run_smp::run_smp};
 
-const COMMON: [(&str, &str); 3] = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "120")];
+const COMMON: [(&str, &str); 3] = [("LOADER", "direct"), ("ACCEL", "tcg"), ("TIMEOUT", "300")];
 
 #[test]
 fn lines_typed_before_boot_are_run() -> Outcome {

@@ -62,7 +62,7 @@ fn takes_piped_lines(firmware: Firmware, name: &str) -> Outcome {
     for limine in versions {
         let dir = limine.dir.display().to_string();
         let variables =
-            [("LOADER", "limine"), ("FIRMWARE", name), ("LIMINE_DIR", &*dir), ("ACCEL", "tcg"), ("TIMEOUT", "120")];
+            [("LOADER", "limine"), ("FIRMWARE", name), ("LIMINE_DIR", &*dir), ("ACCEL", "tcg"), ("TIMEOUT", "300")];
         let run = run_smp(&variables, "cpus\npoweroff\n")?;
         assert_eq!(run.code, Some(0), "Limine {}, {name}: {run:#?}", limine.version);
         let cpus = run.stdout.lines().filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).count();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const COMMON: [(&str, &str); 2] = [("LOADER", "direct"), ("ACCEL", "tcg")];
 /// Safety net for a process to appear or to go, in seconds.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The guest's QEMU process that `runner` started, once there is one.
 fn qemu_of(runner: u32) -> Result<u32, Failed> {
