@@ -3,7 +3,7 @@
 use scenarios::{Outcome, Vm};
 
 /// The programs, and the least number of attempts that each makes.
-const HAZARDS: [(&str, usize); 9] = [
+const HAZARDS: [(&str, usize); 10] = [
     ("hazard_32_bit", 10),
     ("hazard_bad_iret", 57),
     ("hazard_flags", 11),
@@ -13,6 +13,7 @@ const HAZARDS: [(&str, usize); 9] = [
     ("hazard_pop_ss", 10),
     ("hazard_step", 7),
     ("hazard_sysret", 12),
+    ("hazard_watch", 300),
 ];
 
 fn all(vm: Vm, prefix: &str) -> Outcome {

@@ -45,7 +45,7 @@ static SEEN: [Seen; COUNT] = [const {
         tid: AtomicU64::new(0),
     }
 }; COUNT];
-/// Held while one changes.
+/// Held while one changes, and while a program gets one: no register is given to both.
 static CHANGES: SpinLock<(), { rank::FILE }> = SpinLock::new(());
 
 /// One watchpoint, for who shows it.
@@ -64,9 +64,14 @@ pub struct Watched {
     pub tid: u64,
 }
 
-/// ENOSPC: the kernel has one of these registers (a bit each) itself.
-pub fn may_use(registers: u64) -> Result<(), Errno> {
-    if registers & enabled(debug_registers::kernel_control()) != 0 { Err(ENOSPC) } else { Ok(()) }
+/// `task`, which is stopped for its debugger, gets these breakpoints, which were checked. ENOSPC: the kernel has one of the registers itself.
+pub fn set_of_task(task: &Task, addresses: &[u64; COUNT], control: u64) -> Result<(), Errno> {
+    let _alone = CHANGES.lock();
+    if enabled(control) & enabled(debug_registers::kernel_control()) != 0 {
+        return Err(ENOSPC);
+    }
+    task.breakpoints.set(addresses, control);
+    Ok(())
 }
 
 /// Whether `range` has a byte of what may not be watched. Hardware compares linear addresses, so the direct map's names of the same
@@ -109,7 +114,7 @@ pub fn resolve(place: Place) -> Result<u64, Errno> {
 }
 
 /// Watch `len` bytes of kernel memory at `address` on all CPUs, or stop at the instruction there. EINVAL: no kernel address, not aligned, what
-/// entry code needs, a breakpoint outside of the kernel's text; ENOSPC: no register is left.
+/// entry code needs, a breakpoint outside of the kernel's text; ENOSPC: no register is left that neither the kernel nor a traced program has.
 pub fn set(address: u64, breakpoint: Breakpoint) -> Result<(), Errno> {
     let end = address.checked_add(breakpoint.len).ok_or(EINVAL)?;
     let lost = breakpoint.kind == Kind::Execute && !kernel_text::text().contains(&address);
@@ -120,7 +125,8 @@ pub fn set(address: u64, breakpoint: Breakpoint) -> Result<(), Errno> {
         return Err(EINVAL);
     }
     change(|| {
-        let taken = enabled(debug_registers::kernel_control());
+        let mut taken = enabled(debug_registers::kernel_control());
+        task::each(|task| taken |= enabled(task.breakpoints.control()));
         let index = (0..COUNT).rev().find(|i| taken >> i & 1 == 0).ok_or(ENOSPC)?;
         let seen = &SEEN[index];
         let words = [&seen.hits, &seen.cpu, &seen.tid];

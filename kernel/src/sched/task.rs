@@ -420,6 +420,13 @@ pub fn all() -> impl Iterator<Item = TaskRef> {
     (1..PID_MAX).filter_map(by_index)
 }
 
+/// Call `f` with each live task but the idle ones, by rising id; it does not sleep.
+pub fn each(mut f: impl FnMut(&Task)) {
+    (1..PID_MAX).for_each(|index| {
+        let _ = with(index, &mut f);
+    });
+}
+
 /// The id that was given last.
 pub fn last_id() -> u32 {
     NEXT.load(Ordering::Relaxed) - 1

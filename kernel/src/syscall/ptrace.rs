@@ -312,9 +312,7 @@ fn poke_user(thread: &Thread, address: u64, value: u64) -> Result<(), Errno> {
             _ => return Err(EIO),
         }
         let control = debug_register::check(control, &addresses, USER_END).map_err(|_| EINVAL)?;
-        watchpoint::may_use(debug_register::enabled(control))?;
-        t.breakpoints.set(&addresses, control);
-        Ok(())
+        watchpoint::set_of_task(t, &addresses, control)
     };
     with_stopped(thread, |_, _| task::with(thread.task, set).unwrap_or(Err(ESRCH)))
 }

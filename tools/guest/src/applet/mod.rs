@@ -45,6 +45,7 @@ pub const APPLETS: &[(&str, Main)] = &[
     ("hazard_pop_ss", program::hazard_pop_ss::main),
     ("hazard_step", program::hazard_step::main),
     ("hazard_sysret", program::hazard_sysret::main),
+    ("hazard_watch", program::hazard_watch::main),
     ("ipi", ipi::main),
     ("ls", ls::main),
     ("missing", missing::main),

@@ -18,6 +18,7 @@ pub mod hazard_nmi;
 pub mod hazard_pop_ss;
 pub mod hazard_step;
 pub mod hazard_sysret;
+pub mod hazard_watch;
 pub mod init;
 pub mod isolate;
 pub mod lease;
