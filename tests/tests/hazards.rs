@@ -3,11 +3,12 @@
 use scenarios::{Outcome, Vm};
 
 /// The programs, and the least number of attempts that each makes.
-const HAZARDS: [(&str, usize); 10] = [
+const HAZARDS: [(&str, usize); 11] = [
     ("hazard_32_bit", 10),
     ("hazard_bad_iret", 57),
     ("hazard_flags", 11),
     ("hazard_frame", 17),
+    ("hazard_frame_race", 4000),
     ("hazard_gs_base", 6),
     ("hazard_kernel_memory", 300),
     ("hazard_pop_ss", 10),

@@ -39,6 +39,7 @@ pub const APPLETS: &[(&str, Main)] = &[
     ("hazard_bad_iret", program::hazard_bad_iret::main),
     ("hazard_flags", program::hazard_flags::main),
     ("hazard_frame", program::hazard_frame::main),
+    ("hazard_frame_race", program::hazard_frame_race::main),
     ("hazard_gs_base", program::hazard_gs_base::main),
     ("hazard_kernel_memory", program::hazard_kernel_memory::main),
     ("hazard_mce", program::hazard_mce::main),

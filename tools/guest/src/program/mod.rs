@@ -11,6 +11,7 @@ pub mod hazard_32_bit;
 pub mod hazard_bad_iret;
 pub mod hazard_flags;
 pub mod hazard_frame;
+pub mod hazard_frame_race;
 pub mod hazard_gs_base;
 pub mod hazard_kernel_memory;
 pub mod hazard_mce;
