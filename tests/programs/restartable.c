@@ -1,5 +1,5 @@
 /* Restartable sequences (rseq(2)): registration, what the area says, a sequence that starts anew after a signal, after another task had the CPU
-   (also while a page fault was handled) and by another thread's membarrier, malformed ones. Runs on Linux too, there too with CPU 1 for itself; glibc's own registration has to be off (GLIBC_TUNABLES=glibc.pthread.rseq=0).
+   (also while a page fault was handled), by another thread's membarrier and by a single step, malformed ones. Runs on Linux too, there too with CPU 1 for itself; glibc's own registration has to be off (GLIBC_TUNABLES=glibc.pthread.rseq=0).
    Prints a line for each check that fails, then `restartable: N failed`. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,9 +12,11 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define SIGNATURE 0x53053053
@@ -304,6 +306,86 @@ static void aborts(void)
 	check(rseq(&area, 32, 1, SIGNATURE), 0, "unregister");
 }
 
+#define TF 0x100
+
+static struct { long count, code, ip, address, sequence; } step;
+static struct area *stepped_area;
+
+static void end_step(int signal, siginfo_t *info, void *context)
+{
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+	step.count++;
+	step.code = info->si_code;
+	step.address = (long)info->si_addr;
+	step.ip = registers[REG_RIP];
+	step.sequence = stepped_area->sequence;
+	registers[REG_EFL] &= ~TF;
+}
+
+/* A sequence of `left` instructions behind the one that sets the trap flag: the trap comes behind the first of them. Whether it was aborted. Where
+   it was when the trap came, and where its abort goes, relative to its end: in `at`, `abort`. */
+static int step_in_sequence(struct area *area, int left, long *at, long *abort)
+{
+	static uint64_t descriptor[4] __attribute__((aligned(32)));
+	uint64_t work;
+	int aborted = 0;
+	step.count = 0;
+	__asm__ volatile(
+		"leaq 1f(%%rip), %[work]\n\tmovq %[work], 8(%[d])\n\t"
+		"leaq 2f(%%rip), %[work]\n\tcmpl $2, %[left]\n\tje 6f\n\tleaq 4f(%%rip), %[work]\n"
+		"6:\tsubq 8(%[d]), %[work]\n\tmovq %[work], 16(%[d])\n\t"
+		"leaq 3f(%%rip), %[work]\n\tmovq %[work], 24(%[d])\n\t"
+		"subq $128, %%rsp\n\t"
+		"movq %[d], 8(%[area])\n"
+		"1:\tpushfq\n\torq $" TEXT(TF) ", (%%rsp)\n\tpopfq\n\tnop\n"
+		"4:\tnop\n"
+		"2:\tjmp 5f\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long " TEXT(SIGNATURE) "\n"
+		"3:\tmovl $1, %[aborted]\n"
+		"5:\taddq $128, %%rsp\n\t"
+		"leaq 4b(%%rip), %[work]"
+		: [work] "=&r"(work), [aborted] "+&r"(aborted)
+		: [d] "r"(descriptor), [area] "r"(area), [left] "r"(left)
+		: "memory", "cc");
+	*at = (long)work;
+	*abort = (long)descriptor[3];
+	area->sequence = 0;
+	return aborted;
+}
+
+/* A single step within a sequence is a signal: the handler's frame has it start anew already. One behind its last instruction is outside. */
+static void steps(void)
+{
+	static struct area area;
+	struct sigaction action = { .sa_sigaction = end_step, .sa_flags = SA_SIGINFO };
+	long at, abort;
+	int status;
+	stepped_area = &area;
+	sigaction(SIGTRAP, &action, NULL);
+	check(rseq(&area, 32, 0, SIGNATURE), 0, "register");
+	for (int left = 2; left; left--) {
+		int aborted = step_in_sequence(&area, left, &at, &abort);
+		check(aborted, left == 2, "a step within a sequence ends it, behind it it does not");
+		check(step.count, 1, "steps");
+		check(step.code, TRAP_TRACE, "si_code of a step");
+		check(step.address, at, "si_addr is where the step came");
+		check(step.ip, left == 2 ? abort : at, "the handler returns there");
+		check(step.sequence, 0, "the sequence is forgotten before its handler runs");
+	}
+	/* By a tracer, who sees no signal handler. */
+	pid_t child = fork();
+	if (child == 0) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		loop_in_sequence(&area);
+		_exit(5);
+	}
+	int stops = 0;
+	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status) && ++stops < 10000)
+		ptrace(PTRACE_SINGLESTEP, child, 0, 0);
+	check(status, 5 << 8, "a sequence without end under a tracer that steps");
+	check(rseq(&area, 32, 1, SIGNATURE), 0, "unregister");
+}
+
 static void go_on(int signal)
 {
 	_exit(signal == SIGSEGV ? 7 : 8);
@@ -344,6 +426,7 @@ int main(void)
 	check(getauxval(27) >= 28 && getauxval(28) == 32, 1, "the auxiliary vector tells size and alignment");
 	registration();
 	aborts();
+	steps();
 	check(end_of(outside, 0), 0, "a sequence that it is not in");
 	for (int handles = 0; handles < 2; handles++) {
 		int end = handles ? 7 : SIGSEGV;
