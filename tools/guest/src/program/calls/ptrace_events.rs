@@ -3,7 +3,7 @@
 use super::traced::{Traced, WALL, regs, request, stopped};
 use super::{Check, call, ensure, equal};
 use crate::linux::{self, Ended};
-use libc::{EINVAL, EIO};
+use libc::{EINVAL, EIO, SYS_ptrace};
 use std::arch::asm;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("ptrace_threads", threads),
     ("ptrace_restart_at_0", restart_at_0),
     ("ptrace_exit", exit),
+    ("ptrace_exit_race", exit_race),
     ("ptrace_watchpoint", watchpoint),
     ("ptrace_breakpoint", breakpoint),
     ("ptrace_debug_register_refusals", debug_register_refusals),
@@ -127,6 +128,156 @@ fn exit() -> Result<(), String> {
     equal!(t.registers()?[regs::RDI], 11);
     cont(&t)?;
     equal!(t.ended()?, Ended::Exit(11));
+    Ok(())
+}
+
+/// How the thread of a race ends, and who that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ends {
+    /// A process, by exit_group
+    Process,
+    /// The first of two threads, by exit; the other ends the process later
+    First,
+    /// The second of two threads, by exit
+    Second,
+    /// A process, by SIGTERM
+    Signal,
+}
+
+/// Words of the page that both sides of a race share: when the thread may end, its id, when its process may.
+const MAY_END: usize = 0;
+const TID: usize = 1;
+const MAY_ALL_END: usize = 2;
+
+/// The other side: what ends, and the process around it.
+fn ending(ends: Ends, page: &'static linux::SharedPage) -> u8 {
+    let wait = |word: usize| {
+        while page[word].load(Ordering::SeqCst) == 0 {
+            std::hint::spin_loop();
+        }
+    };
+    let end_thread = move || {
+        page[TID].store(call(libc::SYS_gettid, [0; 6]).unwrap_or(0), Ordering::SeqCst);
+        wait(MAY_END);
+        let _ = call(libc::SYS_exit, [7, 0, 0, 0, 0, 0]);
+    };
+    match ends {
+        Ends::Process | Ends::Signal => {
+            page[TID].store(linux::own_pid() as u64, Ordering::SeqCst);
+            wait(if ends == Ends::Process { MAY_END } else { MAY_ALL_END });
+            7
+        }
+        Ends::First => {
+            std::thread::spawn(move || {
+                wait(MAY_ALL_END);
+                linux::exit_now(7);
+            });
+            end_thread();
+            1
+        }
+        Ends::Second => {
+            std::thread::spawn(end_thread);
+            wait(MAY_ALL_END);
+            8
+        }
+    }
+}
+
+/// Waits for the end of thread `tid`, which is seized and which is to go on with each signal that it stops for. Its status, and whether it told of its
+/// end by an event before, at which `at_event` is called.
+fn wait_to_its_end(tid: u64, at_event: impl Fn()) -> Result<(u32, bool), String> {
+    let mut told = false;
+    loop {
+        let mut status = 0u32;
+        equal!(call(libc::SYS_wait4, [tid, (&raw mut status) as u64, WALL, 0, 0, 0]), Ok(tid));
+        if status & 0xff != 0x7f {
+            return Ok((status, told));
+        }
+        let stop = u64::from(status >> 8);
+        let signal = if stop == event(6) {
+            ensure!(!told);
+            told = true;
+            at_event();
+            0
+        } else {
+            equal!(stop, libc::SIGTERM as u64);
+            stop
+        };
+        // The end of its process lets it go on, too.
+        let goes = call(SYS_ptrace, [request::CONT, tid, 0, signal, 0, 0]);
+        ensure!(matches!(goes, Ok(0) | Err(libc::ESRCH)));
+    }
+}
+
+/// One round: how long the tracer hesitates, `None`: it is there before. Whether it came too late, and whether it was told by an event.
+fn race(ends: Ends, page: &'static linux::SharedPage, hesitates: Option<u64>) -> Result<(bool, bool), String> {
+    let set = |word: usize, value| page[word].store(value, Ordering::SeqCst);
+    [MAY_END, TID, MAY_ALL_END].iter().for_each(|&word| set(word, 0));
+    let t = Traced::untraced(|| ending(ends, page))?;
+    while page[TID].load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let tid = page[TID].load(Ordering::SeqCst);
+    let end = || {
+        set(MAY_END, 1);
+        if ends == Ends::Signal {
+            let _ = linux::kill(t.pid as linux::Pid, libc::SIGTERM);
+        }
+    };
+    let seize = || call(SYS_ptrace, [request::SEIZE, tid, 0, 0x40, 0, 0]);
+    let seized = match hesitates {
+        None => {
+            let seized = seize();
+            end();
+            seized
+        }
+        Some(turns) => {
+            end();
+            (0..turns).for_each(|_| std::hint::spin_loop());
+            let seized = seize();
+            set(MAY_ALL_END, 1);
+            seized
+        }
+    };
+    let wanted = if ends == Ends::Signal { libc::SIGTERM as u32 } else { 7 << 8 };
+    let mut told = false;
+    match seized {
+        Ok(_) => {
+            let (status, event) = wait_to_its_end(tid, || set(MAY_ALL_END, 1))?;
+            told = event;
+            ensure!(told || hesitates.is_some());
+            // Its process may end before it does.
+            ensure!(status == wanted || ends == Ends::Second && status == 8 << 8);
+        }
+        Err(libc::ESRCH | libc::EPERM) if hesitates.is_some() => {}
+        Err(error) => return Err(format!("seize: error {error}")),
+    }
+    if ends == Ends::Second {
+        equal!(t.ended()?, Ended::Exit(8));
+    } else if seized.is_err() {
+        let mut status = 0u32;
+        equal!(call(libc::SYS_wait4, [tid, (&raw mut status) as u64, 0, 0, 0, 0]), Ok(tid));
+        equal!(status, wanted);
+    }
+    equal!(call(libc::SYS_wait4, [tid, 0, WALL, 0, 0, 0]), Err(libc::ECHILD));
+    std::mem::forget(t);
+    Ok((seized.is_err(), told))
+}
+
+/// A tracer that comes while a thread ends is told of the end, and of the event before if it asked for that before the end began; or it is too late. It
+/// waits for nothing that does not come, and what it traces is there until it has waited.
+fn exit_race() -> Result<(), String> {
+    const ROUNDS: u64 = 50;
+    // A wait that lasts for ever ends the check.
+    // SAFETY: (1) no memory is passed.
+    unsafe { libc::alarm(120) };
+    let page = linux::shared_page().map_err(|e| e.to_string())?;
+    for ends in [Ends::Process, Ends::First, Ends::Second, Ends::Signal] {
+        for round in 0..ROUNDS {
+            let hesitates = (round > 0).then_some(round * round * 4);
+            race(ends, page, hesitates).map_err(|why| format!("{ends:?}, {hesitates:?}: {why}"))?;
+        }
+    }
     Ok(())
 }
 
