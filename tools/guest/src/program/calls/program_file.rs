@@ -48,6 +48,14 @@ fn program() -> Vec<u8> {
     file
 }
 
+/// Such a program that runs `code`, as a file that goes with its user.
+pub(super) fn file_with_code(code: &[u8]) -> Result<String, String> {
+    let path = format!("/tmp/calls-code-{}", linux::own_pid());
+    std::fs::write(&path, with(&[(CODE, code)])).map_err(|e| e.to_string())?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
+    Ok(path)
+}
+
 fn with(changes: &[(usize, &[u8])]) -> Vec<u8> {
     let mut file = program();
     for (at, bytes) in changes {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const CHECKS: &[(&str, Check)] = &[
     ("ptrace_fork", fork),
     ("ptrace_exec", exec),
+    ("ptrace_whole_program", whole_program),
     ("ptrace_threads", threads),
     ("ptrace_restart_at_0", restart_at_0),
     ("ptrace_exit", exit),
@@ -92,6 +93,37 @@ fn exec() -> Result<(), String> {
     equal!(message(&t)?, t.pid);
     cont(&t)?;
     ensure!(matches!(t.ended()?, Ended::Exit(_)));
+    Ok(())
+}
+
+/// A program is stepped from its first instruction to its last, each once.
+fn whole_program() -> Result<(), String> {
+    // mov ecx, 1000; loop to itself; mov edi, 42; mov eax, 60; syscall
+    let path = super::program_file::file_with_code(&[
+        0xb9, 0xe8, 0x03, 0, 0, 0xe2, 0xfe, 0xbf, 42, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
+    ])?;
+    let t = Traced::start(|| {
+        let _ = linux::exec(&path, &[String::new()]);
+        1
+    })?;
+    cont(&t)?;
+    equal!(t.stopped()?, TRAP);
+    let _ = std::fs::remove_file(&path);
+    let start = t.registers()?[regs::RIP];
+    let mut steps = 0u32;
+    let ended = loop {
+        equal!(t.ask(request::SINGLESTEP, 0, 0), Ok(0));
+        let mut status = 0u32;
+        equal!(call(libc::SYS_wait4, [t.pid, (&raw mut status) as u64, WALL, 0, 0, 0]), Ok(t.pid));
+        if u64::from(status) != TRAP << 8 | 0x7f {
+            break status;
+        }
+        steps += 1;
+        let rip = t.registers()?[regs::RIP] - start;
+        ensure!(rip == if steps <= 1000 { 5 } else { [7, 12, 17][(steps as usize - 1001).min(2)] });
+    };
+    equal!((ended, steps), (42 << 8, 1003));
+    std::mem::forget(t);
     Ok(())
 }
 
