@@ -17,6 +17,10 @@ const VM: u64 = 0x2_0000;
 const AC: u64 = 0x4_0000;
 const DF: u64 = 0x400;
 const VIRTUAL: u64 = 0x18_0000;
+/// Bits that are no flag.
+const RESERVED: u64 = !0x3f_ffff | 0x8028;
+/// It lasts for one instruction.
+const RF: u64 = 0x1_0000;
 
 static FLAGS: AtomicU64 = AtomicU64::new(0);
 
@@ -50,7 +54,7 @@ pub fn main(_: &Args) -> Outcome {
         attempts.ends(&format!("popf {name}"), ended, &[Ended::Exit(1)]);
     }
     // rt_sigreturn: NT, IOPL and VM of the frame are not taken.
-    for flags in [NT, IOPL, VM, VIRTUAL, NT | IOPL | VM | VIRTUAL] {
+    for flags in [NT, IOPL, VM, VIRTUAL, RESERVED, RF, NT | IOPL | VM | VIRTUAL | RESERVED | RF] {
         FLAGS.store(flags, Ordering::SeqCst);
         let ended = in_child(|| {
             with_handler(libc::SIGUSR1, set);

@@ -52,6 +52,13 @@ fn traced(child: impl FnOnce() -> u8, steps: bool) -> Result<Ended, String> {
     Err("it does not end".into())
 }
 
+/// POP SS, whose code is no instruction in 64-bit mode.
+fn pop_ss() -> u8 {
+    // SAFETY: (1) it is an exception that ends the program.
+    unsafe { asm!("push 0x2b", ".byte 0x17", "int3") };
+    7
+}
+
 /// `hazard_pop_ss`
 pub fn main(_: &Args) -> Outcome {
     let mut attempts = Attempts::new("hazard_pop_ss");
@@ -61,6 +68,7 @@ pub fn main(_: &Args) -> Outcome {
         attempts.ends("syscall", traced(behind!("syscall"), steps), &[Ended::Exit(7)]);
         attempts.ends("mov ss twice", traced(behind!("mov ss, word ptr [{s}]", "syscall"), steps), &[Ended::Exit(7)]);
         let refused = [Ended::Signal(libc::SIGSEGV), Ended::Exit(7)];
+        attempts.ends("pop ss", traced(pop_ss, steps), &[Ended::Signal(libc::SIGILL)]);
         attempts.ends("int 0x80", traced(behind!("int 0x80"), steps), &refused);
     }
     attempts.end()
