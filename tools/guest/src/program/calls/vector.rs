@@ -5,6 +5,7 @@
 use super::{Check, call, ensure, equal, in_child, own_path};
 use crate::entry::{Failure, Outcome};
 use crate::linux::{self, Ended, Fork};
+use crate::output::write_out;
 use core::arch::asm;
 use std::sync::atomic::Ordering;
 
@@ -22,13 +23,14 @@ const ROUNDS: u64 = 40;
 /// How often a round gives the CPU away.
 const YIELDS: u64 = 5;
 
-/// Registers in memory: 32 of 64 bytes, eight of x87, MXCSR.
+/// Registers in memory: 32 of 64 bytes, eight of x87, MXCSR, eight masks.
 #[repr(C, align(64))]
 #[derive(Clone, PartialEq)]
 struct Registers {
     vectors: [[u8; 64]; 32],
     x87: [f64; 8],
     mxcsr: u32,
+    masks: [u16; 8],
 }
 
 /// How wide the registers are.
@@ -67,11 +69,14 @@ impl Registers {
             *value = f64::from(seed) * 16.0 + number as f64;
         }
         registers.mxcsr = 0x1f80 | u32::from(seed & 3) << 13;
+        if width == Width::Zmm {
+            registers.masks = std::array::from_fn(|number| (u16::from(seed) << 8 | u16::from(seed)) ^ number as u16);
+        }
         registers
     }
 
     fn zero() -> Self {
-        Registers { vectors: [[0; 64]; 32], x87: [0.0; 8], mxcsr: 0 }
+        Registers { vectors: [[0; 64]; 32], x87: [0.0; 8], mxcsr: 0, masks: [0; 8] }
     }
 
     /// Where the two differ.
@@ -84,6 +89,9 @@ impl Registers {
         }
         if self.x87 != other.x87 {
             return Some(format!("x87 registers are {:?}, not {:?}", self.x87, other.x87));
+        }
+        if self.masks != other.masks {
+            return Some(format!("masks are {:x?}, not {:x?}", self.masks, other.masks));
         }
         (self.mxcsr != other.mxcsr).then(|| format!("MXCSR is {:#x}, not {:#x}", self.mxcsr, other.mxcsr))
     }
@@ -165,6 +173,21 @@ macro_rules! store_zmm {
         concat!("vmovdqu64 [r14 + 64 * ", $n, "], zmm", $n, "\n")
     };
 }
+macro_rules! each_of_8 {
+    ($m:ident) => {
+        concat!($m!(0), $m!(1), $m!(2), $m!(3), $m!(4), $m!(5), $m!(6), $m!(7))
+    };
+}
+macro_rules! load_mask {
+    ($n:literal) => {
+        concat!("kmovw k", $n, ", [r13 + 2116 + 2 * ", $n, "]\n")
+    };
+}
+macro_rules! store_mask {
+    ($n:literal) => {
+        concat!("kmovw [r14 + 2116 + 2 * ", $n, "], k", $n, "\n")
+    };
+}
 /// Pushes the eight values, the last first, so that the first is on top.
 macro_rules! load_x87 {
     () => { "fninit\nfld qword ptr [r13 + 2104]\nfld qword ptr [r13 + 2096]\nfld qword ptr [r13 + 2088]\nfld qword ptr [r13 + 2080]\nfld qword ptr [r13 + 2072]\nfld qword ptr [r13 + 2064]\nfld qword ptr [r13 + 2056]\nfld qword ptr [r13 + 2048]\nldmxcsr [r13 + 2112]\n" };
@@ -173,11 +196,12 @@ macro_rules! store_x87 {
     () => { "stmxcsr [r14 + 2112]\nfstp qword ptr [r14 + 2048]\nfstp qword ptr [r14 + 2056]\nfstp qword ptr [r14 + 2064]\nfstp qword ptr [r14 + 2072]\nfstp qword ptr [r14 + 2080]\nfstp qword ptr [r14 + 2088]\nfstp qword ptr [r14 + 2096]\nfstp qword ptr [r14 + 2104]\nfninit\n" };
 }
 const _: () = assert!(core::mem::offset_of!(Registers, x87) == 2048 && core::mem::offset_of!(Registers, mxcsr) == 2112);
+const _: () = assert!(core::mem::offset_of!(Registers, masks) == 2116);
 
 /// Loads the registers, makes the system call `number` with two arguments `times` times, stores the registers; gives what the last call
 /// returned.
 macro_rules! held_by {
-    ($name:ident, $load:ident, $store:ident, $each:ident) => {
+    ($name:ident, $load:expr, $store:expr) => {
         fn $name(given: &Registers, found: &mut Registers, number: u64, args: [u64; 3], times: u64) -> u64 {
             let last: u64;
             let mxcsr: u32 = 0x1f80;
@@ -186,12 +210,12 @@ macro_rules! held_by {
             unsafe {
                 asm!(
                     load_x87!(),
-                    $each!($load),
+                    $load,
                     "2: mov rax, r15",
                     "syscall",
                     "dec r12",
                     "jnz 2b",
-                    $each!($store),
+                    $store,
                     store_x87!(),
                     "ldmxcsr [{mxcsr}]",
                     mxcsr = in(reg) &mxcsr,
@@ -209,9 +233,14 @@ macro_rules! held_by {
         }
     };
 }
-held_by!(xmm_held, load_xmm, store_xmm, each_of_16);
-held_by!(ymm_held, load_ymm, store_ymm, each_of_16);
-held_by!(zmm_held, load_zmm, store_zmm, each_of_32);
+held_by!(xmm_held, each_of_16!(load_xmm), each_of_16!(store_xmm));
+held_by!(ymm_held, each_of_16!(load_ymm), each_of_16!(store_ymm));
+// Compiled code has no AVX-512, so nothing of it is lost by these.
+held_by!(
+    zmm_held,
+    concat!(each_of_32!(load_zmm), each_of_8!(load_mask)),
+    concat!(each_of_32!(store_zmm), each_of_8!(store_mask))
+);
 
 /// What the registers are after so many calls, and what the last of them returned.
 fn held(width: Width, given: &Registers, number: i64, args: [u64; 3], times: u64) -> (Registers, u64) {
@@ -229,6 +258,7 @@ fn held(width: Width, given: &Registers, number: i64, args: [u64; 3], times: u64
 fn switches() -> Result<(), String> {
     let page = linux::shared_page().map_err(|e| e.to_string())?;
     let width = width();
+    write_out(format!("vector registers: {width:?}\n").as_bytes());
     linux::set_affinity(&[0]).map_err(|e| e.to_string())?;
     let turns = |own: usize| -> Result<(), String> {
         let mut round = 0u64;
@@ -308,7 +338,7 @@ fn new_program() -> Result<(), String> {
 }
 
 /// What the executed program does: looks at what its own start does not use, before it uses it. That is the upper halves of the wide
-/// registers, the x87 stack and both control words.
+/// registers, those that only AVX-512 has, its masks, the x87 stack and both control words.
 pub fn start_check() -> Outcome {
     let mut upper = [[0xffu8; 16]; 16];
     let mut environment = [0u32; 7];
@@ -325,6 +355,16 @@ pub fn start_check() -> Outcome {
     } else {
         // SAFETY: (1) AVX is there; (2) stores into the array only.
         unsafe { asm!(each_of_16!(store_upper), in("r14") &mut upper) };
+    }
+    if width() == Width::Zmm {
+        let mut all = Registers::zero();
+        // SAFETY: (1) AVX-512 is there; (2) stores into the structure only.
+        unsafe { asm!(each_of_32!(store_zmm), each_of_8!(store_mask), in("r14") &mut all) };
+        let used_by_start = 16;
+        all.vectors[..16].iter_mut().for_each(|vector| vector[..used_by_start].fill(0));
+        if let Some(difference) = all.difference(&Registers::zero()) {
+            return Err(Failure::new(format!("started with {difference}")));
+        }
     }
     let (control, tags) = (environment[0] & 0xffff, environment[2] & 0xffff);
     // All exceptions masked, 64-bit precision; all registers empty.
