@@ -21,7 +21,7 @@ const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 /// What init's shell is to do (at most 32 words): a CPU with a tick, a sleep beside a spinning task, a CPU without tick, all
 /// registers of tasks that take turns.
-const COMMANDS: &str = "noise -c 0 -s 0.1 --json ';' run -c 1 spin '&' sleep 0.05 ';' why 1 ';' kill %1 ';' noise -c 1 -s 0.1 --json ';' calls vector";
+const COMMANDS: &str = "noise -c 0 -s 0.1 --json ';' run -c 1 spin '&' sleep 0.05 ';' why 1 ';' kill %1 ';' noise -c 1 -s 0.1 --json ';' calls vector_";
 
 /// A scratch directory that goes with the test.
 struct Scratch(PathBuf);

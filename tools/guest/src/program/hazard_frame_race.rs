@@ -286,7 +286,7 @@ impl Memory {
                     for other in at::GENERAL {
                         self.word(kind, other).store(value(other, turn & 1 == 0), Ordering::Relaxed);
                     }
-                    if turn % 3 != 0 {
+                    if !turn.is_multiple_of(3) {
                         self.word(kind, word).store(self.good(kind, word), Ordering::Relaxed);
                     }
                     self.word(kind, at::FLAGS).store(turn >> 3 & 7 | 4, Ordering::Relaxed);
@@ -294,7 +294,7 @@ impl Memory {
             }
         }
         linger(turn / 7);
-        if turn % 16 == 0 && kind.how == How::Rewrite {
+        if turn.is_multiple_of(16) && kind.how == How::Rewrite {
             // SAFETY: (1) this kind's frame is always mapped.
             unsafe { self.fill(kind, 0) };
         }

@@ -105,7 +105,7 @@ impl Program {
             }
             self.hits += 1;
         }
-        self.steps = !self.steps && self.hits % 3 == 0;
+        self.steps = !self.steps && self.hits.is_multiple_of(3);
         self.go_on(0)
     }
 
