@@ -94,12 +94,24 @@ impl<T, const RANK: u8> SpinLock<T, RANK> {
 }
 
 impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
-    #[inline]
+    #[inline(always)]
     fn acquire(&self) {
         rank_check::<RANK>(true);
-        while self.locked.swap(true, Ordering::Acquire) {
+        if self.locked.swap(true, Ordering::Acquire) {
+            self.acquire_contended();
+        }
+    }
+
+    /// Out of the way of who finds it open.
+    #[cold]
+    #[inline(never)]
+    fn acquire_contended(&self) {
+        loop {
             while self.locked.load(Ordering::Relaxed) {
                 core::hint::spin_loop();
+            }
+            if !self.locked.swap(true, Ordering::Acquire) {
+                return;
             }
         }
     }
@@ -117,6 +129,16 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
     pub fn lock_held<'a>(&'a self, irq_off: &'a IrqOff) -> Guard<'a, T, RANK, &'a IrqOff> {
         self.acquire();
         Guard { lock: self, _pin: irq_off }
+    }
+
+    /// The value, without the lock.
+    ///
+    /// # Safety
+    /// Nobody changes the value as long as the reference lives.
+    #[inline(always)]
+    pub unsafe fn unlocked(&self) -> &T {
+        // SAFETY: the caller's condition.
+        unsafe { &*self.value.get() }
     }
 
     /// Take it with interrupts off.

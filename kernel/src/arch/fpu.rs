@@ -224,6 +224,26 @@ impl FpuState {
             }
         }
     }
+
+    /// `save` here, and `restore` from `next`.
+    ///
+    /// # Safety
+    /// As of both.
+    #[inline(always)]
+    pub unsafe fn exchange(&self, next: &FpuState) {
+        // SAFETY: as in `save` and `restore`.
+        unsafe {
+            if OPTIMISED.load(Ordering::Relaxed) {
+                asm!(
+                    "xsaveopt64 [{}]", "xrstor64 [{}]", in(reg) self.0, in(reg) next.0,
+                    in("eax") u32::MAX, in("edx") u32::MAX, options(nostack),
+                );
+            } else {
+                self.save();
+                next.restore();
+            }
+        }
+    }
 }
 
 impl Drop for FpuState {

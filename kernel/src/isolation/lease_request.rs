@@ -6,6 +6,7 @@ use super::{housekeeping, irq_affinity, lease, leftover, live};
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::tsc;
 use crate::errno::{EBUSY, ENOMEM, EPERM, Errno};
+use crate::mm::kernel_map;
 use crate::percpu;
 use crate::rcu;
 use crate::sched;
@@ -113,7 +114,8 @@ fn send_away(cpu: u32, me: &Task) {
 /// Programs that have ended here may have a few steps left before their tasks are gone; whoever waited for them knows of their end already.
 fn wait_for_ending(cpu: u32, me: &Task) {
     // A user task without an address space.
-    let ending = |t: &Task| t.fpu.is_some() && t.root.load(Ordering::Relaxed) == 0 && !t.state.is_dead();
+    let ending =
+        |t: &Task| t.fpu.is_some() && t.root.load(Ordering::Relaxed) == kernel_map::root() && !t.state.is_dead();
     let end = tsc::now().saturating_add(tsc::ns_to_ticks(PATIENCE_NS));
     while task::all().any(|t| t.index != me.index && t.may_run_on(cpu) && ending(&t)) && tsc::now() < end {
         timer::sleep_ns(LOOK_NS, false);

@@ -64,7 +64,7 @@ pub fn exit_thread(status: u32) -> ! {
     }
     {
         let irq_off = IrqOff::new();
-        task.root.store(0, Ordering::Relaxed);
+        task.root.store(kernel_map::root(), Ordering::Relaxed);
         sched::switch::load_address_space(percpu::this(&irq_off), kernel_map::root());
     }
     drop(space);

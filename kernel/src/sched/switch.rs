@@ -24,8 +24,7 @@ pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) -> (
     unsafe {
         match (&prev.fpu, &next.fpu) {
             (Some(before), Some(after)) => {
-                before.save();
-                after.restore();
+                before.exchange(after);
                 segment_base::exchange(&prev.user_bases, &next.user_bases);
             }
             (Some(before), None) => {
@@ -39,11 +38,7 @@ pub unsafe fn to(me: &'static Percpu, prev: &Task, next: &Task, _: &IrqOff) -> (
             (None, None) => {}
         }
     }
-    let root = match next.root.load(Ordering::Relaxed) {
-        0 => crate::mm::kernel_map::root(),
-        root => root,
-    };
-    load_address_space(me, root);
+    load_address_space(me, next.root.load(Ordering::Relaxed));
     me.head.current.store(next as *const Task as u64, Ordering::Release);
     let stack_top = next.stack_top();
     me.head.kernel_stack_top.store(stack_top, Ordering::Relaxed);

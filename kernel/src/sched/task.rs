@@ -10,6 +10,7 @@ use crate::arch::irq_flag::Pinned;
 use crate::arch::segment_base::UserBases;
 use crate::isolation::housekeeping;
 use crate::mm::failure::{self, Countdown};
+use crate::mm::kernel_map;
 use crate::mm::stack::KernelStack;
 use crate::rcu::RcuHead;
 use alloc::sync::Arc;
@@ -70,7 +71,7 @@ pub struct Task {
     allowed: SharedCpuSet,
     /// The one CPU in `allowed`; `MANY` if there are more, or if it has not asked.
     only_cpu: AtomicU32,
-    /// CR3 of its address space; 0 = kernel thread, which runs on whatever is loaded.
+    /// CR3 of its address space; the kernel's own of a kernel thread, and of a program that has given its up.
     pub root: AtomicU64,
     /// User FS and GS base while it does not run.
     pub user_bases: UserBases,
@@ -172,7 +173,7 @@ impl Task {
             asked: AtomicBool::new(false),
             allowed: SharedCpuSet::new(),
             only_cpu: AtomicU32::new(MANY),
-            root: AtomicU64::new(0),
+            root: AtomicU64::new(kernel_map::root()),
             user_bases: UserBases::new(),
             fpu,
             owner: AtomicPtr::new(core::ptr::null_mut()),
