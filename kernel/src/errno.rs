@@ -3,9 +3,9 @@
 //! Source: Linux include/uapi/asm-generic/errno-base.h and errno.h; the restart codes are include/linux/errno.h and never reach
 //! user mode: signal delivery turns them into a restart or EINTR.
 
-/// One error number, positive.
+/// One error number, positive. As wide as what calls return, so that a result of either comes back in registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Errno(pub i32);
+pub struct Errno(pub u64);
 
 /// A system call's result: a value, or an error.
 pub type SysResult = Result<u64, Errno>;

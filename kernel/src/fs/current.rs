@@ -15,11 +15,16 @@ static NO_DIR: spin::Once<Arc<WorkDir>> = spin::Once::new();
 
 /// The running process's descriptors.
 #[inline]
-pub fn files() -> &'static FileTable {
+pub fn files() -> &'static Arc<FileTable> {
     match process::try_current_thread().and_then(|t| t.files()) {
         Some(files) => files,
-        None => NO_FILES.call_once(FileTable::new),
+        None => no_files(),
     }
+}
+
+#[cold]
+fn no_files() -> &'static Arc<FileTable> {
+    NO_FILES.call_once(FileTable::new)
 }
 
 /// The running process's working directory and umask.

@@ -54,7 +54,7 @@ impl File for EventCounter {
         }
         let value = match self.take() {
             Some(value) => value,
-            None if how.nonblock => return Err(errno::EAGAIN),
+            None if how.nonblock() => return Err(errno::EAGAIN),
             None => self.readable.wait(true, || self.take())?,
         };
         self.writable.wake_all();
@@ -73,7 +73,7 @@ impl File for EventCounter {
         }
         match self.add(n) {
             Some(()) => {}
-            None if how.nonblock => return Err(errno::EAGAIN),
+            None if how.nonblock() => return Err(errno::EAGAIN),
             None => self.writable.wait(true, || self.add(n))?,
         }
         self.readable.wake_all();

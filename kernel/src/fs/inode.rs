@@ -390,7 +390,7 @@ impl File for Inode {
         while from.left() > 0 {
             let step = (|| {
                 let n = from.take(&mut bounce)?;
-                if how.append {
+                if how.append() {
                     pages.append(&bounce[..n])?;
                 } else {
                     pages.write(how.offset.saturating_add(done as u64), &bounce[..n])?;

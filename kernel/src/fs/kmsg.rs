@@ -71,7 +71,7 @@ impl File for Log {
                     *self.at.lock() = next;
                     return to.put(record.as_bytes());
                 }
-                None if how.nonblock => return Err(errno::EAGAIN),
+                None if how.nonblock() => return Err(errno::EAGAIN),
                 None => {
                     if !crate::time::timer::sleep_ns(LOOK_NS, true) {
                         return Err(errno::ERESTARTSYS);

@@ -15,6 +15,7 @@ use crate::process::Process;
 use crate::sched::wait_queue::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Flags of open(2), Linux's x86 numbers (asm-generic/fcntl.h).
@@ -62,10 +63,22 @@ pub mod poll {
 pub struct How {
     /// Where in the file; streams ignore it.
     pub offset: u64,
+    /// Status flags (`flag`). One word with the offset beside it: both are handed over in registers.
+    pub flags: u32,
+}
+
+impl How {
     /// EAGAIN instead of waiting.
-    pub nonblock: bool,
+    #[inline(always)]
+    pub const fn nonblock(self) -> bool {
+        self.flags & flag::NONBLOCK != 0
+    }
+
     /// Write at the end.
-    pub append: bool,
+    #[inline(always)]
+    pub const fn append(self) -> bool {
+        self.flags & flag::APPEND != 0
+    }
 }
 
 /// Something that can be open.
@@ -144,26 +157,34 @@ pub trait File: Send + Sync {
 pub struct OpenFile {
     /// What is open.
     pub file: Arc<dyn File>,
+    /// The same, found by no arithmetic: where an `Arc` has a value of a size that only its methods' table tells takes five instructions.
+    direct: Direct,
     /// Where reads and writes go on.
     pub offset: AtomicU64,
     flags: AtomicU32,
+    /// What its access mode allows: neither of a descriptor that only says where a file is (O_PATH). Nothing changes it.
+    readable: bool,
+    writable: bool,
     /// It has an offset.
     seekable: bool,
     /// Where it was found; pipes and the like are nowhere.
     pub place: Option<Arc<Place>>,
 }
 
-#[inline]
-fn readable(flags: u32) -> bool {
-    flags & flag::ACCMODE != flag::WRONLY && flags & flag::PATH == 0
-}
-
-#[inline]
-fn writable(flags: u32) -> bool {
-    flags & flag::ACCMODE != flag::RDONLY && flags & flag::PATH == 0
-}
+/// A file that somebody keeps.
+struct Direct(NonNull<dyn File>);
+// SAFETY: a shared reference to a `File`, which is `Sync`.
+unsafe impl Send for Direct {}
+// SAFETY: as above.
+unsafe impl Sync for Direct {}
 
 impl OpenFile {
+    #[inline(always)]
+    fn direct(&self) -> &dyn File {
+        // SAFETY: it is `self.file`'s, which stays as long as `self` does; nobody has it mutably.
+        unsafe { self.direct.0.as_ref() }
+    }
+
     /// Open `file` with open(2)'s `flags`.
     pub fn new(file: Arc<dyn File>, flags: u32, place: Option<Arc<Place>>) -> Arc<OpenFile> {
         let seekable = file.is_seekable();
@@ -172,8 +193,11 @@ impl OpenFile {
         {
             place.inode.writers.fetch_add(1, Ordering::SeqCst);
         }
+        let readable = flags & flag::ACCMODE != flag::WRONLY && flags & flag::PATH == 0;
+        let writable = flags & flag::ACCMODE != flag::RDONLY && flags & flag::PATH == 0;
         let (offset, flags) = (AtomicU64::new(0), AtomicU32::new(flags & !flag::NOT_KEPT));
-        Arc::new(OpenFile { file, offset, flags, seekable, place })
+        let direct = Direct(NonNull::from(&*file));
+        Arc::new(OpenFile { file, direct, offset, flags, readable, writable, seekable, place })
     }
 
     /// Access mode and status flags.
@@ -200,13 +224,15 @@ impl OpenFile {
     }
 
     /// Whether it was opened for reading.
+    #[inline]
     pub fn is_readable(&self) -> bool {
-        readable(self.flags())
+        self.readable
     }
 
     /// Whether it was opened for writing.
+    #[inline]
     pub fn is_writable(&self) -> bool {
-        writable(self.flags())
+        self.writable
     }
 
     /// The inode, of a file that is in a directory.
@@ -219,11 +245,6 @@ impl OpenFile {
         self.inode().map_or_else(|| self.file.stat(), |inode| inode.stat())
     }
 
-    #[inline]
-    fn how(&self, flags: u32, offset: u64) -> How {
-        How { offset, nonblock: flags & flag::NONBLOCK != 0, append: flags & flag::APPEND != 0 }
-    }
-
     /// read(2), or pread(2) with an offset.
     #[inline]
     pub fn read(&self, to: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
@@ -233,16 +254,16 @@ impl OpenFile {
     /// The same with further status flags for this one transfer.
     #[inline]
     pub fn read_with(&self, to: &mut UserBuffer, at: Option<u64>, more: u32) -> Result<usize, Errno> {
-        let flags = self.flags() | more;
-        if !readable(flags) {
+        if !self.readable {
             return Err(errno::EBADF);
         }
+        let flags = self.flags() | more;
         match at {
-            Some(at) => self.file.read(to, self.how(flags, at)),
-            None if !self.seekable => self.file.read(to, self.how(flags, 0)),
+            Some(at) => self.direct().read(to, How { offset: at, flags }),
+            None if !self.seekable => self.direct().read(to, How { offset: 0, flags }),
             None => {
                 let offset = self.offset.load(Ordering::Relaxed);
-                let n = self.file.read(to, self.how(flags, offset))?;
+                let n = self.direct().read(to, How { offset, flags })?;
                 self.offset.store(offset.saturating_add(n as u64), Ordering::Relaxed);
                 Ok(n)
             }
@@ -258,17 +279,17 @@ impl OpenFile {
     /// The same with further status flags for this one transfer.
     #[inline]
     pub fn write_with(&self, from: &mut UserBuffer, at: Option<u64>, more: u32) -> Result<usize, Errno> {
-        let flags = self.flags() | more;
-        if !writable(flags) {
+        if !self.writable {
             return Err(errno::EBADF);
         }
+        let flags = self.flags() | more;
         match at {
-            Some(at) => self.file.write(from, self.how(flags, at)),
-            None if !self.seekable => self.file.write(from, self.how(flags, 0)),
+            Some(at) => self.direct().write(from, How { offset: at, flags }),
+            None if !self.seekable => self.direct().write(from, How { offset: 0, flags }),
             None => {
                 let append = flags & flag::APPEND != 0;
                 let offset = if append { self.file.size() } else { self.offset.load(Ordering::Relaxed) };
-                let n = self.file.write(from, self.how(flags, offset))?;
+                let n = self.direct().write(from, How { offset, flags })?;
                 self.offset.store(offset.saturating_add(n as u64), Ordering::Relaxed);
                 Ok(n)
             }

@@ -15,14 +15,14 @@ use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use kcore::byte_ring::ByteRing;
+use core::sync::atomic::Ordering;
+use kcore::byte_ring::{ByteRing, WORD, Word};
 
 /// Bytes that a pipe holds.
 pub const CAPACITY: usize = 65536;
 /// Writes up to this are not mixed with others (Linux's PIPE_BUF).
 const PIPE_BUF: usize = 4096;
-/// Transfers up to these go over the stack: the smaller buffer costs next to nothing to clear.
-const TINY: usize = 16;
+/// Transfers up to this go over the stack, those of a word or less through registers.
 const SMALL: usize = 256;
 
 struct State {
@@ -32,12 +32,53 @@ struct State {
     /// Times a writer (reader) opened it: an open that waits for one sees it even if it is gone again.
     writers_seen: u64,
     readers_seen: u64,
-    /// The one reader (writer) that sleeps, by task; 0: none. Further ones, and who polls, are in the queues.
-    reader: u32,
-    writer: u32,
+    /// Who waits to read (write).
+    reader: Waiting,
+    writer: Waiting,
+}
+
+/// The one that sleeps, by task, 0: none; and whether somebody is, or may be, in the queue: further ones, and who polls. One word: the other side asks for both at once.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Waiting(u32);
+
+impl Waiting {
+    const IN_QUEUE: u32 = 1 << 31;
+
+    /// The one sleeper; 0: none.
+    #[inline(always)]
+    const fn sleeper(self) -> u32 {
+        self.0 & !Self::IN_QUEUE
+    }
+
+    /// `index`, or 0, is the one sleeper now.
+    #[inline(always)]
+    fn set_sleeper(&mut self, index: u32) {
+        self.0 = self.0 & Self::IN_QUEUE | index;
+    }
+
+    /// `index` is the one sleeper, if there is none or it already.
+    #[inline(always)]
+    fn add_sleeper(&mut self, index: u32) {
+        self.0 |= index;
+    }
+
+    /// Nobody waits.
+    #[inline(always)]
+    fn is_nobody(self) -> bool {
+        self == Waiting::default()
+    }
+
     /// Somebody is, or may be, in the queue.
-    reader_waits: bool,
-    writer_waits: bool,
+    #[inline(always)]
+    fn join_queue(&mut self) {
+        self.0 |= Self::IN_QUEUE;
+    }
+
+    /// All that are to be woken, once.
+    #[inline(always)]
+    fn take(&mut self) -> Waiting {
+        core::mem::take(self)
+    }
 }
 
 /// The pipe; both of its ends.
@@ -51,7 +92,7 @@ pub struct Pipe {
 impl Pipe {
     /// A pipe that nobody has open.
     pub fn new() -> Arc<Pipe> {
-        let ring = ByteRing::new(CAPACITY);
+        let ring = ByteRing::new(CAPACITY as u32);
         let (readers_seen, writers_seen) = (0, 0);
         let state = State {
             ring,
@@ -59,10 +100,8 @@ impl Pipe {
             writers: 0,
             writers_seen,
             readers_seen,
-            reader: 0,
-            writer: 0,
-            reader_waits: false,
-            writer_waits: false,
+            reader: Waiting::default(),
+            writer: Waiting::default(),
         };
         Arc::new(Pipe {
             state: SpinLock::new(state),
@@ -139,14 +178,13 @@ impl Pipe {
         let mut s = self.state.lock();
         if s.ring.is_empty() && s.writers != 0 {
             let s = &mut *s;
-            return wait.place(&mut s.reader, &mut s.reader_waits);
+            return wait.place(&mut s.reader);
         }
         let n = s.ring.pop(out);
         wait.give_up(&mut s.reader);
-        let writer = core::mem::take(&mut s.writer);
-        let queue = core::mem::take(&mut s.writer_waits);
+        let writers = s.writer.take();
         drop(s);
-        wake(writer, queue, &self.writable);
+        wake(writers, &self.writable);
         Look::Done(n)
     }
 
@@ -160,21 +198,20 @@ impl Pipe {
         let room = s.ring.room();
         if room == 0 || whole && room < bytes.len() {
             let s = &mut *s;
-            return wait.place(&mut s.writer, &mut s.writer_waits);
+            return wait.place(&mut s.writer);
         }
         let n = s.ring.push(bytes);
         wait.give_up(&mut s.writer);
-        let reader = core::mem::take(&mut s.reader);
-        let queue = core::mem::take(&mut s.reader_waits);
+        let readers = s.reader.take();
         drop(s);
-        wake(reader, queue, &self.readable);
+        wake(readers, &self.readable);
         // The ring grows on the way to its capacity; without memory it does not.
         Look::Done(if n == 0 { Err(errno::ENOMEM) } else { Ok(n) })
     }
 
     /// Sleep in the place that `Wait::place` gave, until woken. ERESTARTSYS if a signal came first.
     #[inline]
-    fn sleep(&self, me: &Task, place: fn(&mut State) -> &mut u32) -> Result<(), Errno> {
+    fn sleep(&self, me: &Task, place: fn(&mut State) -> &mut Waiting) -> Result<(), Errno> {
         if !waiting::signal_pending() {
             sched::schedule();
             return Ok(());
@@ -185,7 +222,63 @@ impl Pipe {
         Err(errno::ERESTARTSYS)
     }
 
+    /// Take at most `most` bytes and a word, and wait for them if that needs nothing but a sleep. None: `read_by` is for it.
     #[inline(always)]
+    fn take_word(&self, most: usize, nonblock: bool) -> Option<(Word, usize)> {
+        let me = sched::current();
+        loop {
+            let irq_off = IrqOff::from_on();
+            let mut s = self.state.lock_held(&irq_off);
+            if !s.ring.is_empty() {
+                let taken = s.ring.pop_word(most)?;
+                // Who wakes a task takes it out.
+                if !s.reader.is_nobody() && s.reader.sleeper() == me.index {
+                    s.reader.set_sleeper(0);
+                }
+                if s.writer.is_nobody() {
+                    return Some(taken);
+                }
+                let writers = s.writer.take();
+                drop(s);
+                drop(irq_off);
+                wake(writers, &self.writable);
+                return Some(taken);
+            }
+            if s.writers == 0 || nonblock || ![0, me.index].contains(&s.reader.sleeper()) {
+                return None;
+            }
+            // In this order: see `Wait::place`.
+            me.state.prepare_sleep(true);
+            s.reader.add_sleeper(me.index);
+            drop(s);
+            if me.signal_pending.load(Ordering::SeqCst) {
+                // It takes the same place, and gives it up.
+                me.state.cancel_sleep();
+                return None;
+            }
+            sched::schedule_held(irq_off);
+        }
+    }
+
+    /// Put the first `n` of `word` in, if somebody can read them and they fit as they are: whether it did.
+    #[inline(always)]
+    fn put_word(&self, word: Word, n: usize) -> bool {
+        let irq_off = IrqOff::from_on();
+        let mut s = self.state.lock_held(&irq_off);
+        if s.readers == 0 || !s.ring.push_word(word, n) {
+            return false;
+        }
+        let readers = s.reader.take();
+        drop(s);
+        if !readers.is_nobody() {
+            wake_sleeper(readers, &irq_off);
+        }
+        drop(irq_off);
+        crate::percpu::preempt_point();
+        wake_queue(readers, &self.readable);
+        true
+    }
+
     fn read_by(&self, bounce: &mut [u8], to: &mut UserBuffer, nonblock: bool) -> Result<usize, Errno> {
         let me = sched::current();
         let mut done = 0;
@@ -261,22 +354,22 @@ impl Pipe {
 
     #[cold]
     fn read_small(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.read_by(&mut [0; SMALL], to, how.nonblock)
+        self.read_by(&mut [0; SMALL], to, how.nonblock())
     }
 
     #[cold]
     fn write_small(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.write_by(&mut [0; SMALL], from, how.nonblock)
+        self.write_by(&mut [0; SMALL], from, how.nonblock())
     }
 
     #[cold]
     fn read_large(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.read_by(&mut large(to.left())?, to, how.nonblock)
+        self.read_by(&mut large(to.left())?, to, how.nonblock())
     }
 
     #[cold]
     fn write_large(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        self.write_by(&mut large(from.left())?, from, how.nonblock)
+        self.write_by(&mut large(from.left())?, from, how.nonblock())
     }
 }
 
@@ -315,18 +408,18 @@ impl<T> Look<T> {
 impl Wait<'_> {
     /// Under the lock: be found by who changes what was looked for.
     #[inline(always)]
-    fn place<T>(self, place: &mut u32, in_queue: &mut bool) -> Look<T> {
+    fn place<T>(self, place: &mut Waiting) -> Look<T> {
         match self {
             Wait::No => Look::Nothing,
-            Wait::Here(me) if *place == 0 || *place == me.index => {
+            Wait::Here(me) if [0, me.index].contains(&place.sleeper()) => {
                 // The state first: who finds the task in its place finds it about to sleep.
                 me.state.prepare_sleep(true);
-                *place = me.index;
+                place.set_sleeper(me.index);
                 Look::Sleep
             }
             Wait::Here(_) => Look::Queue,
             Wait::InQueue => {
-                *in_queue = true;
+                place.join_queue();
                 Look::Nothing
             }
         }
@@ -334,25 +427,36 @@ impl Wait<'_> {
 
     /// Under the lock: a place that was not needed, or that a signal ended.
     #[inline(always)]
-    fn give_up(self, place: &mut u32) {
+    fn give_up(self, place: &mut Waiting) {
         if let Wait::Here(me) = self
-            && *place == me.index
+            && place.sleeper() == me.index
         {
-            *place = 0;
+            place.set_sleeper(0);
         }
     }
 }
 
-/// Wake the sleeper `task`, if there is one, and the queue, if somebody may be in it.
+/// Wake those who waited, who are no longer said to.
 #[inline(always)]
-fn wake(task: u32, in_queue: bool, queue: &WaitQueue) {
-    if task != 0 {
+fn wake(waiting: Waiting, queue: &WaitQueue) {
+    if !waiting.is_nobody() {
         let irq_off = IrqOff::from_on();
-        sched::task::with_pinned(task, &irq_off, |t| sched::wake_held(t, &irq_off));
+        wake_sleeper(waiting, &irq_off);
         drop(irq_off);
         crate::percpu::preempt_point();
+        wake_queue(waiting, queue);
     }
-    if in_queue {
+}
+
+#[inline(always)]
+fn wake_sleeper(waiting: Waiting, irq_off: &IrqOff) {
+    // No task has the index 0.
+    sched::task::with_pinned(waiting.sleeper(), irq_off, |t| sched::wake_held(t, irq_off));
+}
+
+#[inline(always)]
+fn wake_queue(waiting: Waiting, queue: &WaitQueue) {
+    if waiting.0 & Waiting::IN_QUEUE != 0 {
         queue.wake_all();
     }
 }
@@ -368,8 +472,13 @@ fn large(len: usize) -> Result<Vec<u8>, Errno> {
 
 impl File for Pipe {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        match to.left() {
-            len if len <= TINY => self.read_by(&mut [0; TINY], to, how.nonblock),
+        let len = to.left();
+        if (1..=WORD).contains(&len)
+            && let Some((word, n)) = self.take_word(len, how.nonblock())
+        {
+            return to.put(&word[..n]);
+        }
+        match len {
             len if len <= SMALL => self.read_small(to, how),
             _ => self.read_large(to, how),
         }
@@ -377,14 +486,12 @@ impl File for Pipe {
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
         match from.left() {
-            len if len <= TINY => {
-                let mut bytes = [0; TINY];
-                let n = from.take(&mut bytes)?;
-                match self.push(&bytes[..n], true, Wait::No) {
-                    Look::Done(Ok(n)) => Ok(n),
-                    // No bytes, no room, or no reader.
-                    _ => self.write_small(&mut UserBuffer::kernel(&bytes[..n]), how),
-                }
+            len @ 1..=WORD => {
+                let mut word = [0; WORD];
+                from.take(&mut word[..len])?;
+                // Else: no room in one piece, or no reader.
+                let put = self.put_word(word, len);
+                if put { Ok(len) } else { self.write_small(&mut UserBuffer::kernel(&word[..len]), how) }
             }
             len if len <= SMALL => self.write_small(from, how),
             _ => self.write_large(from, how),
@@ -399,7 +506,7 @@ impl File for Pipe {
         let mut s = self.state.lock();
         let mut bits = 0;
         if access != flag::WRONLY {
-            s.reader_waits = true;
+            s.reader.join_queue();
             if !s.ring.is_empty() {
                 bits |= poll::IN | poll::RDNORM;
             }
@@ -408,7 +515,7 @@ impl File for Pipe {
             }
         }
         if access != flag::RDONLY {
-            s.writer_waits = true;
+            s.writer.join_queue();
             if s.readers == 0 {
                 bits |= poll::ERR;
             }
@@ -435,20 +542,17 @@ impl File for Pipe {
         if access != flag::RDONLY {
             s.writers -= 1;
         }
-        let (reader, writer) = (s.reader, s.writer);
+        let writers = if s.readers == 0 { s.writer.take() } else { Waiting::default() };
+        let readers = if s.writers == 0 { s.reader.take() } else { Waiting::default() };
         let (no_readers, no_writers) = (s.readers == 0, s.writers == 0);
-        if no_readers {
-            s.writer = 0;
-        }
-        if no_writers {
-            s.reader = 0;
-        }
         drop(s);
         if no_readers {
-            wake(writer, true, &self.writable);
+            wake(writers, &self.writable);
+            self.writable.wake_all();
         }
         if no_writers {
-            wake(reader, true, &self.readable);
+            wake(readers, &self.readable);
+            self.readable.wake_all();
         }
     }
 

@@ -71,7 +71,7 @@ impl File for SignalFile {
             let info = match self.take() {
                 Some(info) => info,
                 None if done > 0 => break,
-                None if how.nonblock => return Err(errno::EAGAIN),
+                None if how.nonblock() => return Err(errno::EAGAIN),
                 None => signal::file_queue().wait(true, || self.take())?,
             };
             done += to.put(&record(&info))?;

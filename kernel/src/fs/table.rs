@@ -9,6 +9,7 @@ use crate::mm::failure;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{self, Ordering};
 
 /// Descriptors are below this (Linux's default RLIMIT_NOFILE).
 pub const MAX_FILES: usize = 1024;
@@ -107,6 +108,28 @@ impl FileTable {
             Some(Slot::Open { file, .. }) => Ok(file.clone()),
             _ => Err(errno::EBADF),
         }
+    }
+
+    /// `file` for the running thread, whose table this is, and for the length of one call, where no other thread uses the table: then nobody else changes
+    /// it, and neither its lock nor a count of the file is needed (Linux's fdget). `None`: another one does.
+    ///
+    /// # Safety
+    /// 1. The table is the running thread's (`Thread::files`); 2. the thread opens, closes and moves no descriptor as long as it has what is returned.
+    #[inline(always)]
+    pub unsafe fn file_of_one_user(self: &Arc<Self>, fd: i32) -> Option<Result<&OpenFile, Errno>> {
+        /// The thread's own reference, and its process's, by which others look (`Process::files`).
+        const OF_ONE_THREAD: usize = 2;
+        if Arc::strong_count(self) > OF_ONE_THREAD {
+            return None;
+        }
+        // What a thread that has gone since had changed is there.
+        atomic::fence(Ordering::Acquire);
+        // SAFETY: 1. the running thread alone changes the table, and does not for now (the caller's conditions): every other user has a reference of its own, and whoever
+        // takes one by the process only looks; 2. a second thread can come only by a call of this one.
+        Some(match unsafe { self.0.unlocked() }.get(fd as u32 as usize) {
+            Some(Slot::Open { file, .. }) => Ok(file),
+            _ => Err(errno::EBADF),
+        })
     }
 
     /// Give `file` the lowest free number from `from` on.

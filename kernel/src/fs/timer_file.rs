@@ -104,7 +104,7 @@ impl File for TimerFile {
         }
         let expired = match self.take() {
             Some(expired) => expired,
-            None if how.nonblock => return Err(errno::EAGAIN),
+            None if how.nonblock() => return Err(errno::EAGAIN),
             None => self.readable.wait(true, || self.take())?,
         };
         to.put(&expired.to_le_bytes())

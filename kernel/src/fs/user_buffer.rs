@@ -4,76 +4,67 @@
 //! for sendfile.
 
 use crate::errno::{self, Errno};
-use crate::mm::user_copy;
-
-/// One stretch of user memory.
-#[derive(Clone, Copy, Default)]
-pub struct Stretch {
-    /// First byte.
-    pub at: u64,
-    /// Bytes.
-    pub len: usize,
-}
+use crate::mm::user_copy::UserRange;
 
 /// The stretches that are left.
 pub struct UserBuffer<'a> {
-    first: Stretch,
-    more: &'a [Stretch],
-    /// A kernel buffer to write from, instead of user memory.
-    kernel: &'a [u8],
+    first: UserRange,
+    rest: Rest<'a>,
+    /// Of all together.
     left: usize,
 }
 
+/// What comes after the first stretch.
+enum Rest<'a> {
+    /// Further ones.
+    User(&'a [UserRange]),
+    /// A kernel buffer to write from; nothing comes before it.
+    Kernel(&'a [u8]),
+}
+
 impl UserBuffer<'static> {
-    /// `len` bytes at user address `at`. Checked when used.
-    #[inline]
-    pub const fn new(at: u64, len: usize) -> Self {
-        Self { first: Stretch { at, len }, more: &[], kernel: &[], left: len }
+    /// One stretch.
+    #[inline(always)]
+    pub const fn new(range: UserRange) -> Self {
+        Self { first: range, rest: Rest::User(&[]), left: range.len() }
     }
 }
 
 impl<'a> UserBuffer<'a> {
     /// Several stretches; their lengths do not add up beyond usize (the caller checked).
-    pub fn of(stretches: &'a [Stretch]) -> Self {
-        let left = stretches.iter().map(|s| s.len).sum();
-        Self { first: Stretch::default(), more: stretches, kernel: &[], left }
+    pub fn of(stretches: &'a [UserRange]) -> Self {
+        let left = stretches.iter().map(|s| s.len()).sum();
+        Self { first: UserRange::default(), rest: Rest::User(stretches), left }
     }
 
     /// A kernel buffer, to be written from only.
     pub fn kernel(bytes: &'a [u8]) -> Self {
-        Self { first: Stretch::default(), more: &[], kernel: bytes, left: bytes.len() }
+        Self { first: UserRange::default(), rest: Rest::Kernel(bytes), left: bytes.len() }
     }
 
     /// Bytes left.
-    #[inline]
+    #[inline(always)]
     pub const fn left(&self) -> usize {
         self.left
     }
 
-    /// Where the next bytes lie: address and how many are contiguous.
-    fn next(&mut self) -> (u64, usize) {
-        while self.first.len == 0 {
-            match self.more.split_first() {
-                Some((first, more)) => (self.first, self.more) = (*first, more),
-                None => return (0, 0),
+    /// Whether there is a first stretch with bytes in it, which the next ones are then.
+    fn has_first(&mut self) -> bool {
+        while self.first.len() == 0 {
+            match self.rest {
+                Rest::User([first, more @ ..]) => (self.first, self.rest) = (*first, Rest::User(more)),
+                _ => return false,
             }
         }
-        (self.first.at, self.first.len.min(self.left))
-    }
-
-    #[inline]
-    fn advance(&mut self, n: usize) {
-        self.first.at += n as u64;
-        self.first.len -= n;
-        self.left -= n;
+        true
     }
 
     /// Copy `bytes` out, as far as there is room: how many. A fault after some bytes gives that many.
     #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        if bytes.len() <= self.first.len {
-            user_copy::write_bytes(self.first.at, bytes)?;
-            self.advance(bytes.len());
+        if bytes.len() <= self.first.len() {
+            self.first.write_front(bytes)?;
+            self.left -= bytes.len();
             return Ok(bytes.len());
         }
         self.put_parts(bytes)
@@ -82,16 +73,12 @@ impl<'a> UserBuffer<'a> {
     #[cold]
     fn put_parts(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut done = 0;
-        while done < bytes.len() {
-            let (at, room) = self.next();
-            let n = room.min(bytes.len() - done);
-            if n == 0 {
-                break;
-            }
-            if user_copy::write_bytes(at, &bytes[done..done + n]).is_err() {
+        while done < bytes.len() && self.has_first() {
+            let n = self.first.len().min(bytes.len() - done);
+            if self.first.write_front(&bytes[done..done + n]).is_err() {
                 return if done > 0 { Ok(done) } else { Err(errno::EFAULT) };
             }
-            self.advance(n);
+            self.left -= n;
             done += n;
         }
         Ok(done)
@@ -100,10 +87,10 @@ impl<'a> UserBuffer<'a> {
     /// Copy in, as far as there are bytes: how many. All or EFAULT within what is there.
     #[inline(always)]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
-        if self.left == self.first.len && self.left <= bytes.len() {
-            let n = self.left;
-            user_copy::read_bytes(self.first.at, &mut bytes[..n])?;
-            self.advance(n);
+        let n = self.left;
+        if n == self.first.len() && n <= bytes.len() {
+            self.first.read_front(&mut bytes[..n])?;
+            self.left = 0;
             return Ok(n);
         }
         self.take_parts(bytes)
@@ -111,22 +98,18 @@ impl<'a> UserBuffer<'a> {
 
     #[cold]
     fn take_parts(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
-        if !self.kernel.is_empty() {
-            let n = bytes.len().min(self.kernel.len());
-            bytes[..n].copy_from_slice(&self.kernel[..n]);
-            self.kernel = &self.kernel[n..];
+        if let Rest::Kernel(from) = self.rest {
+            let n = bytes.len().min(from.len());
+            bytes[..n].copy_from_slice(&from[..n]);
+            self.rest = Rest::Kernel(&from[n..]);
             self.left -= n;
             return Ok(n);
         }
         let mut done = 0;
-        while done < bytes.len() {
-            let (at, there) = self.next();
-            let n = there.min(bytes.len() - done);
-            if n == 0 {
-                break;
-            }
-            user_copy::read_bytes(at, &mut bytes[done..done + n])?;
-            self.advance(n);
+        while done < bytes.len() && self.has_first() {
+            let n = self.first.len().min(bytes.len() - done);
+            self.first.read_front(&mut bytes[done..done + n])?;
+            self.left -= n;
             done += n;
         }
         Ok(done)

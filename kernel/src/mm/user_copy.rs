@@ -190,11 +190,83 @@ pub fn check(user: u64, len: u64) -> Result<(), Fault> {
     }
 }
 
+/// `raw_copy`, called with what it changes: callers keep their values in the other registers.
+///
+/// # Safety
+/// As for `raw_copy`.
+#[inline(always)]
+unsafe fn copy(dst: u64, src: u64, len: u64) -> u64 {
+    let left;
+    // SAFETY: the caller's conditions; the routine changes memory and the registers that are named here.
+    unsafe {
+        asm!("call {}", sym raw_copy, inout("rdi") dst => _, inout("rsi") src => _, inout("rdx") len => _, out("rcx") _, out("rax") left);
+    }
+    left
+}
+
+/// Bytes by address that can be user memory: all below USER_END, so that what copies them need not look again. Whether they are mapped shows then.
+#[derive(Clone, Copy, Default)]
+pub struct UserRange {
+    at: u64,
+    len: usize,
+}
+
+impl UserRange {
+    /// `len` bytes at `at`.
+    #[inline(always)]
+    pub fn new(at: u64, len: u64) -> Result<UserRange, Fault> {
+        check(at, len)?;
+        Ok(UserRange { at, len: len as usize })
+    }
+
+    /// Bytes.
+    #[inline(always)]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// At most `most` of them, the first.
+    #[inline(always)]
+    pub fn shortened(self, most: usize) -> UserRange {
+        UserRange { len: self.len.min(most), ..self }
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, n: usize) {
+        self.at += n as u64;
+        self.len -= n;
+    }
+
+    /// Read the first `to.len()`, of which there are as many, and leave them behind.
+    #[inline(always)]
+    pub fn read_front(&mut self, to: &mut [u8]) -> Result<(), Fault> {
+        let n = to.len();
+        // SAFETY: `to` is valid; the range lies below USER_END.
+        if n > self.len || unsafe { copy(to.as_mut_ptr() as u64, self.at, n as u64) } != 0 {
+            return Err(Fault);
+        }
+        self.leave(n);
+        Ok(())
+    }
+
+    /// Write `from` to the first bytes, of which there are as many, and leave them behind.
+    #[inline(always)]
+    pub fn write_front(&mut self, from: &[u8]) -> Result<(), Fault> {
+        let n = from.len();
+        // SAFETY: `from` is valid; the range lies below USER_END.
+        if n > self.len || unsafe { copy(self.at, from.as_ptr() as u64, n as u64) } != 0 {
+            return Err(Fault);
+        }
+        self.leave(n);
+        Ok(())
+    }
+}
+
 /// Read `to.len()` bytes at user address `from`.
 pub fn read_bytes(from: u64, to: &mut [u8]) -> Result<(), Fault> {
     check(from, to.len() as u64)?;
     // SAFETY: `to` is valid; `from` was checked.
-    match unsafe { raw_copy(to.as_mut_ptr() as u64, from, to.len() as u64) } {
+    match unsafe { copy(to.as_mut_ptr() as u64, from, to.len() as u64) } {
         0 => Ok(()),
         _ => Err(Fault),
     }
@@ -204,7 +276,7 @@ pub fn read_bytes(from: u64, to: &mut [u8]) -> Result<(), Fault> {
 pub fn write_bytes(to: u64, from: &[u8]) -> Result<(), Fault> {
     check(to, from.len() as u64)?;
     // SAFETY: `from` is valid; `to` was checked.
-    match unsafe { raw_copy(to, from.as_ptr() as u64, from.len() as u64) } {
+    match unsafe { copy(to, from.as_ptr() as u64, from.len() as u64) } {
         0 => Ok(()),
         _ => Err(Fault),
     }
@@ -228,7 +300,7 @@ pub fn read<T: Plain>(from: u64) -> Result<T, Fault> {
     check(from, size_of::<T>() as u64)?;
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: `value` has room for its size; `from` was checked.
-    match unsafe { raw_copy(value.as_mut_ptr() as u64, from, size_of::<T>() as u64) } {
+    match unsafe { copy(value.as_mut_ptr() as u64, from, size_of::<T>() as u64) } {
         // SAFETY: all of it was written, and any pattern is valid.
         0 => Ok(unsafe { value.assume_init() }),
         _ => Err(Fault),

@@ -10,8 +10,9 @@ use super::{
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::open_file::{OpenFile, flag};
-use crate::fs::user_buffer::{Stretch, UserBuffer};
-use crate::mm::user_copy;
+use crate::fs::user_buffer::UserBuffer;
+use crate::mm::user_copy::{self, UserRange};
+use crate::process::current_thread;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -200,24 +201,38 @@ fn known_descriptor(fd: u64) -> Result<usize, Errno> {
 /// The user's bytes of a transfer. What cannot be user memory is refused before the file is touched or waited for, as in Linux.
 #[inline]
 pub(super) fn buffer(at: u64, len: u64) -> Result<UserBuffer<'static>, Errno> {
-    user_copy::check(at, len)?;
-    Ok(UserBuffer::new(at, (len as usize).min(MAX_TRANSFER)))
+    Ok(UserBuffer::new(UserRange::new(at, len)?.shortened(MAX_TRANSFER)))
+}
+
+/// `transfer` with the open file of a call that only moves bytes.
+#[inline(always)]
+fn with_file(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<usize, Errno>) -> Result<usize, Errno> {
+    let files = current_thread().files().ok_or(errno::EBADF)?;
+    // SAFETY: 1. the running thread's own table; 2. no file opens, closes or moves descriptors when it is read or written.
+    match unsafe { files.file_of_one_user(fd as i32) } {
+        Some(open) => transfer(open?),
+        None => with_shared_file(fd, transfer),
+    }
+}
+
+/// The same where another thread may close the descriptor meanwhile.
+#[inline(never)]
+fn with_shared_file(fd: u64, transfer: impl FnOnce(&OpenFile) -> Result<usize, Errno>) -> Result<usize, Errno> {
+    transfer(&*file(fd)?)
 }
 
 fn read(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
-    match buffer(at, len) {
+    with_file(fd, |open| match buffer(at, len) {
         Ok(mut to) => open.read(&mut to, None),
         Err(e) => Err(if open.is_readable() { e } else { errno::EBADF }),
-    }
+    })
 }
 
 fn write(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
-    match buffer(at, len) {
+    with_file(fd, |open| match buffer(at, len) {
         Ok(mut from) => open.write(&mut from, None),
         Err(e) => Err(if open.is_writable() { e } else { errno::EBADF }),
-    }
+    })
 }
 
 /// The file of a transfer at an offset.
@@ -241,7 +256,7 @@ fn pwrite64(fd: u64, at: u64, len: u64, offset: u64) -> Result<usize, Errno> {
 }
 
 /// The stretches of a vectored transfer.
-pub(super) fn stretches(at: u64, count: u64) -> Result<Vec<Stretch>, Errno> {
+pub(super) fn stretches(at: u64, count: u64) -> Result<Vec<UserRange>, Errno> {
     if count > MAX_STRETCHES as u64 {
         return Err(errno::EINVAL);
     }
@@ -252,22 +267,19 @@ pub(super) fn stretches(at: u64, count: u64) -> Result<Vec<Stretch>, Errno> {
         if len > i64::MAX as u64 {
             return Err(errno::EINVAL);
         }
-        user_copy::check(base, len)?;
-        let len = (len as usize).min(left);
-        left -= len;
-        out.push(Stretch { at: base, len });
+        let stretch = UserRange::new(base, len)?.shortened(left);
+        left -= stretch.len();
+        out.push(stretch);
     }
     Ok(out)
 }
 
 fn readv(fd: u64, at: u64, count: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
-    open.read(&mut UserBuffer::of(&stretches(at, count)?), None)
+    with_file(fd, |open| open.read(&mut UserBuffer::of(&stretches(at, count)?), None))
 }
 
 fn writev(fd: u64, at: u64, count: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
-    open.write(&mut UserBuffer::of(&stretches(at, count)?), None)
+    with_file(fd, |open| open.write(&mut UserBuffer::of(&stretches(at, count)?), None))
 }
 
 fn preadv(fd: u64, at: u64, count: u64, offset: u64) -> Result<usize, Errno> {

@@ -154,7 +154,7 @@ system_call! {
         }
         match mprotect(address, len, prot, 0, 0, 0) {
             0 => Ok(0),
-            error => Err(Errno(-error as i32)),
+            error => Err(Errno(error.unsigned_abs())),
         }
     }
 }

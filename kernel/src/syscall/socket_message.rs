@@ -148,7 +148,7 @@ fn send_message(socket: &Held, at: u64, flags: u64) -> Result<(u64, bool), Errno
         return Err(EMSGSIZE);
     }
     let parts = stretches(parts, count)?;
-    let wanted: u64 = parts.iter().map(|part| part.len as u64).sum();
+    let wanted: u64 = parts.iter().map(|part| part.len() as u64).sum();
     let has_name = name != 0 && name_len as u32 != 0;
     let name = if has_name { Some(read_address(name, name_len as u32 as u64)?) } else { None };
     let extra = if control == 0 || control_len == 0 { Extra::none() } else { read_control(control, control_len)? };

@@ -163,7 +163,7 @@ impl File for Console {
         if to.left() == 0 {
             return Ok(0);
         }
-        let (bytes, n) = super::read(to.left(), how.nonblock, &READERS, &Console, |bytes| {
+        let (bytes, n) = super::read(to.left(), how.nonblock(), &READERS, &Console, |bytes| {
             take_some(true);
             TERMINAL.lock().discipline.read(bytes)
         })?;
@@ -197,7 +197,7 @@ impl File for Console {
             };
             let stopped = match show() {
                 Some(()) => Ok(()),
-                None if how.nonblock => Err(errno::EAGAIN),
+                None if how.nonblock() => Err(errno::EAGAIN),
                 None => WRITERS.wait(true, show).map_err(Errno::from),
             };
             match stopped {

@@ -287,7 +287,7 @@ impl Pair {
                 let rest = &bytes[n - (end - done)..n];
                 let taken = match step(rest) {
                     Some(taken) => taken,
-                    None if how.nonblock => Err(errno::EAGAIN),
+                    None if how.nonblock() => Err(errno::EAGAIN),
                     // Without a time limit the wait gives something, or an error.
                     None => waiting::wait_any(&[queue], None, || step(rest)).and_then(|t| t.unwrap_or(Err(errno::EIO))),
                 };
@@ -422,7 +422,7 @@ impl File for Master {
         let mut take = || self.0.take_shown(&mut bytes[..len]);
         let n = match take() {
             Some(n) => n,
-            None if how.nonblock => return Err(errno::EAGAIN),
+            None if how.nonblock() => return Err(errno::EAGAIN),
             None => waiting::wait_any(&[&self.0.master_readers], None, take)?.unwrap_or(0),
         };
         if n == 0 {
@@ -504,7 +504,7 @@ impl File for Slave {
             return Ok(0);
         }
         let take = |bytes: &mut [u8]| pair.take_typed(bytes);
-        let (bytes, n) = super::read(to.left(), how.nonblock, &pair.slave_readers, pair, take)?;
+        let (bytes, n) = super::read(to.left(), how.nonblock(), &pair.slave_readers, pair, take)?;
         to.put(&bytes[..n])
     }
 

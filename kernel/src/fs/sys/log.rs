@@ -45,7 +45,7 @@ impl File for Reader {
         interruption_log::drain();
         let found = match lines(position, room) {
             Some(found) => found,
-            None if how.nonblock => return Err(errno::EAGAIN),
+            None if how.nonblock() => return Err(errno::EAGAIN),
             None => interruption_log::READERS.wait(true, || lines(position, room))?,
         };
         let (text, next) = found?;

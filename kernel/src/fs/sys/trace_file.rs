@@ -78,7 +78,7 @@ impl File for TraceFile {
                 *self.left.lock() = text.split_off(if put.is_ok() { given } else { 0 });
                 return put;
             }
-            if how.nonblock {
+            if how.nonblock() {
                 return Err(errno::EAGAIN);
             }
             if !crate::time::timer::sleep_ns(LOOK_NS, true) {

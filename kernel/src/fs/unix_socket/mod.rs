@@ -65,7 +65,7 @@ struct State {
     inbox: Inbox,
     ended: u8,
     /// What the next call is told (SO_ERROR); 0: nothing.
-    error: i32,
+    error: u64,
     closed: bool,
 }
 
@@ -214,7 +214,7 @@ impl Socket {
     }
 
     /// SO_ERROR: what waits to be told, once.
-    pub fn take_error(&self) -> i32 {
+    pub fn take_error(&self) -> u64 {
         core::mem::take(&mut self.state.lock().error)
     }
 
@@ -245,12 +245,12 @@ impl Socket {
 
 impl File for Socket {
     fn read(&self, to: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        let options = Options { nonblock: how.nonblock, ..Default::default() };
+        let options = Options { nonblock: how.nonblock(), ..Default::default() };
         self.receive(to, &options).map(|received| received.len)
     }
 
     fn write(&self, from: &mut UserBuffer, how: How) -> Result<usize, Errno> {
-        let options = Options { nonblock: how.nonblock, ..Default::default() };
+        let options = Options { nonblock: how.nonblock(), ..Default::default() };
         self.send(from, To::Peer, Extra::none(), &options)
     }
 
