@@ -332,7 +332,7 @@ impl RunQueue {
     }
 
     /// Takes the task that runs next and makes it current; None: idle.
-    #[inline]
+    #[inline(always)]
     pub fn pick<S: RunStore + ?Sized>(&mut self, store: &S) -> Option<u32> {
         let (id, node) = if self.nr_fifo != 0 {
             let prio = self.top_prio();

@@ -190,6 +190,31 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
         return Err(EINVAL);
     }
     let key = key_of(address, private)?;
+    if most != 0 && wake_only(key, bitset) { Ok(1) } else { wake_some(key, most, bitset) }
+}
+
+/// Wake the waiter for `key` if nobody else is in its bucket, as is usual: whether it did.
+#[inline(always)]
+fn wake_only(key: Key, bitset: u32) -> bool {
+    let irq_off = IrqOff::from_on();
+    let mut list = TABLE[key.bucket()].lock_held(&irq_off);
+    let [Waiter { key: its_key, bitset: its_bits, task, node }] = **list else { return false };
+    if its_key != key || its_bits & bitset == 0 || list.capacity() > ROOM {
+        return false;
+    }
+    list.clear();
+    // SAFETY: it was on the list, under its lock: the node lives, and this is the last access to it.
+    unsafe { (*node).0.store(0, Ordering::Release) };
+    // SAFETY: 1. it waited until now; 2. with interrupts off this is a reader, and a task is freed a grace period after its end.
+    super::wake_held(unsafe { &*task }, &irq_off);
+    drop(list);
+    drop(irq_off);
+    crate::percpu::preempt_point();
+    true
+}
+
+#[inline(never)]
+fn wake_some(key: Key, most: usize, bitset: u32) -> SysResult {
     let mut list = TABLE[key.bucket()].lock();
     match wake_in(&mut list, key, most, bitset) {
         0 if is_for_a_lock(&list, key) => Err(EINVAL),
@@ -208,15 +233,8 @@ pub fn wake_op(address: u64, to: u64, private: bool, most: usize, most_at_to: us
             found => old = found,
         }
     }
-    let wake = |key: Key, most| {
-        let mut list = TABLE[key.bucket()].lock();
-        match wake_in(&mut list, key, most, u32::MAX) {
-            0 if is_for_a_lock(&list, key) => Err(EINVAL),
-            woken => Ok(woken as u64),
-        }
-    };
-    let woken = wake(key, most)?;
-    if op.holds(old) { Ok(woken + wake(to_key, most_at_to)?) } else { Ok(woken) }
+    let woken = wake_some(key, most, u32::MAX)?;
+    if op.holds(old) { Ok(woken + wake_some(to_key, most_at_to, u32::MAX)?) } else { Ok(woken) }
 }
 
 /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE: wake at most `most`, let at most `move_most` others wait for the word at `to`. With `expected`

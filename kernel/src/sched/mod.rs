@@ -134,14 +134,14 @@ pub fn schedule() {
 /// `schedule` for who has turned interrupts off already. The token ends with it: the task may be on another CPU then.
 #[inline(always)]
 pub fn schedule_held(irq_off: IrqOff) {
-    reschedule(&irq_off, Prev::Preempted, true);
+    reschedule_to_sleep(&irq_off);
 }
 
 /// Give the CPU away because another task is due. A task between prepare_sleep and its look at what it waits for stays
 /// runnable: it has not decided to sleep yet.
 pub fn preempt() {
     let irq_off = IrqOff::new();
-    reschedule(&irq_off, Prev::Preempted, false);
+    reschedule(&irq_off, Prev::Preempted);
 }
 
 /// sched_yield: behind its equals. Alone on the CPU this is a look and nothing else.
@@ -150,12 +150,12 @@ pub fn yield_now() {
     if percpu::this(&irq_off).sched.queue.lock_held(&irq_off).is_empty() {
         return;
     }
-    reschedule(&irq_off, Prev::Yielded, false);
+    reschedule(&irq_off, Prev::Yielded);
 }
 
 /// An interrupt in kernel mode ends, preemption is allowed and due.
 pub fn preempt_from_irq(irq_off: &IrqOff) {
-    reschedule(irq_off, Prev::Preempted, false);
+    reschedule(irq_off, Prev::Preempted);
 }
 
 /// How old the look at the running task's time may be where it is only compared, TSC ticks: a fifteenth of what one fair task has to be ahead
@@ -185,7 +185,21 @@ fn charge(area: &percpu::Percpu, queue: &mut RunQueue, task: &Task) -> u64 {
     now
 }
 
-fn reschedule(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
+/// Run who is due; the running task stays runnable.
+#[inline(never)]
+fn reschedule(irq_off: &IrqOff, why: Prev) {
+    run_next(irq_off, why, false);
+}
+
+/// Run who is due; the running task sleeps if it has prepared to. A routine of its own: this is what most switches are.
+#[inline(never)]
+fn reschedule_to_sleep(irq_off: &IrqOff) {
+    run_next(irq_off, Prev::Preempted, true);
+}
+
+/// The two above.
+#[inline(always)]
+fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
     debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
@@ -566,6 +580,6 @@ pub fn exit_current() -> ! {
     let task = current();
     crate::trace::names::task_ends(task.tid(), &task.comm());
     task.state.exit();
-    reschedule(&irq_off, Prev::Preempted, false);
+    reschedule(&irq_off, Prev::Preempted);
     unreachable!("a dead task was scheduled");
 }
