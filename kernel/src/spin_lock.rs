@@ -131,6 +131,16 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
         Guard { lock: self, _pin: irq_off }
     }
 
+    /// `lock_held` if nobody holds it, who may do so with interrupts on: with interrupts off nobody is waited for.
+    #[inline(always)]
+    pub fn try_lock_held<'a>(&'a self, irq_off: &'a IrqOff) -> Option<Guard<'a, T, RANK, &'a IrqOff>> {
+        if self.locked.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        rank_check::<RANK>(true);
+        Some(Guard { lock: self, _pin: irq_off })
+    }
+
     /// The value, without the lock.
     ///
     /// # Safety

@@ -159,11 +159,11 @@ mod tests {
             let size = (seed >> 33) as usize % sizes;
             let few = size % (WORD + 2);
             if seed >> 61 & 3 == 0 {
-                let word = [next; WORD];
+                let word: Word = std::array::from_fn(|i| next.wrapping_add(i as u8));
                 if ring.push_word(word, few) {
                     assert!(few <= WORD && model.len() + few <= limit);
                     model.extend(&word[..few]);
-                    next = next.wrapping_add(1);
+                    next = next.wrapping_add(few as u8);
                 }
             } else if seed >> 61 & 3 == 1 {
                 if let Some((word, n)) = ring.pop_word(few) {

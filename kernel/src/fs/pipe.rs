@@ -228,7 +228,7 @@ impl Pipe {
         let me = sched::current();
         loop {
             let irq_off = IrqOff::from_on();
-            let mut s = self.state.lock_held(&irq_off);
+            let mut s = self.state.try_lock_held(&irq_off)?;
             if !s.ring.is_empty() {
                 let taken = s.ring.pop_word(most)?;
                 // Who wakes a task takes it out.
@@ -264,7 +264,7 @@ impl Pipe {
     #[inline(always)]
     fn put_word(&self, word: Word, n: usize) -> bool {
         let irq_off = IrqOff::from_on();
-        let mut s = self.state.lock_held(&irq_off);
+        let Some(mut s) = self.state.try_lock_held(&irq_off) else { return false };
         if s.readers == 0 || !s.ring.push_word(word, n) {
             return false;
         }
@@ -489,7 +489,7 @@ impl File for Pipe {
             len @ 1..=WORD => {
                 let mut word = [0; WORD];
                 from.take(&mut word[..len])?;
-                // Else: no room in one piece, or no reader.
+                // Else: no room in one piece, no reader, or somebody else is at it.
                 let put = self.put_word(word, len);
                 if put { Ok(len) } else { self.write_small(&mut UserBuffer::kernel(&word[..len]), how) }
             }
@@ -542,18 +542,19 @@ impl File for Pipe {
         if access != flag::RDONLY {
             s.writers -= 1;
         }
-        let writers = if s.readers == 0 { s.writer.take() } else { Waiting::default() };
-        let readers = if s.writers == 0 { s.reader.take() } else { Waiting::default() };
-        let (no_readers, no_writers) = (s.readers == 0, s.writers == 0);
+        let (mut readers, mut writers) = (Waiting::default(), Waiting::default());
+        // Who opens a named pipe is in the queue, and has not said so.
+        if s.readers == 0 {
+            writers = s.writer.take();
+            writers.join_queue();
+        }
+        if s.writers == 0 {
+            readers = s.reader.take();
+            readers.join_queue();
+        }
         drop(s);
-        if no_readers {
-            wake(writers, &self.writable);
-            self.writable.wake_all();
-        }
-        if no_writers {
-            wake(readers, &self.readable);
-            self.readable.wake_all();
-        }
+        wake(writers, &self.writable);
+        wake(readers, &self.readable);
     }
 
     fn inode(self: Arc<Self>) -> Option<Arc<Inode>> {

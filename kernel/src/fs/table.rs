@@ -110,6 +110,13 @@ impl FileTable {
         }
     }
 
+    /// Whether more than the running thread, whose table this is, may use it. Besides its own reference there is its process's, by which others only look
+    /// (`Process::files`).
+    #[inline(always)]
+    pub fn is_shared(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 2
+    }
+
     /// `file` for the running thread, whose table this is, and for the length of one call, where no other thread uses the table: then nobody else changes
     /// it, and neither its lock nor a count of the file is needed (Linux's fdget). `None`: another one does.
     ///
@@ -117,9 +124,7 @@ impl FileTable {
     /// 1. The table is the running thread's (`Thread::files`); 2. the thread opens, closes and moves no descriptor as long as it has what is returned.
     #[inline(always)]
     pub unsafe fn file_of_one_user(self: &Arc<Self>, fd: i32) -> Option<Result<&OpenFile, Errno>> {
-        /// The thread's own reference, and its process's, by which others look (`Process::files`).
-        const OF_ONE_THREAD: usize = 2;
-        if Arc::strong_count(self) > OF_ONE_THREAD {
+        if self.is_shared() {
             return None;
         }
         // What a thread that has gone since had changed is there.

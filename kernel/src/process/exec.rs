@@ -232,7 +232,7 @@ pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> R
     end_other_threads(thread)?;
     // Descriptors that were shared with another process are this one's own from now on.
     let own_files = match thread.files() {
-        Some(shared) if Arc::strong_count(shared) > 2 => Some(shared.clone_table().ok_or(ENOMEM)?),
+        Some(shared) if shared.is_shared() => Some(shared.clone_table().ok_or(ENOMEM)?),
         shared => shared.cloned(),
     };
     // The point of no return. The locks that the old program holds are left while their words can be reached.

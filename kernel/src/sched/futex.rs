@@ -197,7 +197,7 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
 #[inline(always)]
 fn wake_only(key: Key, bitset: u32) -> bool {
     let irq_off = IrqOff::from_on();
-    let mut list = TABLE[key.bucket()].lock_held(&irq_off);
+    let Some(mut list) = TABLE[key.bucket()].try_lock_held(&irq_off) else { return false };
     let [Waiter { key: its_key, bitset: its_bits, task, node }] = **list else { return false };
     if its_key != key || its_bits & bitset == 0 || list.capacity() > ROOM {
         return false;

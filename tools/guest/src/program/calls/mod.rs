@@ -22,6 +22,7 @@ mod group_signal;
 mod memory;
 mod open_rules;
 mod pid_file;
+mod pipe;
 mod pointer;
 mod priority;
 mod process;
@@ -137,6 +138,7 @@ pub fn main(args: &Args) -> Outcome {
         open_rules::CHECKS,
         program_file::CHECKS,
         pid_file::CHECKS,
+        pipe::CHECKS,
         socket::CHECKS,
         socket_messages::CHECKS,
         socket_waits::CHECKS,

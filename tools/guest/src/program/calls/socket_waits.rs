@@ -27,7 +27,7 @@ pub const CHECKS: &[(&str, Check)] = &[
 const WAITALL: u64 = 0x100;
 
 /// What a thread gives that runs `waits`, and is asleep in it before `then` is called with its id.
-fn while_asleep<R: Send + 'static>(
+pub(super) fn while_asleep<R: Send + 'static>(
     waits: impl FnOnce() -> R + Send + 'static,
     then: impl FnOnce(u64) -> Result<(), String>,
 ) -> Result<R, String> {
