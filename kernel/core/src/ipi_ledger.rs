@@ -62,6 +62,8 @@ causes! {
     TickRecheck = "tick_recheck", Deferred;
     /// A signal for the running task.
     Signal = "signal", Unavoidable;
+    /// The running task has a tracer now.
+    Ptrace = "ptrace", Unavoidable;
     /// User addresses were unmapped or lost rights.
     UserTlbFlush = "user_tlb_flush", Unavoidable;
     /// Kernel addresses were unmapped.

@@ -208,9 +208,12 @@ const fn delivery_of(cause: IpiCause) -> u32 {
         | IpiCause::Signal
         | IpiCause::RcuHoldout => vector::RESCHEDULE as u32,
         IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => vector::TLB_FLUSH as u32,
-        IpiCause::SyncCore | IpiCause::Membarrier | IpiCause::RcuExpedited | IpiCause::Isolate | IpiCause::Injected => {
-            vector::CALL_FUNCTION as u32
-        }
+        IpiCause::SyncCore
+        | IpiCause::Membarrier
+        | IpiCause::Ptrace
+        | IpiCause::RcuExpedited
+        | IpiCause::Isolate
+        | IpiCause::Injected => vector::CALL_FUNCTION as u32,
         IpiCause::RcuStall | IpiCause::InjectedNmi | IpiCause::Stop => DELIVERY_NMI,
     }
 }

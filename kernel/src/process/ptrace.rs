@@ -176,6 +176,9 @@ pub fn attach(thread: &Arc<Thread>, seize: Option<u64>) -> Result<(), Errno> {
     drop(all);
     if seize.is_none() {
         signal::send_to_thread(thread, Info::from_kernel(sig::STOP));
+    } else {
+        // It goes on running, and its next system call is its tracer's matter already.
+        let _ = task::with(thread.task, switch::follow_tracing_of);
     }
     if was_stopped {
         thread.process.changed.wake_all();

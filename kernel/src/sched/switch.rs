@@ -8,8 +8,10 @@ use crate::entry::exit_work;
 use crate::entry::frame::{FULL, Frame};
 use crate::entry::traced_syscall;
 use crate::percpu::Percpu;
+use crate::smp::call_function;
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::Ordering;
+use kcore::ipi_ledger::IpiCause;
 
 /// Leave `prev`'s context for `next`'s; returns when somebody switches back to `prev`. Who ran before that, and the area of the CPU that it
 /// was on, which is the running one, are what it returns: every context is told as it begins or goes on.
@@ -82,6 +84,17 @@ fn follow_attention(me: &Percpu, next: &Task, attention: Seen) {
 pub fn follow_tracing(irq_off: &IrqOff) {
     let task = super::current();
     follow_attention(crate::percpu::this(irq_off), task, task.signal_pending.look(Ordering::SeqCst));
+}
+
+/// `task` has become traced: when this returns the CPU that it runs on, if it does, is set up for that. Process context, interrupts on.
+#[track_caller]
+pub fn follow_tracing_of(task: &Task) {
+    // Its attention was told before this look: who comes to a CPU after it sees that there.
+    core::sync::atomic::fence(Ordering::SeqCst);
+    if task.on_cpu.load(Ordering::Relaxed) {
+        let follow = |_| follow_tracing(&IrqOff::new());
+        call_function::call(task.cpu.load(Ordering::Relaxed), IpiCause::Ptrace, follow, 0);
+    }
 }
 
 /// Load `root` if it is not loaded. Others look at `address_space_root` to find whom to flush; CR3's load after the store

@@ -46,6 +46,7 @@ impl Sender {
             IpiCause::UserTlbFlush | IpiCause::KernelTlbFlush => Cause::TlbFlush,
             IpiCause::SyncCore
             | IpiCause::Membarrier
+            | IpiCause::Ptrace
             | IpiCause::RcuExpedited
             | IpiCause::Isolate
             | IpiCause::Injected => Cause::CallFunction,
