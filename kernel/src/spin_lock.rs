@@ -131,7 +131,7 @@ impl<T: ?Sized, const RANK: u8> SpinLock<T, RANK> {
         Guard { lock: self, _pin: irq_off }
     }
 
-    /// `lock_held` if nobody holds it, who may do so with interrupts on: with interrupts off nobody is waited for.
+    /// `lock_held` if the lock is open. `None`: somebody holds it, who may have interrupts on, so that nobody should wait for it with interrupts off.
     #[inline(always)]
     pub fn try_lock_held<'a>(&'a self, irq_off: &'a IrqOff) -> Option<Guard<'a, T, RANK, &'a IrqOff>> {
         if self.locked.swap(true, Ordering::Acquire) {

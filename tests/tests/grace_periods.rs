@@ -118,9 +118,10 @@ fn a_reader_that_does_not_end_is_named() -> Outcome {
     guest.command(&format!("echo off 1 > {STALL}; wait %2"))?;
     assert!(told.contains("rcu: the normal grace period") && told.contains("for CPUs 1"), "{told}");
     assert!(told.contains("rcu: CPU 1: state kernel") && told.contains("(sh)"), "{told}");
-    // Once, and seldom later.
+    // Once, and again after three times as long.
     let told = guest.command("dmesg")?.matches("rcu: the normal grace period").count() as u64;
-    assert_eq!((rcu(&mut guest, "normal", "stalls")?, told), (1, 1));
+    let stalls = rcu(&mut guest, "normal", "stalls")?;
+    assert!(stalls >= 1 && stalls == told, "{stalls} stalls, {told} told");
     guest.power_off()?.assert_clean();
     Ok(())
 }

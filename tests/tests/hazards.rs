@@ -8,7 +8,7 @@ const HAZARDS: [(&str, usize); 11] = [
     ("hazard_bad_iret", 57),
     ("hazard_flags", 13),
     ("hazard_frame", 17),
-    ("hazard_frame_race", 4000),
+    ("hazard_frame_race", 18_000),
     ("hazard_gs_base", 6),
     ("hazard_kernel_memory", 300),
     ("hazard_pop_ss", 12),

@@ -223,7 +223,7 @@ fn a_grace_period_is_not_waited_for_without_end() -> Outcome {
     // That does not wait for this one, and whatever follows does. The request's rounds may need it or not: it lasts for longer than the
     // request waits, and no longer.
     reads(&mut guest, 2)?;
-    let mut file = guest.command(&format!("sleep 5; cat {FILE}"))?;
+    let mut file = guest.command(&format!("sleep 15; cat {FILE}"))?;
     guest.command(&format!("echo off 3 > {STALL}"))?;
     while file.contains("cpu=1 state=requested ") {
         file = guest.command(&format!("cat {FILE}"))?;

@@ -18,7 +18,8 @@ fn layout(guest: &mut Running) -> Result<Vec<String>, Failed> {
     // Among what has no name, the highest: the heap is far below.
     let mapped = lines.iter().rfind(|l| l.split_whitespace().count() == 5).map(|l| start(l)).unwrap_or_default();
     assert!(lines.len() > 4 && !named("[stack]").is_empty() && !named("[vdso]").is_empty(), "{maps}");
-    assert!(mapped.starts_with("7f") && mapped.len() == 12, "{maps}");
+    // The lowest that there can be is about 0x7efb_...: seldom, but not never.
+    assert!(["7e", "7f"].iter().any(|first| mapped.starts_with(first)) && mapped.len() == 12, "{maps}");
     Ok(vec![first, named("[stack]"), named("[vdso]"), mapped])
 }
 

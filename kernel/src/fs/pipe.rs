@@ -274,8 +274,8 @@ impl Pipe {
             wake_sleeper(readers, &irq_off);
         }
         drop(irq_off);
-        crate::percpu::preempt_point();
         wake_queue(readers, &self.readable);
+        crate::percpu::preempt_point();
         true
     }
 
@@ -443,8 +443,8 @@ fn wake(waiting: Waiting, queue: &WaitQueue) {
         let irq_off = IrqOff::from_on();
         wake_sleeper(waiting, &irq_off);
         drop(irq_off);
-        crate::percpu::preempt_point();
         wake_queue(waiting, queue);
+        crate::percpu::preempt_point();
     }
 }
 
