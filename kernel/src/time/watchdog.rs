@@ -11,14 +11,14 @@ use crate::percpu;
 use crate::sched::{self, task};
 use crate::smp::stack_sample::{self, Sample};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use kcore::cpu_set::MAX_CPUS;
 use kcore::watchdog::{CpuWatch, Signs, Verdict};
 
 const NS: u64 = 1_000_000_000;
 
 static THRESHOLD_S: AtomicU32 = AtomicU32::new(0);
-static TOLD: AtomicU64 = AtomicU64::new(0);
+static TOLD: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
 /// `watchdog_thresh=`, in seconds; 0: nobody looks.
 pub fn threshold_s() -> u32 {
@@ -30,9 +30,9 @@ pub fn set_threshold_s(seconds: u32) {
     THRESHOLD_S.store(seconds, Ordering::Relaxed);
 }
 
-/// Lockups told since boot.
-pub fn told() -> u64 {
-    TOLD.load(Ordering::Relaxed)
+/// Lockups of CPU `cpu` told since boot.
+pub fn told(cpu: u32) -> u32 {
+    TOLD[cpu as usize].load(Ordering::Relaxed)
 }
 
 /// Start the thread, unless nobody wants it. Boot CPU, once the scheduler runs.
@@ -92,5 +92,5 @@ fn tell(cpu: u32, kind: &str, ns: u64, sample: Option<Sample>) {
         Some(sample) => sample.stack.iter().for_each(|address| crate::warning!("watchdog:   {address:#018x}")),
         None => crate::warning!("watchdog:   (the CPU takes no NMI)"),
     }
-    TOLD.fetch_add(1, Ordering::Release);
+    TOLD[cpu as usize].fetch_add(1, Ordering::Release);
 }

@@ -132,9 +132,10 @@ fn readers(out: &mut String) -> Result<(), Errno> {
     Ok(())
 }
 
+/// ENOENT: no such reader.
 fn end_reader(cpu: u32) -> Result<(), Errno> {
-    if !percpu::is_online(cpu) {
-        return Err(errno::EINVAL);
+    if !percpu::online().contains(cpu) || !READERS.contains(cpu) {
+        return Err(errno::ENOENT);
     }
     READERS.set(cpu, false);
     Ok(())
@@ -167,7 +168,7 @@ fn hold_grace_periods(ms: u32) {
     drop(reader);
 }
 
-/// A CPU that hangs: the watchdog has to tell it, or somebody else, within this time.
+/// A CPU that hangs: the watchdog has to tell it within this time.
 fn lock_up(_: u64, text: &[u8]) -> Result<(), Errno> {
     const LONGEST_NS: u64 = 120_000_000_000;
     let hard = match text.trim_ascii() {
@@ -175,13 +176,14 @@ fn lock_up(_: u64, text: &[u8]) -> Result<(), Errno> {
         b"soft" => false,
         _ => return Err(errno::EINVAL),
     };
-    let (told, give_up_tsc) = (watchdog::told(), tsc::now() + tsc::ns_to_ticks(LONGEST_NS));
-    let _stays = PreemptOff::new();
+    let stays = PreemptOff::new();
     let _irq_off = hard.then(IrqOff::new);
-    while watchdog::told() == told && tsc::now() < give_up_tsc {
+    let cpu = percpu::this(&stays).cpu();
+    let (told, give_up_tsc) = (watchdog::told(cpu), tsc::now() + tsc::ns_to_ticks(LONGEST_NS));
+    while watchdog::told(cpu) == told && tsc::now() < give_up_tsc {
         core::hint::spin_loop();
     }
-    if watchdog::told() == told { Err(errno::ETIMEDOUT) } else { Ok(()) }
+    if watchdog::told(cpu) == told { Err(errno::ETIMEDOUT) } else { Ok(()) }
 }
 
 /// The most that one write does.
