@@ -53,7 +53,7 @@ pub fn main(_: &Args) -> Outcome {
         let ended = in_child(|| u8::from(around_a_call(flags) == kept));
         attempts.ends(&format!("popf {name}"), ended, &[Ended::Exit(1)]);
     }
-    // rt_sigreturn: NT, IOPL and VM of the frame are not taken.
+    // rt_sigreturn: NT and IOPL of the frame are not taken. VM, RF and what is reserved PUSHF never shows: those only have to be survived.
     for flags in [NT, IOPL, VM, VIRTUAL, RESERVED, RF, NT | IOPL | VM | VIRTUAL | RESERVED | RF] {
         FLAGS.store(flags, Ordering::SeqCst);
         let ended = in_child(|| {
