@@ -1,7 +1,7 @@
 //! Spin locks with a rank in the type, as data guards.
 //!
-//! `lock` keeps the task on its CPU (preemption off); `lock_irq` turns interrupts off as well and is the only way to
-//! take a lock that an interrupt handler takes too. Locks are taken in rising rank; debug builds check it per CPU.
+//! `lock` keeps the task on its CPU (preemption off); `lock_irq` turns interrupts off as well. A lock that an interrupt handler takes too is
+//! taken by `lock_irq`, or by `lock_held` where they are off already. Locks are taken in rising rank; debug builds check it per CPU.
 //! Ranks, lowest first: see `rank` and ARCHITECTURE.md "Lock order".
 
 use crate::arch::cpu_head;
