@@ -12,6 +12,7 @@
 
 mod class;
 mod fair;
+mod fifo;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -23,6 +24,7 @@ use crate::pairing_heap::{HeapNode, NIL};
 use class::{FAIR_RANK, IDLE_RANK};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use fair::FairTasks;
+use fifo::FifoTasks;
 
 /// Every fair task runs once in this time, as long as slices stay above [`SLICE_MIN_NS`].
 pub const LATENCY_NS: u64 = 6_000_000;
@@ -168,11 +170,8 @@ pub struct Enqueued {
 /// The queue.
 #[derive(Debug)]
 pub struct RunQueue {
-    /// Bit p: FIFO list p has tasks.
-    fifo_bits: u128,
-    fifo: [(u32, u32); FIFO_STOP as usize + 1],
+    fifo: FifoTasks,
     fair: FairTasks,
-    nr_fifo: u32,
     current: u32,
     min_vruntime_ns: u64,
 }
@@ -180,32 +179,25 @@ pub struct RunQueue {
 impl RunQueue {
     /// An empty queue, idle current.
     pub const fn new() -> Self {
-        RunQueue {
-            fifo_bits: 0,
-            fifo: [(NIL, NIL); FIFO_STOP as usize + 1],
-            fair: FairTasks::new(),
-            nr_fifo: 0,
-            current: NIL,
-            min_vruntime_ns: 0,
-        }
+        RunQueue { fifo: FifoTasks::new(), fair: FairTasks::new(), current: NIL, min_vruntime_ns: 0 }
     }
 
     /// Number of waiting tasks.
     #[inline]
     pub fn len(&self) -> usize {
-        self.nr_fifo as usize + self.fair.len()
+        self.fifo.len() + self.fair.len()
     }
 
     /// Whether none waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.nr_fifo == 0 && self.fair.is_empty()
+        self.fifo.is_empty() && self.fair.is_empty()
     }
 
     /// Number of waiting FIFO tasks.
     #[inline]
     pub fn nr_fifo(&self) -> usize {
-        self.nr_fifo as usize
+        self.fifo.len()
     }
 
     /// Number of waiting fair tasks.
@@ -248,27 +240,37 @@ impl RunQueue {
         }
         let rank = node.rank();
         let (current_rank, current_ns) = current.map_or((IDLE_RANK, 0), |c| (c.rank(), c.vruntime_ns()));
-        let fair_ns = (current_rank == FAIR_RANK).then_some(current_ns);
         if rank == FAIR_RANK {
-            let vruntime_ns = self.place(store, fair_ns, node, why);
+            let preempts = if current_rank == FAIR_RANK {
+                let vruntime_ns = self.place(store, Some(current_ns), node, why);
+                is_far_ahead(current_ns, vruntime_ns)
+            } else {
+                self.place(store, None, node, why);
+                current_rank == IDLE_RANK
+            };
             self.fair.insert(store, id, node);
             node.queued.store(1, Relaxed);
-            return Enqueued { preempts: outranks((current_rank, current_ns), (FAIR_RANK, vruntime_ns)) };
+            return Enqueued { preempts };
         }
         if why == Why::New {
             // It may fall back to fair while it is here.
-            self.place(store, fair_ns, node, why);
+            self.place(store, (current_rank == FAIR_RANK).then_some(current_ns), node, why);
         }
-        self.insert(store, id, node, false);
-        Enqueued { preempts: outranks((current_rank, current_ns), (rank, 0)) }
+        if rank > FAIR_RANK {
+            self.fifo.insert(store, id, node, false);
+            node.queued.store(1, Relaxed);
+        }
+        Enqueued { preempts: rank > current_rank }
     }
 
     /// Gives a task a virtual runtime among those of this queue: which. `fair_ns` is that of the current task, if that is fair.
     #[inline]
     fn place<S: RunStore + ?Sized>(&mut self, store: &S, fair_ns: Option<u64>, node: &RunNode, why: Why) -> u64 {
         let min_ns = self.advance_min_vruntime(store, fair_ns);
+        let own_ns = node.vruntime_ns();
         let vruntime_ns = match why {
-            Why::Wakeup => node.vruntime_ns().max(min_ns.saturating_sub(SLEEPER_BONUS_NS)),
+            Why::Wakeup if own_ns.wrapping_add(SLEEPER_BONUS_NS) >= min_ns => return own_ns,
+            Why::Wakeup => min_ns - SLEEPER_BONUS_NS,
             Why::New => min_ns,
         };
         node.set_vruntime_ns(vruntime_ns);
@@ -324,7 +326,7 @@ impl RunQueue {
             return false;
         }
         match node.class() {
-            Class::Fifo(prio) => self.fifo_unlink(store, prio, id, node),
+            Class::Fifo(_) => self.fifo.remove(store, id, node),
             _ => self.fair.remove(store, id),
         }
         node.queued.store(0, Relaxed);
@@ -334,12 +336,9 @@ impl RunQueue {
     /// Takes the task that runs next and makes it current; None: idle.
     #[inline(always)]
     pub fn pick<S: RunStore + ?Sized>(&mut self, store: &S) -> Option<u32> {
-        let (id, node) = if self.nr_fifo != 0 {
-            let prio = self.top_prio();
-            let id = self.fifo[prio as usize].0;
-            let node = store.run_node(id);
-            self.fifo_unlink(store, prio, id, node);
-            (id, node)
+        let (id, node) = if !self.fifo.is_empty() {
+            let id = self.fifo.pop(store);
+            (id, store.run_node(id))
         } else if let Some(id) = self.fair.pop(store) {
             let node = store.run_node(id);
             self.min_vruntime_ns = self.min_vruntime_ns.max(node.vruntime_ns());
@@ -355,14 +354,9 @@ impl RunQueue {
 
     /// The class of the task that `pick` would take.
     #[inline]
-    pub fn peek_class<S: RunStore + ?Sized>(&self, _store: &S) -> Option<Class> {
-        if self.nr_fifo != 0 {
-            Some(Class::Fifo(self.top_prio()))
-        } else if !self.fair.is_empty() {
-            Some(Class::Fair)
-        } else {
-            None
-        }
+    pub fn peek_class<S: RunStore + ?Sized>(&self, store: &S) -> Option<Class> {
+        let fair = if self.fair.is_empty() { None } else { Some(Class::Fair) };
+        self.fifo.first_class(store).or(fair)
     }
 
     /// Puts the current task back because it stays runnable. `charge` it before.
@@ -413,7 +407,7 @@ impl RunQueue {
     #[inline]
     pub fn tick_needed(&self, current_class: Class) -> bool {
         match current_class {
-            Class::Fair => self.nr_fifo() == 0 && self.nr_fair() > 0,
+            Class::Fair => self.fifo.is_empty() && !self.fair.is_empty(),
             Class::Fifo(_) if cfg!(mutant = "tick_for_lower_class") => self.nr_fair() > 0,
             Class::Fifo(_) | Class::Idle => false,
         }
@@ -430,11 +424,6 @@ impl RunQueue {
     #[inline]
     pub fn current_class<S: RunStore + ?Sized>(&self, store: &S) -> Class {
         self.current().map_or(Class::Idle, |id| store.run_node(id).class())
-    }
-
-    #[inline]
-    fn top_prio(&self) -> u8 {
-        (127 - self.fifo_bits.leading_zeros()) as u8
     }
 
     /// min_vruntime follows the smallest virtual runtime among the waiting tasks and the current one, if that is fair; never back. What it is.
@@ -454,50 +443,11 @@ impl RunQueue {
     #[inline]
     fn insert<S: RunStore + ?Sized>(&mut self, store: &S, id: u32, node: &RunNode, at_head: bool) {
         match node.class() {
-            Class::Fifo(prio) => self.fifo_link(store, prio, id, node, at_head),
+            Class::Fifo(_) => self.fifo.insert(store, id, node, at_head),
             Class::Fair => self.fair.insert(store, id, node),
             Class::Idle => return,
         }
         node.queued.store(1, Relaxed);
-    }
-
-    #[inline]
-    fn fifo_link<S: RunStore + ?Sized>(&mut self, store: &S, prio: u8, id: u32, node: &RunNode, at_head: bool) {
-        let (head, tail) = self.fifo[prio as usize];
-        let (prev, next) = if at_head { (NIL, head) } else { (tail, NIL) };
-        node.prev.store(prev, Relaxed);
-        node.next.store(next, Relaxed);
-        self.fifo[prio as usize] = if head == NIL {
-            (id, id)
-        } else if at_head {
-            store.run_node(head).prev.store(id, Relaxed);
-            (id, tail)
-        } else {
-            store.run_node(tail).next.store(id, Relaxed);
-            (head, id)
-        };
-        self.fifo_bits |= 1 << prio;
-        self.nr_fifo += 1;
-    }
-
-    #[inline]
-    fn fifo_unlink<S: RunStore + ?Sized>(&mut self, store: &S, prio: u8, _id: u32, node: &RunNode) {
-        let (prev, next) = (node.prev.load(Relaxed), node.next.load(Relaxed));
-        let list = &mut self.fifo[prio as usize];
-        if prev == NIL {
-            list.0 = next
-        } else {
-            store.run_node(prev).next.store(next, Relaxed)
-        }
-        if next == NIL {
-            list.1 = prev
-        } else {
-            store.run_node(next).prev.store(prev, Relaxed)
-        }
-        if list.0 == NIL {
-            self.fifo_bits &= !(1 << prio);
-        }
-        self.nr_fifo -= 1;
     }
 }
 
@@ -518,9 +468,15 @@ pub fn should_preempt(current: (Class, u64), candidate: (Class, u64)) -> bool {
 #[inline]
 fn outranks(current: (u32, u64), candidate: (u32, u64)) -> bool {
     if current.0 == FAIR_RANK && candidate.0 == FAIR_RANK {
-        return current.1 > candidate.1.wrapping_add(WAKEUP_GRANULARITY_NS);
+        return is_far_ahead(current.1, candidate.1);
     }
     candidate.0 > current.0
+}
+
+/// Whether a woken fair task preempts the current one, by their virtual runtimes.
+#[inline]
+fn is_far_ahead(current_ns: u64, woken_ns: u64) -> bool {
+    current_ns > woken_ns.wrapping_add(WAKEUP_GRANULARITY_NS)
 }
 
 /// Length of a slice with `nr` runnable fair tasks, the current one included.
