@@ -147,11 +147,30 @@ impl PairingHeap {
     #[inline]
     pub fn pop<S: HeapStore + ?Sized>(&mut self, store: &S) -> Option<(u32, u64)> {
         let (id, key) = self.peek(store)?;
-        let node = store.heap_node(id);
-        let child = node.child.load(Relaxed);
-        self.root = if child == NIL { NIL } else { meld_children(store, child) };
-        self.forget(node);
+        self.drop_root(store, store.heap_node(id));
         Some((id, key))
+    }
+
+    /// Takes the entry with the smallest key if that is at most `limit`.
+    #[inline]
+    pub fn pop_until<S: HeapStore + ?Sized>(&mut self, store: &S, limit: u64) -> Option<u32> {
+        let id = self.root;
+        if id == NIL {
+            return None;
+        }
+        let node = store.heap_node(id);
+        if node.key() > limit {
+            return None;
+        }
+        self.drop_root(store, node);
+        Some(id)
+    }
+
+    #[inline]
+    fn drop_root<S: HeapStore + ?Sized>(&mut self, store: &S, root: &HeapNode) {
+        let child = root.child.load(Relaxed);
+        self.root = if child == NIL { NIL } else { meld_children(store, child) };
+        self.forget(root);
     }
 
     /// Takes entry `id` out. Returns false if it is not queued.

@@ -137,10 +137,10 @@ pub fn decide(global: u32, cpu: u32, task: u32, process: u32) -> Decision {
 
 /// Whether a CPU whose queue has no need of its tick any more lets it go on until it fires, and looks then. One whose tick was stopped
 /// less than a period ago runs tasks that wake each other: a start and a stop at each switch would disturb them more than the one tick
-/// that may come too many. Times in TSC ticks.
+/// that may come too many. `until_tsc`: a period after the stop. Another CPU's clock may be ahead.
 #[inline]
-pub const fn lingers(now_tsc: u64, stopped_tsc: u64, period_ticks: u64) -> bool {
-    now_tsc.saturating_sub(stopped_tsc) < period_ticks
+pub const fn lingers(now_tsc: u64, until_tsc: u64) -> bool {
+    now_tsc < until_tsc
 }
 
 /// All reasons to keep the tick: by scope, then by dependency.
@@ -349,10 +349,10 @@ mod tests {
     #[test]
     fn the_first_departure_stops_the_tick_at_once_and_quick_ones_do_not() {
         const PERIOD: u64 = 4_000_000;
-        assert!(!lingers(PERIOD, 0, PERIOD), "never stopped before, or long ago");
-        assert!(lingers(10 * PERIOD + 1000, 10 * PERIOD, PERIOD), "stopped and started again at once");
-        assert!(!lingers(11 * PERIOD, 10 * PERIOD, PERIOD));
-        assert!(lingers(10, 20, PERIOD), "another CPU's clock may be ahead");
+        assert!(!lingers(PERIOD, 0), "never stopped before");
+        assert!(lingers(10 * PERIOD + 1000, 11 * PERIOD), "stopped and started again at once");
+        assert!(!lingers(11 * PERIOD, 11 * PERIOD), "a period ago");
+        assert!(lingers(10, 20 + PERIOD), "another CPU's clock may be ahead");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 use crate::pairing_heap::{HeapStore, PairingHeap};
 
-/// The queue. Deadlines are TSC values.
+/// No deadline: later than all.
+pub const NEVER: u64 = u64::MAX;
+
+/// The queue. Deadlines are TSC values, below [`NEVER`].
 #[derive(Debug)]
 pub struct TimerQueue {
     heap: PairingHeap,
@@ -37,19 +40,19 @@ impl TimerQueue {
         self.heap.remove(store, id) && self.next_deadline(store) != before
     }
 
-    /// Takes one timer whose deadline has come; call until None, then reprogram.
+    /// Takes one timer whose deadline has come, beside the earliest deadline of the others; call until there is none, then reprogram.
     #[inline]
-    pub fn expire<S: HeapStore + ?Sized>(&mut self, store: &S, now_tsc: u64) -> Option<u32> {
-        match self.heap.peek(store) {
-            Some((_, deadline_tsc)) if deadline_tsc <= now_tsc => self.heap.pop(store).map(|(id, _)| id),
-            _ => None,
+    pub fn expire<S: HeapStore + ?Sized>(&mut self, store: &S, now_tsc: u64) -> (Option<u32>, u64) {
+        match self.heap.pop_until(store, now_tsc) {
+            Some(id) => (Some(id), self.next_deadline(store)),
+            None => (None, self.next_deadline(store)),
         }
     }
 
-    /// The earliest deadline.
+    /// The earliest deadline, or [`NEVER`].
     #[inline]
-    pub fn next_deadline<S: HeapStore + ?Sized>(&self, store: &S) -> Option<u64> {
-        self.heap.peek(store).map(|(_, deadline_tsc)| deadline_tsc)
+    pub fn next_deadline<S: HeapStore + ?Sized>(&self, store: &S) -> u64 {
+        self.heap.peek(store).map_or(NEVER, |(_, deadline_tsc)| deadline_tsc)
     }
 
     /// Whether timer `id` is armed (on the queue its owner knows).
@@ -99,8 +102,10 @@ mod tests {
         assert!(timers.arm(&store, 1, 50), "moved to the front");
         assert!(timers.arm(&store, 1, 300), "the front moved away");
         assert!(!timers.cancel(&store, 1) && !timers.cancel(&store, 1));
-        assert_eq!(timers.expire(&store, 99), None);
-        assert_eq!(timers.expire(&store, 100), Some(0));
-        assert_eq!(timers.next_deadline(&store), None);
+        assert_eq!(timers.expire(&store, 99), (None, 100));
+        assert!(!timers.arm(&store, 1, 150));
+        assert_eq!(timers.expire(&store, 100), (Some(0), 150));
+        assert_eq!(timers.expire(&store, 150), (Some(1), NEVER));
+        assert_eq!(timers.next_deadline(&store), NEVER);
     }
 }

@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use kcore::pairing_heap::{HeapNode, HeapStore, PairingHeap};
-use kcore::timer_queue::TimerQueue;
+use kcore::timer_queue::{NEVER, TimerQueue};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -113,13 +113,15 @@ proptest! {
                         if deadline > now {
                             break;
                         }
-                        prop_assert_eq!(timers.expire(&nodes, now), Some(id));
                         model.remove(&(deadline, t));
+                        let next = model.keys().next().map_or(NEVER, |k| k.0);
+                        prop_assert_eq!(timers.expire(&nodes, now), (Some(id), next));
                     }
-                    prop_assert_eq!(timers.expire(&nodes, now), None);
+                    let next = model.keys().next().map_or(NEVER, |k| k.0);
+                    prop_assert_eq!(timers.expire(&nodes, now), (None, next));
                 }
             }
-            prop_assert_eq!(timers.next_deadline(&nodes), model.keys().next().map(|k| k.0));
+            prop_assert_eq!(timers.next_deadline(&nodes), model.keys().next().map_or(NEVER, |k| k.0));
             prop_assert_eq!(timers.len(), model.len());
             prop_assert_eq!(timers.is_armed(&nodes, id), model.values().any(|&v| v == id));
         }

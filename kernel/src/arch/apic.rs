@@ -8,7 +8,7 @@
 
 use super::irq_flag::IrqOff;
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use kcore::ipi_ledger::IpiCause;
 use x86_64::registers::model_specific::Msr;
 
@@ -60,6 +60,8 @@ static XAPIC: AtomicU64 = AtomicU64::new(0);
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
 /// APIC timer ticks per TSC tick, 32.32 fixed point (divide by 1).
 static TIMER_PER_TSC: AtomicU64 = AtomicU64::new(0);
+/// What the timer counts down in a period of the tick.
+static PERIOD_COUNT: AtomicU32 = AtomicU32::new(0);
 
 #[inline]
 fn read(reg: u32) -> u32 {
@@ -180,10 +182,31 @@ pub fn timer_arm(now_tsc: u64, ticks_from_now: u64, _: &IrqOff) {
         // SAFETY: CPUID offers TSC-deadline mode and the LVT is in it.
         unsafe { Msr::new(IA32_TSC_DEADLINE).write(now_tsc.wrapping_add(ticks_from_now).max(1)) };
     } else {
-        let ticks = (ticks_from_now as u128 * TIMER_PER_TSC.load(Ordering::Relaxed) as u128) >> 32;
-        // Rounded up, so that it never fires before the deadline; beyond the counter's range it fires early and
-        // is armed again.
-        write(REG_TIMER_INITIAL, (ticks + 1).min(u32::MAX as u128) as u32);
+        write(REG_TIMER_INITIAL, timer_count(ticks_from_now));
+    }
+}
+
+/// What the timer counts down in so many TSC ticks. Rounded up, so that it never fires before the deadline; beyond the counter's range it fires
+/// early and is armed again.
+#[inline]
+fn timer_count(tsc_ticks: u64) -> u32 {
+    let ticks = (tsc_ticks as u128 * TIMER_PER_TSC.load(Ordering::Relaxed) as u128) >> 32;
+    (ticks + 1).min(u32::MAX as u128) as u32
+}
+
+/// What `timer_arm_period` is to take for a period, TSC ticks. Boot, after `set_timer_rate`.
+pub fn set_timer_period(tsc_ticks: u64) {
+    PERIOD_COUNT.store(timer_count(tsc_ticks), Ordering::Relaxed);
+}
+
+/// Fire at `deadline_tsc`, which is a period from now, or a moment less: then it fires that moment late.
+#[inline]
+pub fn timer_arm_period(deadline_tsc: u64, _: &IrqOff) {
+    if DEADLINE_MODE.load(Ordering::Relaxed) {
+        // SAFETY: as in `timer_arm`.
+        unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline_tsc) };
+    } else {
+        write(REG_TIMER_INITIAL, PERIOD_COUNT.load(Ordering::Relaxed));
     }
 }
 

@@ -161,7 +161,7 @@ fn facts(cpu: u32, me: &Task, allowed: CpuSet, tasks: Vec<TaskFact>, lines: Vec<
         allowed,
         tasks,
         deps: deps.map(explained).collect(),
-        ticks: area.time.tick_deadline.load(Ordering::Relaxed) != 0,
+        ticks: area.time.tick_is_on(),
         timer_armed: timer::any_armed(area),
         lines,
         posted: deferred(area.head.context.0.load()),

@@ -229,7 +229,7 @@ fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     crate::time::tick::sched_dependency_at_switch(me, queue.needs_tick(&TABLE), next, now);
     drop(queue);
     me.sched.picked_tsc.store(now, Ordering::Relaxed);
-    crate::time::tick::follow(me, next, irq_off);
+    crate::time::tick::follow(me, next, now, irq_off);
     if core::ptr::eq(prev, next) {
         me.rcu.note_quiescent();
         return;

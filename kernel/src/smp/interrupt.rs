@@ -103,8 +103,8 @@ handler!(
     timer, Cause::Timer, nobody, |partial, irq_off| {
         apic::eoi();
         // SAFETY: the interrupt path's frame reaches from rbx to ss; cs is in it.
-        let cs = unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) };
-        crate::time::timer::interrupt(cs & 3 == 3, irq_off);
+        let cs = || unsafe { *partial.byte_add(offset_of!(Frame, cs) - IRQ_START) };
+        crate::time::timer::interrupt(|| cs() & 3 == 3, irq_off);
     }
 );
 handler!(

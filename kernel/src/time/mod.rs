@@ -8,16 +8,16 @@ pub mod watchdog;
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicU64, Ordering};
 use kcore::tick::TickMask;
-use kcore::timer_queue::TimerQueue;
+use kcore::timer_queue::{NEVER, TimerQueue};
 
 /// A CPU's timers and tick.
 pub struct CpuTime {
     queue: SpinLock<TimerQueue, { rank::TIMER }>,
-    /// TSC of the next tick; 0 = the tick is off.
-    pub tick_deadline: AtomicU64,
-    /// TSC when the tick was stopped last.
-    stopped_tsc: AtomicU64,
-    /// TSC that the hardware is armed for; u64::MAX = not armed.
+    /// TSC of the next tick; `NEVER`: the tick is off.
+    tick_deadline: AtomicU64,
+    /// Up to this TSC, a period after the tick was stopped last, a new one is not stopped by a switch.
+    lingers_until_tsc: AtomicU64,
+    /// TSC that the hardware is armed for; `NEVER`: not armed.
     armed: AtomicU64,
     /// This CPU's tick dependencies.
     pub deps: TickMask,
@@ -32,13 +32,19 @@ impl CpuTime {
     pub const fn new() -> Self {
         Self {
             queue: SpinLock::new(TimerQueue::new()),
-            tick_deadline: AtomicU64::new(0),
-            stopped_tsc: AtomicU64::new(0),
-            armed: AtomicU64::new(u64::MAX),
+            tick_deadline: AtomicU64::new(NEVER),
+            lingers_until_tsc: AtomicU64::new(0),
+            armed: AtomicU64::new(NEVER),
             deps: TickMask::new(),
             history: SpinLock::new(tick::History::new()),
             ticks: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the tick is on (a snapshot).
+    #[inline]
+    pub fn tick_is_on(&self) -> bool {
+        self.tick_deadline.load(Ordering::Relaxed) != NEVER
     }
 }
 

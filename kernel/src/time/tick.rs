@@ -5,13 +5,15 @@
 //! change is kept with who and where.
 
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::tsc;
+use crate::arch::{apic, tsc};
 use crate::percpu::{self, Percpu};
 use crate::sched::task::Task;
-use crate::trace_point;
+use crate::trace::key::TICK;
+use crate::{static_branch, trace_point};
 use core::panic::Location;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use kcore::tick::{Change, Decision, Held, HeldTable, Scope, TickDep, TickLog, TickMask, decide, lingers};
+use kcore::timer_queue::NEVER;
 use kcore::trace_event::{Data, Flags};
 
 /// Where a dependency was set.
@@ -42,7 +44,9 @@ static PERIOD_TICKS: AtomicU64 = AtomicU64::new(4_000_000);
 /// Set once at boot, after calibration.
 pub fn set_hz(hz: u32) {
     HZ.store(hz, Ordering::Relaxed);
-    PERIOD_TICKS.store(tsc::khz() * 1000 / hz as u64, Ordering::Relaxed);
+    let period = tsc::khz() * 1000 / hz as u64;
+    PERIOD_TICKS.store(period, Ordering::Relaxed);
+    apic::set_timer_period(period);
 }
 
 /// Ticks a second while the tick is on.
@@ -123,8 +127,7 @@ pub fn sched_dependency_at_switch(me: &Percpu, needs_tick: bool, task: &Task, no
     if me.time.deps.load() & TickDep::Sched.bit() == 0 {
         return;
     }
-    let (stopped_tsc, period) = (me.time.stopped_tsc.load(Ordering::Relaxed), PERIOD_TICKS.load(Ordering::Relaxed));
-    if is_idle(task) || !lingers(now_tsc, stopped_tsc, period) {
+    if is_idle(task) || !lingers(now_tsc, me.time.lingers_until_tsc.load(Ordering::Relaxed)) {
         clear_set(me, TickDep::Sched);
     }
 }
@@ -136,20 +139,20 @@ pub fn hold_for_housekeeping(area: &Percpu) {
     area.time.deps.set(TickDep::Housekeeping);
 }
 
-/// The tick follows the dependencies of `task`, which runs from now on. A CPU that is in the kernel anyway stops at once.
+/// The tick follows the dependencies of `task`, which runs from `now_tsc` on. A CPU that is in the kernel anyway stops at once.
 #[inline(always)]
-pub fn follow(me: &Percpu, task: &Task, irq_off: &IrqOff) {
-    let on = me.time.tick_deadline.load(Ordering::Relaxed) != 0;
+pub fn follow(me: &Percpu, task: &Task, now_tsc: u64, irq_off: &IrqOff) {
+    let on = me.time.tick_is_on();
     match decision(me, task) {
         Decision::Stop if on => stop(me, irq_off),
-        Decision::Keep { .. } if !on => start(me, task, irq_off),
+        Decision::Keep { .. } if !on => start(me, task, now_tsc, irq_off),
         _ => {}
     }
 }
 
 /// Look at the dependencies again: after a kick, or when a cleared one was posted.
 pub fn recheck(irq_off: &IrqOff) {
-    follow(percpu::this(irq_off), crate::sched::current(), irq_off);
+    follow(percpu::this(irq_off), crate::sched::current(), tsc::now(), irq_off);
 }
 
 fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
@@ -170,9 +173,20 @@ fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
     });
 }
 
+/// A housekeeping CPU does this whenever it leaves idle: then nothing is noted.
+#[inline(always)]
+fn start(me: &Percpu, task: &Task, now_tsc: u64, irq_off: &IrqOff) {
+    let deadline = now_tsc + PERIOD_TICKS.load(Ordering::Relaxed);
+    me.time.tick_deadline.store(deadline, Ordering::Relaxed);
+    if static_branch!(TICK) || me.time.deps.load() & TickDep::Housekeeping.bit() == 0 {
+        note_start(me, task, irq_off);
+    }
+    super::timer::program_started_tick(me, deadline, irq_off);
+}
+
 #[cold]
-fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
-    me.time.tick_deadline.store(tsc::now() + PERIOD_TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
+#[inline(never)]
+fn note_start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
     let why = match decision(me, task) {
         Decision::Keep { dep, scope } => Some((dep, scope)),
         Decision::Stop => None,
@@ -181,17 +195,19 @@ fn start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
         note(me, true, why);
     }
     trace_point!(TICK, irq_off, Flags::IRQS_OFF, restarted(me, why));
-    super::timer::program(me, irq_off);
 }
 
 fn stop(me: &Percpu, irq_off: &IrqOff) {
-    me.time.tick_deadline.store(0, Ordering::Relaxed);
-    me.time.stopped_tsc.store(tsc::now(), Ordering::Relaxed);
+    let deadline = me.time.tick_deadline.load(Ordering::Relaxed);
+    me.time.tick_deadline.store(NEVER, Ordering::Relaxed);
+    me.time.lingers_until_tsc.store(tsc::now() + PERIOD_TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
     if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
         note(me, false, None);
     }
     trace_point!(TICK, irq_off, Flags::IRQS_OFF, Data::TickStop { prevented_by: None });
-    super::timer::program(me, irq_off);
+    if me.time.armed.load(Ordering::Relaxed) == deadline {
+        super::timer::program(me, irq_off);
+    }
 }
 
 /// What the trace says of a start: the dependency, and who set it where.
@@ -204,7 +220,7 @@ fn restarted(me: &Percpu, dep: Option<(TickDep, Scope)>) -> Data {
 
 /// The CPU is about to idle: no tick there.
 pub fn idle_enter(me: &Percpu, irq_off: &IrqOff) {
-    if me.time.tick_deadline.load(Ordering::Relaxed) != 0 {
+    if me.time.tick_is_on() {
         stop(me, irq_off);
     }
 }

@@ -12,6 +12,7 @@ use crate::{static_branch, trace_point};
 use core::panic::Location;
 use core::sync::atomic::Ordering;
 use kcore::pairing_heap::HeapStore;
+use kcore::timer_queue::NEVER;
 use kcore::trace_event::{Data, Flags};
 
 /// Arm the hardware for the earlier of the first timer and the tick.
@@ -21,10 +22,8 @@ pub fn program(me: &Percpu, irq_off: &IrqOff) {
 }
 
 #[inline]
-fn program_for(me: &Percpu, first: Option<u64>, irq_off: &IrqOff) {
-    let first = first.unwrap_or(u64::MAX);
-    let tick = me.time.tick_deadline.load(Ordering::Relaxed);
-    set_hardware(me, if tick != 0 { first.min(tick) } else { first }, irq_off);
+fn program_for(me: &Percpu, first: u64, irq_off: &IrqOff) {
+    set_hardware(me, first.min(me.time.tick_deadline.load(Ordering::Relaxed)), irq_off);
 }
 
 fn set_hardware(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
@@ -32,7 +31,7 @@ fn set_hardware(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
         return;
     }
     me.time.armed.store(deadline, Ordering::Relaxed);
-    if deadline == u64::MAX {
+    if deadline == NEVER {
         apic::timer_stop(irq_off);
     } else {
         let now = tsc::now();
@@ -40,15 +39,25 @@ fn set_hardware(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
     }
 }
 
-/// The timer interrupt: wake who is due, do the tick if it is due, arm for the next.
-pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
+/// Arm the hardware for the tick that has been started, for `deadline`, unless it is for an earlier timer already.
+#[inline(always)]
+pub fn program_started_tick(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
+    // While the tick is off the hardware is armed for the first timer, or for one that is gone, which is no later.
+    if me.time.armed.load(Ordering::Relaxed) > deadline {
+        me.time.armed.store(deadline, Ordering::Relaxed);
+        apic::timer_arm_period(deadline, irq_off);
+    }
+}
+
+/// The timer interrupt: wake who is due, do the tick if it is due, arm for the next. Whether it hit user mode is asked at a tick alone.
+#[inline]
+pub fn interrupt(hit_user_mode: impl FnOnce() -> bool, irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
-    me.time.armed.store(u64::MAX, Ordering::Relaxed);
+    me.time.armed.store(NEVER, Ordering::Relaxed);
     let now = tsc::now();
     let first = loop {
-        let mut queue = me.time.queue.lock_held(irq_off);
-        let Some(index) = queue.expire(&TABLE, now) else { break queue.next_deadline(&TABLE) };
-        drop(queue);
+        let (due, next) = me.time.queue.lock_held(irq_off).expire(&TABLE, now);
+        let Some(index) = due else { break next };
         trace_point!(
             TIMER,
             irq_off,
@@ -57,10 +66,12 @@ pub fn interrupt(from_user: bool, irq_off: &IrqOff) {
         );
         crate::sched::task::with_pinned(index, irq_off, |t| crate::sched::wake_held(t, irq_off));
         trace_point!(TIMER, irq_off, Flags::IRQS_OFF, Data::TimerExpireExit { timer: index as u64 });
+        if next > now {
+            break next;
+        }
     };
-    let tick = me.time.tick_deadline.load(Ordering::Relaxed);
-    if tick != 0 && now >= tick {
-        super::tick::tick(me, now, from_user, irq_off);
+    if now >= me.time.tick_deadline.load(Ordering::Relaxed) {
+        super::tick::tick(me, now, hit_user_mode(), irq_off);
     }
     program_for(me, first, irq_off);
 }

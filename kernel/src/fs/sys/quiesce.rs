@@ -140,7 +140,7 @@ fn cpu_line(cpu: u32, area: &Percpu, out: &mut String) {
     // What has not been set yet counts from boot.
     let since_ns = tsc::ticks_to_ns(since_tsc.saturating_sub(tsc::boot()));
     let now_ns = tsc::now_ns().max(since_ns);
-    let tick = if load(&area.time.tick_deadline) != 0 { "on" } else { "off" };
+    let tick = if area.time.tick_is_on() { "on" } else { "off" };
     let nmis = load(&head.nmis);
     let interrupts: u64 = interrupt_counts(area).map(|c| c.1).sum::<u64>() + nmis;
     let all = load(&head.syscalls) + load(&head.exceptions) + interrupts;
@@ -183,7 +183,7 @@ fn why(cpu: u64, out: &mut String) -> Result<(), Errno> {
     let history = area.time.history.lock_irq();
     let (held, log, since_ns) = (history.held.clone(), history.log.clone(), history.since_ns);
     drop(history);
-    let on = area.time.tick_deadline.load(Ordering::Relaxed) != 0;
+    let on = area.time.tick_is_on();
     let now_ns = tsc::now_ns().max(since_ns);
     let _ = writeln!(out, "cpu={cpu} tick={} since_ns={since_ns} now_ns={now_ns}", if on { "on" } else { "off" });
     let mask = area.time.deps.load();
