@@ -28,6 +28,12 @@ impl IrqOff {
         Self { restore: true, _not_send: PhantomData }
     }
 
+    /// Interrupts stay off: for a system call that is done, whose way out turns them off anyway.
+    #[inline(always)]
+    pub fn stay_off(self) {
+        core::mem::forget(self);
+    }
+
     /// # Safety
     /// Interrupts are off, and stay off as long as the token lives.
     #[inline]

@@ -318,6 +318,14 @@ pub fn read_word(from: u64) -> Result<u32, Fault> {
     if value >> 32 == 0 { Ok(value as u32) } else { Err(Fault) }
 }
 
+/// Whether the aligned word at user address `from` is `expected`, by one load. With interrupts or preemption off a fault is not resolved: then it is
+/// not.
+#[inline(always)]
+pub fn word_is(from: u64, expected: u32) -> bool {
+    // SAFETY: below USER_END, which is page-aligned, and so is the word's end.
+    from < USER_END && from.is_multiple_of(4) && unsafe { raw_read_word(from) } == u64::from(expected)
+}
+
 /// Replace the aligned word at user address `at` by `new` if it is `old`, in one step; what it was.
 pub fn exchange_word(at: u64, old: u32, new: u32) -> Result<u32, Fault> {
     if at >= USER_END || !at.is_multiple_of(4) {

@@ -26,6 +26,13 @@ pub(super) struct Key {
 /// On the waiter's stack: bucket number + 1 while it is on a list, 0 once it was taken off.
 struct Node(AtomicUsize);
 
+impl Node {
+    #[inline(always)]
+    fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
 /// The node of a waiter for a requeue (`wait_requeue`): with the lock that it wants to go on to.
 #[repr(C)]
 struct RequeueNode {
@@ -75,7 +82,7 @@ fn give_back(list: &mut Vec<Waiter>) {
 impl Key {
     #[inline(always)]
     fn bucket(self) -> usize {
-        let mixed = ((self.at / 4) ^ ((self.space as u64) >> 6)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.at ^ self.space as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 58) as usize
     }
 }
@@ -126,18 +133,69 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     let me = super::current();
     let node = Node(AtomicUsize::new(key.bucket() + 1));
     TABLE[key.bucket()].lock().push(Waiter { key, bitset, task: me, node: &node });
-    let value = user_copy::read_word(address);
-    if value != Ok(expected) {
+    look_and_sleep(me, &node, address, expected, deadline_tsc)
+}
+
+/// FUTEX_WAIT of a private word without bits and limit, for a system call that returns at once, with interrupts on or off: usually all of it is one
+/// stretch with interrupts off, and then a waker has ended it. What else became of it is `otherwise`.
+#[inline(always)]
+pub fn wait_from_user(address: u64, expected: u32, otherwise: impl Fn(SysResult) -> i64) -> i64 {
+    let key = match key_of(address, true) {
+        Ok(key) => key,
+        Err(error) => return otherwise(Err(error)),
+    };
+    let me = super::current();
+    let node = Node(AtomicUsize::new(key.bucket() + 1));
+    let waiter = Waiter { key, bitset: u32::MAX, task: me, node: &node };
+    let irq_off = IrqOff::from_on();
+    match TABLE[key.bucket()].try_lock_held(&irq_off) {
+        Some(mut list) if list.len() < list.capacity() => list.push(waiter),
+        busy_or_full => {
+            drop(busy_or_full);
+            drop(irq_off);
+            TABLE[key.bucket()].lock().push(waiter);
+            return otherwise(look_and_sleep(me, &node, address, expected, None));
+        }
+    }
+    if !user_copy::word_is(address, expected) {
+        drop(irq_off);
+        return otherwise(look_and_sleep(me, &node, address, expected, None));
+    }
+    me.state.prepare_sleep(true);
+    if node.is_waiting() && !me.signal_pending.load(Ordering::SeqCst) {
+        let irq_off = super::schedule_off(irq_off);
+        if !node.is_waiting() {
+            irq_off.stay_off();
+            return 0;
+        }
+        drop(irq_off);
+    } else {
+        me.state.cancel_sleep();
+        drop(irq_off);
+    }
+    otherwise(sleep(me, &node, None))
+}
+
+/// The rest of a wait, the waiter being on its list.
+#[inline(never)]
+fn look_and_sleep(me: &Task, node: &Node, address: u64, expected: u32, deadline_tsc: Option<u64>) -> SysResult {
+    match user_copy::read_word(address) {
+        Ok(value) if value == expected => sleep(me, node, deadline_tsc),
         // Taken off by a waker meanwhile: that counts as woken.
-        return match (take_off(&node), value) {
+        value => match (take_off(node), value) {
             (true, Err(_)) => Err(EFAULT),
             (true, Ok(_)) => Err(EAGAIN),
             (false, _) => Ok(0),
-        };
+        },
     }
+}
+
+/// Sleep until a waker has taken the waiter off its list, or there is another reason to end.
+#[inline(never)]
+fn sleep(me: &Task, node: &Node, deadline_tsc: Option<u64>) -> SysResult {
     let early = loop {
         me.state.prepare_sleep(true);
-        if node.0.load(Ordering::Acquire) == 0 {
+        if !node.is_waiting() {
             me.state.cancel_sleep();
             return Ok(0);
         }
@@ -154,11 +212,11 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
             Some(deadline) => crate::time::timer::sleep_until(me, deadline),
             None => super::schedule(),
         }
-        if node.0.load(Ordering::Acquire) == 0 {
+        if !node.is_waiting() {
             return Ok(0);
         }
     };
-    if take_off(&node) { Err(early) } else { Ok(0) }
+    if take_off(node) { Err(early) } else { Ok(0) }
 }
 
 #[inline(always)]
@@ -189,27 +247,36 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
     if bitset == 0 {
         return Err(EINVAL);
     }
-    let key = key_of(address, private)?;
-    if most != 0 && wake_only(key, bitset) { Ok(1) } else { wake_some(key, most, bitset) }
+    wake_some(key_of(address, private)?, most, bitset)
+}
+
+/// FUTEX_WAKE of a private word without bits, for a system call that returns at once, with interrupts on or off.
+#[inline(always)]
+pub fn wake_from_user(address: u64, most: usize) -> SysResult {
+    let key = key_of(address, true)?;
+    let irq_off = IrqOff::from_on();
+    if most != 0 && wake_only(key, &irq_off) {
+        // Whom that has made due is seen on the way out.
+        irq_off.stay_off();
+        return Ok(1);
+    }
+    drop(irq_off);
+    wake_some(key, most, u32::MAX)
 }
 
 /// Wake the waiter for `key` if nobody else is in its bucket, as is usual: whether it did.
 #[inline(always)]
-fn wake_only(key: Key, bitset: u32) -> bool {
-    let irq_off = IrqOff::from_on();
-    let Some(mut list) = TABLE[key.bucket()].try_lock_held(&irq_off) else { return false };
-    let [Waiter { key: its_key, bitset: its_bits, task, node }] = **list else { return false };
-    if its_key != key || its_bits & bitset == 0 || list.capacity() > ROOM {
+fn wake_only(key: Key, irq_off: &IrqOff) -> bool {
+    let Some(mut list) = TABLE[key.bucket()].try_lock_held(irq_off) else { return false };
+    let [Waiter { key: its_key, bitset, task, node }] = **list else { return false };
+    if its_key != key || bitset == 0 || list.capacity() > ROOM {
         return false;
     }
     list.clear();
     // SAFETY: it was on the list, under its lock: the node lives, and this is the last access to it.
     unsafe { (*node).0.store(0, Ordering::Release) };
     // SAFETY: 1. it waited until now; 2. with interrupts off this is a reader, and a task is freed a grace period after its end.
-    super::wake_held(unsafe { &*task }, &irq_off);
-    drop(list);
-    drop(irq_off);
-    crate::percpu::preempt_point();
+    super::wake_held(unsafe { &*task }, irq_off);
     true
 }
 

@@ -134,7 +134,14 @@ pub fn schedule() {
 /// `schedule` for who has turned interrupts off already. The token ends with it: the task may be on another CPU then.
 #[inline(always)]
 pub fn schedule_held(irq_off: IrqOff) {
+    drop(schedule_off(irq_off));
+}
+
+/// `schedule_held` for who says itself what becomes of interrupts then: the token is one of the CPU that it comes back on.
+#[inline(always)]
+pub fn schedule_off(irq_off: IrqOff) -> IrqOff {
     reschedule_to_sleep(&irq_off);
+    irq_off
 }
 
 /// Give the CPU away because another task is due. A task between prepare_sleep and its look at what it waits for stays

@@ -1,19 +1,18 @@
-//! System calls about CPUs and scheduling, and futexes.
+//! System calls about CPUs and scheduling.
 
-use super::table::{Calls, into_rax};
-use crate::arch::{cpu_head, tsc};
+use super::table::Calls;
+use crate::arch::cpu_head;
 use crate::entry::exit_work;
-use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, Errno};
+use crate::errno::{EFAULT, EINVAL, EPERM, ESRCH, Errno};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
 use crate::percpu;
 use crate::process::{current, current_thread, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
-use crate::sched::{self, futex, priority_futex};
+use crate::sched::{self, priority_futex};
 use crate::system_call;
 use core::sync::atomic::Ordering;
 use kcore::cpu_set::{CpuSet, MAX_CPUS};
-use kcore::futex_op::FutexOp;
 use kcore::ipi_ledger::IpiCause;
 use kcore::run_queue::Class;
 
@@ -29,7 +28,7 @@ pub const CALLS: Calls = &[
     (146, priority_max),
     (147, priority_min),
     (148, rr_interval),
-    (202, futex_call),
+    (202, super::futex::futex_call),
     (203, sched_setaffinity),
     (204, sched_getaffinity),
     (309, getcpu),
@@ -242,84 +241,6 @@ system_call! {
             let _ = task::with(thread.task, |t| t.run.set_nice(nice as i8));
         }
         Ok(0)
-    }
-}
-
-/// In the operation of futex(2): the word is one process's.
-const PRIVATE: u64 = 128;
-
-/// futex(2). What programs do most goes its own way, without the others' registers and questions.
-pub extern "C" fn futex_call(address: u64, op: u64, value: u64, timeout: u64, address2: u64, value3: u64) -> i64 {
-    const WAIT: u64 = PRIVATE;
-    const WAKE: u64 = 1 | PRIVATE;
-    match op {
-        WAKE => futex_wake(address, value),
-        WAIT if timeout == 0 => futex_wait(address, value),
-        _ => futex_other(address, op, value, timeout, address2, value3),
-    }
-}
-
-#[inline(never)]
-fn futex_wake(address: u64, most: u64) -> i64 {
-    into_rax(futex::wake(address, true, most as u32 as usize, u32::MAX))
-}
-
-#[inline(never)]
-fn futex_wait(address: u64, expected: u64) -> i64 {
-    into_rax(futex::wait(address, true, expected as u32, u32::MAX, None))
-}
-
-system_call! {
-    /// futex(2), all of it.
-    futex_other(address, op, value, timeout, address2, value3) {
-        const CLOCK_REALTIME: u64 = 256;
-        let private = op & PRIVATE != 0;
-        let realtime = op & CLOCK_REALTIME != 0;
-        let command = op & !(PRIVATE | CLOCK_REALTIME);
-        if realtime && !matches!(command, 9 | 11 | 13) {
-            return Err(ENOSYS); // of these only WAIT_BITSET, WAIT_REQUEUE_PI and LOCK_PI2 have a choice of clock
-        }
-        // FUTEX_LOCK_PI always had this one.
-        let realtime = realtime || command == 6;
-        let (value, value3) = (value as u32, value3 as u32);
-        let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
-            if timeout == 0 {
-                return Ok(None);
-            }
-            let ns = super::time::read_duration(timeout)?;
-            if !absolute {
-                return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns))));
-            }
-            let start = if realtime { crate::time::wall_at_boot_s() * 1_000_000_000 } else { 0 };
-            Ok(Some(tsc::boot().saturating_add(tsc::ns_to_ticks(ns.saturating_sub(start)))))
-        };
-        match command {
-            0 => futex::wait(address, private, value, u32::MAX, deadline(false)?),
-            9 => futex::wait(address, private, value, value3, deadline(true)?),
-            1 => futex::wake(address, private, value as usize, u32::MAX),
-            10 => futex::wake(address, private, value as usize, value3),
-            5 => {
-                let op = FutexOp::decode(value3).ok_or(ENOSYS)?;
-                futex::wake_op(address, address2, private, value as usize, timeout as u32 as usize, op)
-            }
-            3 | 4 => {
-                if value as i32 >= 0 && timeout as i32 >= 0 {
-                    let expected = (command == 4).then_some(value3);
-                    futex::requeue(address, address2, private, value as usize, timeout as u32 as usize, expected)
-                } else {
-                    Err(EINVAL)
-                }
-            }
-            6 | 13 => priority_futex::lock(address, private, false, deadline(true)?),
-            8 => priority_futex::lock(address, private, true, None),
-            7 => priority_futex::unlock(address, private),
-            11 => futex::wait_requeue(address, address2, private, value, deadline(true)?),
-            12 if value == 1 && timeout as i32 >= 0 => {
-                futex::requeue_to_lock(address, address2, private, timeout as u32 as usize, value3)
-            }
-            12 => Err(EINVAL),
-            _ => Err(ENOSYS),
-        }
     }
 }
 

@@ -37,6 +37,8 @@ fn dispatch(frame: &mut Frame) {
     }
     // SAFETY: a handler of the table, with the arguments that the fast path gives it.
     frame.rax = unsafe { handler(frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9) } as u64;
+    // Some leave them off (`IrqOff::stay_off`).
+    x86_64::instructions::interrupts::enable();
     trace_point!(TRACE_SYSCALLS, &PreemptOff::new(), Flags::NONE, Data::SysExit { number, result: frame.rax as i64 });
 }
 

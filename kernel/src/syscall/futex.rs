@@ -1,0 +1,96 @@
+//! futex(2). What programs do most goes its own way, without the others' registers and questions.
+
+use super::table::into_rax;
+use crate::arch::tsc;
+use crate::errno::{EINVAL, ENOSYS, Errno};
+use crate::sched::{futex, priority_futex};
+use crate::system_call;
+use core::arch::naked_asm;
+use kcore::futex_op::FutexOp;
+
+/// In the operation: the word is one process's.
+const PRIVATE: u64 = 128;
+const WAIT: u64 = PRIVATE;
+const WAKE: u64 = 1 | PRIVATE;
+
+// SAFETY: it changes no register but the flags, and ends as one of the three does that it jumps to, which take the same arguments.
+/// futex(2): on to one of the three below. Without a frame of its own, which compiled code would have.
+#[unsafe(naked)]
+pub extern "C" fn futex_call(address: u64, op: u64, value: u64, timeout: u64, address2: u64, value3: u64) -> i64 {
+    naked_asm!(
+        "cmp rsi, {wake}",
+        "je {futex_wake}",
+        "cmp rsi, {wait}",
+        "jne {futex_other}",
+        "test rcx, rcx",
+        "je {futex_wait}",
+        "jmp {futex_other}",
+        wake = const WAKE,
+        wait = const WAIT,
+        futex_wake = sym futex_wake,
+        futex_wait = sym futex_wait,
+        futex_other = sym futex_other,
+    )
+}
+
+extern "C" fn futex_wake(address: u64, _op: u64, most: u64) -> i64 {
+    into_rax(futex::wake_from_user(address, most as u32 as usize))
+}
+
+extern "C" fn futex_wait(address: u64, _op: u64, expected: u64) -> i64 {
+    futex::wait_from_user(address, expected as u32, into_rax)
+}
+
+system_call! {
+    /// futex(2), all of it.
+    futex_other(address, op, value, timeout, address2, value3) {
+        const CLOCK_REALTIME: u64 = 256;
+        let private = op & PRIVATE != 0;
+        let realtime = op & CLOCK_REALTIME != 0;
+        let command = op & !(PRIVATE | CLOCK_REALTIME);
+        if realtime && !matches!(command, 9 | 11 | 13) {
+            return Err(ENOSYS); // of these only WAIT_BITSET, WAIT_REQUEUE_PI and LOCK_PI2 have a choice of clock
+        }
+        // FUTEX_LOCK_PI always had this one.
+        let realtime = realtime || command == 6;
+        let (value, value3) = (value as u32, value3 as u32);
+        let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
+            if timeout == 0 {
+                return Ok(None);
+            }
+            let ns = super::time::read_duration(timeout)?;
+            if !absolute {
+                return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns))));
+            }
+            let start = if realtime { crate::time::wall_at_boot_s() * 1_000_000_000 } else { 0 };
+            Ok(Some(tsc::boot().saturating_add(tsc::ns_to_ticks(ns.saturating_sub(start)))))
+        };
+        match command {
+            0 => futex::wait(address, private, value, u32::MAX, deadline(false)?),
+            9 => futex::wait(address, private, value, value3, deadline(true)?),
+            1 => futex::wake(address, private, value as usize, u32::MAX),
+            10 => futex::wake(address, private, value as usize, value3),
+            5 => {
+                let op = FutexOp::decode(value3).ok_or(ENOSYS)?;
+                futex::wake_op(address, address2, private, value as usize, timeout as u32 as usize, op)
+            }
+            3 | 4 => {
+                if value as i32 >= 0 && timeout as i32 >= 0 {
+                    let expected = (command == 4).then_some(value3);
+                    futex::requeue(address, address2, private, value as usize, timeout as u32 as usize, expected)
+                } else {
+                    Err(EINVAL)
+                }
+            }
+            6 | 13 => priority_futex::lock(address, private, false, deadline(true)?),
+            8 => priority_futex::lock(address, private, true, None),
+            7 => priority_futex::unlock(address, private),
+            11 => futex::wait_requeue(address, address2, private, value, deadline(true)?),
+            12 if value == 1 && timeout as i32 >= 0 => {
+                futex::requeue_to_lock(address, address2, private, timeout as u32 as usize, value3)
+            }
+            12 => Err(EINVAL),
+            _ => Err(ENOSYS),
+        }
+    }
+}
