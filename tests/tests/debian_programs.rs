@@ -212,10 +212,9 @@ fn number_behind(text: &str, label: &str) -> Result<u64, Failed> {
 /// turns, so what CPU 0 executes while a timer is due would count as latency.
 #[test]
 fn rt_tests_latency_by_the_instruction_clock() -> Outcome {
-    /// Nanoseconds; reached: 696. The program's two threads share the CPU, and where a timer of the one is due while the other's is being
-    /// handled shows as latency. Nothing here is random, but a few instructions more or less on any path move the one against the other: 808 was
-    /// seen so, and is for the kernel to mend.
-    const LONGEST_NS: u64 = 750;
+    /// Nanoseconds; reached: 566. The program's two threads share the CPU: where a timer of the one is due while the other's is being handled, some
+    /// hundred more show as latency. Nothing here is random, but a few instructions more or less on any path move the one against the other.
+    const LONGEST_NS: u64 = 700;
     let words = "run -c 1 cyclictest -D 1 -q -m -N -t 1 -a 1 -p 80";
     let Some(text) = run_on(Vm::new().limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
         return Ok(());
