@@ -33,6 +33,13 @@ pub fn exit_thread(status: u32) -> ! {
     if clear != 0 && user_copy::write(clear, &0u32).is_ok() {
         let _ = futex::wake(clear, false, 1, u32::MAX);
     }
+    // Before the look: who traces it from here on sees that it has ended.
+    thread.ended.store(true, Ordering::SeqCst);
+    let is_first = thread.tid.load(Ordering::Relaxed) == process.pid;
+    let tracee_ends = || ptrace::tracee_ends(thread, process.ending().unwrap_or(status));
+    if is_first && ptrace::anybody() {
+        tracee_ends();
+    }
     let last = {
         let mut threads = process.threads.lock();
         let at = threads.iter().position(|t| t.task == thread.task);
@@ -42,10 +49,11 @@ pub fn exit_thread(status: u32) -> ! {
         drop(gone);
         last
     };
-    // Before the look: who traces it from here on sees that it has ended.
-    thread.ended.store(true, Ordering::SeqCst);
     if ptrace::anybody() {
-        ptrace::thread_ends(thread, process.ending().unwrap_or(status), last);
+        if !is_first {
+            tracee_ends();
+        }
+        ptrace::tracer_ends(thread, last);
     }
     if !last {
         super::signal::leave_to_others(thread, !thread.blocked.load(Ordering::SeqCst));

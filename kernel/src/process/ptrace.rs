@@ -480,28 +480,35 @@ pub fn child_begins(me: &Thread, child: &Arc<Thread>, event: Option<Event>, aske
     wanted
 }
 
-/// The running thread ends with `status`: its tracer waits for it, and those that it traces go on alone.
-pub fn thread_ends(thread: &Thread, status: u32, last: bool) {
+/// The running thread ends with `status`: its tracer waits for it. The first thread of its process is one of its threads still, so that the process ends after
+/// this; another one is not any more, so that who has waited for it does not find it there.
+pub fn tracee_ends(thread: &Thread, status: u32) {
     const CLD_EXITED: i32 = 1;
     let tid = thread.tid.load(Ordering::Relaxed);
-    let mut tracer = None;
+    let mut all = ALL.lock();
+    let Some(mine) = all.of(thread) else { return };
+    let pid = mine.tracer.pid;
+    // Counted before it is taken out, and marked before the lock is free: its tracer always finds it as one or the other.
+    owe(true);
+    let gone = all.remove(thread);
+    if tid == thread.process.pid {
+        // The process waits for its other threads; then `tree::ended` looks at this.
+        thread.process.traced_by.store(pid, Ordering::SeqCst);
+        return;
+    }
+    all.ended.push(Ended { tid, tracer: pid, status });
+    task::hold_id(tid);
+    drop(all);
+    if let Some(gone) = gone {
+        tell(&gone.tracer, tid, CLD_EXITED, status >> 8);
+    }
+}
+
+/// The running thread, or its process with it, ends: those that it traces go on alone.
+pub fn tracer_ends(thread: &Thread, last: bool) {
     let mut left = Vec::new();
     {
         let mut all = ALL.lock();
-        if let Some(mine) = all.of(thread) {
-            let pid = mine.tracer.pid;
-            // Counted before it is taken out, and marked before the lock is free: its tracer always finds it as one or the other.
-            owe(true);
-            let gone = all.remove(thread);
-            if tid == thread.process.pid {
-                // The process waits for its other threads; then `tree::ended` looks at this.
-                thread.process.traced_by.store(pid, Ordering::SeqCst);
-            } else {
-                all.ended.push(Ended { tid, tracer: pid, status });
-                task::hold_id(tid);
-            }
-            tracer = gone.filter(|_| tid != thread.process.pid);
-        }
         let process = &thread.process;
         let is_mine = |t: &Tracee| t.tracer.pid == process.pid && (last || t.tracer_task == thread.task);
         let mine: Vec<Arc<Thread>> = all.tracees.values().filter(|t| is_mine(t)).map(|t| t.thread.clone()).collect();
@@ -516,9 +523,6 @@ pub fn thread_ends(thread: &Thread, status: u32, last: bool) {
                 stays
             });
         }
-    }
-    if let Some(gone) = tracer {
-        tell(&gone.tracer, tid, CLD_EXITED, status >> 8);
     }
     for tracee in &left {
         if tracee.state.options() & option::EXITKILL != 0 && tracee.thread.process.pid != 1 {
