@@ -32,6 +32,14 @@ fn until(guest: &mut Running, cpu: u32, words: &[&str]) -> Outcome {
     }
 }
 
+/// The last change of the tick of CPU 2 that its history has is this one.
+fn last_change(guest: &mut Running, to: &str) -> Outcome {
+    let why = guest.command("cat /sys/kernel/quiesce/cpu2/why")?;
+    let last = why.lines().rfind(|l| l.starts_with("change "));
+    assert!(last.is_some_and(|l| l.contains(&format!(" tick={to} "))), "{why}");
+    Ok(())
+}
+
 /// What the two lists of isolated CPUs say, without empty lines.
 fn lists(guest: &mut Running) -> Result<String, Failed> {
     let text = guest.command("cat /sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full")?;
@@ -141,10 +149,17 @@ fn tasks_stay_or_move_with_their_timers_and_what_is_left_is_told() -> Outcome {
     assert!(!text.contains("moved: task spin"), "{text}");
     assert_eq!(text.matches("left: task spin/").count(), 2, "{text}");
     assert!(text.contains("left: tick, for sched (scope cpu)"), "{text}");
+    last_change(&mut guest, "on")?;
     // One of them alone needs no tick.
     guest.command("kill %2")?;
     while guest.command("isolate 2")?.contains("left: tick") {}
     until(&mut guest, 2, &["comm=spin", "tick=off", "state=user"])?;
+    last_change(&mut guest, "off")?;
+    guest.command("isolate 2 off")?;
+    last_change(&mut guest, "on")?;
+    guest.command("isolate 2 on keep")?;
+    until(&mut guest, 2, &["comm=spin", "tick=off", "state=user"])?;
+    last_change(&mut guest, "off")?;
     // Asked again, nothing stays; the sleeper's timer is on 2, or on 3 after the first of both flips.
     let text = guest.command("isolate 2,3 on")?;
     assert!(text.contains("moved: task spin/") && text.contains("moved: task sleep/"), "{text}");

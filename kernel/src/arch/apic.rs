@@ -199,7 +199,8 @@ pub fn set_timer_period(tsc_ticks: u64) {
     PERIOD_COUNT.store(timer_count(tsc_ticks), Ordering::Relaxed);
 }
 
-/// Fire at `deadline_tsc`, which is a period from now, or a moment less: then it fires that moment late.
+/// Fire at `deadline_tsc`, which is a period from now. A moment less: it fires that moment late; more, by another CPU's clock: it fires too early, and is
+/// armed again.
 #[inline]
 pub fn timer_arm_period(deadline_tsc: u64, _: &IrqOff) {
     if DEADLINE_MODE.load(Ordering::Relaxed) {

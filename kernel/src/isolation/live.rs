@@ -163,6 +163,7 @@ fn become_isolated(_: usize) {
     me.head.isolated.store(1, Ordering::Relaxed);
     tick::dep_clear_cpu(me, kcore::tick::TickDep::Housekeeping);
     sched::follow_queue(&irq_off);
+    tick::begin_history(&irq_off);
     // Timers that moved away have left the hardware armed.
     timer::program(me, &irq_off);
 }
@@ -174,9 +175,10 @@ fn become_ordinary(_: usize) {
     if me.head.active.load(Ordering::Relaxed) != 0 {
         context_tracking::deactivate(&irq_off);
     }
-    me.head.isolated.store(0, Ordering::Relaxed);
     tick::hold_for_housekeeping(me);
+    // The last start that its history has.
     tick::recheck(&irq_off);
+    me.head.isolated.store(0, Ordering::Relaxed);
 }
 
 /// Step 5.

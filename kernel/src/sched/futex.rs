@@ -15,6 +15,7 @@ use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use kcore::futex_op::FutexOp;
+use kcore::run_queue::Class;
 
 /// Which word: the address space or shared memory, and the place in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +65,17 @@ pub fn init() {
 }
 
 /// The list has lost a waiter.
+/// Before those of lower classes and FIFO priorities, behind its equals: a wake-up takes the first.
+fn enlist(list: &mut Vec<Waiter>, waiter: Waiter) {
+    // SAFETY: who is on a list waits, and so lives; `waiter` is about to be.
+    let node = |w: &Waiter| unsafe { &(*w.task).run };
+    let at = match node(&waiter).class() {
+        Class::Fifo(_) => list.iter().position(|w| node(w).class_rank() < node(&waiter).class_rank()),
+        Class::Fair | Class::Idle => None,
+    };
+    list.insert(at.unwrap_or(list.len()), waiter);
+}
+
 #[inline(always)]
 fn give_back(list: &mut Vec<Waiter>) {
     if list.capacity() <= ROOM {
@@ -132,7 +144,7 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     let key = key_of(address, private)?;
     let me = super::current();
     let node = Node(AtomicUsize::new(key.bucket() + 1));
-    TABLE[key.bucket()].lock().push(Waiter { key, bitset, task: me, node: &node });
+    enlist(&mut TABLE[key.bucket()].lock(), Waiter { key, bitset, task: me, node: &node });
     look_and_sleep(me, &node, address, expected, deadline_tsc)
 }
 
@@ -149,11 +161,11 @@ pub fn wait_from_user(address: u64, expected: u32, otherwise: impl Fn(SysResult)
     let waiter = Waiter { key, bitset: u32::MAX, task: me, node: &node };
     let irq_off = IrqOff::from_on();
     match TABLE[key.bucket()].try_lock_held(&irq_off) {
-        Some(mut list) if list.len() < list.capacity() => list.push(waiter),
-        busy_or_full => {
-            drop(busy_or_full);
+        Some(mut list) if list.is_empty() && list.capacity() != 0 => list.push(waiter),
+        busy => {
+            drop(busy);
             drop(irq_off);
-            TABLE[key.bucket()].lock().push(waiter);
+            enlist(&mut TABLE[key.bucket()].lock(), waiter);
             return otherwise(look_and_sleep(me, &node, address, expected, None));
         }
     }
@@ -241,7 +253,7 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
     woken
 }
 
-/// FUTEX_WAKE: wake at most `most` waiters whose bits meet `bitset`; how many.
+/// FUTEX_WAKE: wake at most `most` waiters, and at least one, whose bits meet `bitset`; how many.
 #[inline(always)]
 pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult {
     if bitset == 0 {
@@ -255,9 +267,15 @@ pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult 
 pub fn wake_from_user(address: u64, most: usize) -> SysResult {
     let key = key_of(address, true)?;
     let irq_off = IrqOff::from_on();
-    if most != 0 && wake_only(key, &irq_off) {
-        // Whom that has made due is seen on the way out.
-        irq_off.stay_off();
+    if wake_only(key, &irq_off) {
+        if crate::percpu::is_preemption_due() {
+            // At once: the way out would come to it later, and go by the whole frame then.
+            core::hint::cold_path();
+            drop(irq_off);
+            crate::percpu::preempt_point();
+        } else {
+            irq_off.stay_off();
+        }
         return Ok(1);
     }
     drop(irq_off);
@@ -357,7 +375,9 @@ pub fn requeue(
         }
     }
     woken += moved.len();
-    TABLE[b].lock().extend(moved.drain(..).map(|w| Waiter { key: to_key, ..w }));
+    let mut list = TABLE[b].lock();
+    moved.drain(..).for_each(|w| enlist(&mut list, Waiter { key: to_key, ..w }));
+    drop(list);
     Ok(woken as u64)
 }
 
@@ -398,7 +418,8 @@ pub fn wait_requeue(address: u64, to: u64, private: bool, expected: u32, deadlin
     let me = super::current();
     let requeue_node = RequeueNode { node: Node(AtomicUsize::new(key.bucket() + 1)), to: to_key };
     let node = &requeue_node.node;
-    TABLE[key.bucket()].lock().push(Waiter { key, bitset: 0, task: me, node: (&raw const requeue_node).cast() });
+    let waiter = Waiter { key, bitset: 0, task: me, node: (&raw const requeue_node).cast() };
+    enlist(&mut TABLE[key.bucket()].lock(), waiter);
     let value = user_copy::read_word(address);
     if value != Ok(expected) && take_off(node) {
         return Err(if value.is_err() { EFAULT } else { EAGAIN });

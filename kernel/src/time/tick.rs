@@ -155,6 +155,26 @@ pub fn recheck(irq_off: &IrqOff) {
     follow(percpu::this(irq_off), crate::sched::current(), tsc::now(), irq_off);
 }
 
+/// Whether `why` is told of each start and stop: the CPU is isolated, and its tick is not that of housekeeping.
+fn keeps_history(me: &Percpu) -> bool {
+    me.head.isolated.load(Ordering::Relaxed) != 0 && crate::isolation::housekeeping::is_nohz_full(me.cpu())
+}
+
+/// The running CPU has become isolated: `why` is told if its tick is on still.
+pub fn begin_history(irq_off: &IrqOff) {
+    let me = percpu::this(irq_off);
+    if me.time.tick_is_on() {
+        note(me, true, reason(me, crate::sched::current()));
+    }
+}
+
+fn reason(me: &Percpu, task: &Task) -> Option<(TickDep, Scope)> {
+    match decision(me, task) {
+        Decision::Keep { dep, scope } => Some((dep, scope)),
+        Decision::Stop => None,
+    }
+}
+
 fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
     let mut history = me.time.history.lock_irq();
     let held = dep.and_then(|(d, _)| history.held.holder(d));
@@ -173,12 +193,12 @@ fn note(me: &Percpu, on: bool, dep: Option<(TickDep, Scope)>) {
     });
 }
 
-/// A housekeeping CPU does this whenever it leaves idle: then nothing is noted.
+/// A CPU that is not isolated does this whenever it leaves idle: then nothing is noted.
 #[inline(always)]
 fn start(me: &Percpu, task: &Task, now_tsc: u64, irq_off: &IrqOff) {
     let deadline = now_tsc + PERIOD_TICKS.load(Ordering::Relaxed);
     me.time.tick_deadline.store(deadline, Ordering::Relaxed);
-    if static_branch!(TICK) || me.time.deps.load() & TickDep::Housekeeping.bit() == 0 {
+    if static_branch!(TICK) || me.head.isolated.load(Ordering::Relaxed) != 0 {
         note_start(me, task, irq_off);
     }
     super::timer::program_started_tick(me, deadline, irq_off);
@@ -187,11 +207,8 @@ fn start(me: &Percpu, task: &Task, now_tsc: u64, irq_off: &IrqOff) {
 #[cold]
 #[inline(never)]
 fn note_start(me: &Percpu, task: &Task, irq_off: &IrqOff) {
-    let why = match decision(me, task) {
-        Decision::Keep { dep, scope } => Some((dep, scope)),
-        Decision::Stop => None,
-    };
-    if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
+    let why = reason(me, task);
+    if keeps_history(me) {
         note(me, true, why);
     }
     trace_point!(TICK, irq_off, Flags::IRQS_OFF, restarted(me, why));
@@ -201,11 +218,12 @@ fn stop(me: &Percpu, irq_off: &IrqOff) {
     let deadline = me.time.tick_deadline.load(Ordering::Relaxed);
     me.time.tick_deadline.store(NEVER, Ordering::Relaxed);
     me.time.lingers_until_tsc.store(tsc::now() + PERIOD_TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
-    if crate::isolation::housekeeping::is_nohz_full(me.cpu()) {
+    if keeps_history(me) {
         note(me, false, None);
     }
     trace_point!(TICK, irq_off, Flags::IRQS_OFF, Data::TickStop { prevented_by: None });
-    if me.time.armed.load(Ordering::Relaxed) == deadline {
+    // Else it is armed for a timer, or, on a CPU from which timers go away, perhaps for one that is gone.
+    if me.time.armed.load(Ordering::Relaxed) == deadline || keeps_history(me) {
         super::timer::program(me, irq_off);
     }
 }
