@@ -161,10 +161,16 @@ pub fn preempt_enable() {
     preempt_point();
 }
 
+/// Whether another task is due on this CPU.
+#[inline(always)]
+pub fn is_preemption_due() -> bool {
+    cpu_head::read_u32::<{ offset::EXIT_WORK }>() & exit_work::RESCHED != 0
+}
+
 /// If another task is due and preemption is allowed, switch now. For who had interrupts off instead of preemption.
 #[inline(always)]
 pub fn preempt_point() {
-    if cpu_head::read_u32::<{ offset::EXIT_WORK }>() & exit_work::RESCHED != 0 {
+    if is_preemption_due() {
         preempt_check();
     }
 }

@@ -12,6 +12,7 @@ pub mod breakpoint;
 pub mod debug;
 pub mod exception;
 pub mod exit_work;
+pub mod futex_call;
 pub mod irq;
 pub mod machine_check;
 pub mod nmi;

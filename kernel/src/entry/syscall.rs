@@ -1,13 +1,13 @@
 //! SYSCALL and SYSRET.
 //!
-//! Order of steps; interrupts are off from SYSCALL to step 5, and again from step 8:
+//! Order of steps; interrupts are off from SYSCALL to step 5, and again from step 7:
 //!  1. swapgs: GS is the per-CPU area
 //!  2. switch to the task's kernel stack
 //!  3. save what the ABI makes us save: return address, flags, stack pointer, the six arguments
 //!  4. [tracking site] user_exit: one xadd for context tracking and RCU; posted work is run here. [trace site]
 //!  5. interrupts on
 //!  6. dispatch by number
-//!  7. interrupts off
+//!  7. interrupts off, which some calls have done before they return
 //!  8. exit work? then the slow path, which completes the frame
 //!  9. [trace site] [tracking site] user_enter
 //! 10. restore; SYSRET, or IRET if TF or RF is set (SYSRET would misplace the trap)

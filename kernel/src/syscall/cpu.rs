@@ -28,7 +28,7 @@ pub const CALLS: Calls = &[
     (146, priority_max),
     (147, priority_min),
     (148, rr_interval),
-    (202, super::futex::futex_call),
+    (202, crate::entry::futex_call::futex_call),
     (203, sched_setaffinity),
     (204, sched_getaffinity),
     (309, getcpu),

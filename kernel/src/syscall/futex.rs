@@ -1,43 +1,31 @@
-//! futex(2). What programs do most goes its own way, without the others' registers and questions.
+//! futex(2). What programs do most goes its own way, without the others' registers and questions: `entry::futex_call` parts them.
 
 use super::table::into_rax;
 use crate::arch::tsc;
 use crate::errno::{EINVAL, ENOSYS, Errno};
 use crate::sched::{futex, priority_futex};
 use crate::system_call;
-use core::arch::naked_asm;
 use kcore::futex_op::FutexOp;
 
 /// In the operation: the word is one process's.
 const PRIVATE: u64 = 128;
-const WAIT: u64 = PRIVATE;
-const WAKE: u64 = 1 | PRIVATE;
+/// FUTEX_WAIT and FUTEX_WAKE of a private word.
+pub const WAIT: u64 = PRIVATE;
+pub const WAKE: u64 = 1 | PRIVATE;
 
-// SAFETY: it changes no register but the flags, and ends as one of the three does that it jumps to, which take the same arguments.
-/// futex(2): on to one of the three below. Without a frame of its own, which compiled code would have.
-#[unsafe(naked)]
-pub extern "C" fn futex_call(address: u64, op: u64, value: u64, timeout: u64, address2: u64, value3: u64) -> i64 {
-    naked_asm!(
-        "cmp rsi, {wake}",
-        "je {futex_wake}",
-        "cmp rsi, {wait}",
-        "jne {futex_other}",
-        "test rcx, rcx",
-        "je {futex_wait}",
-        "jmp {futex_other}",
-        wake = const WAKE,
-        wait = const WAIT,
-        futex_wake = sym futex_wake,
-        futex_wait = sym futex_wait,
-        futex_other = sym futex_other,
-    )
+/// How many a wake-up is for: one at least, as Linux has it.
+const fn at_most(count: u64) -> usize {
+    let count = count as i32;
+    if count < 1 { 1 } else { count as usize }
 }
 
-extern "C" fn futex_wake(address: u64, _op: u64, most: u64) -> i64 {
-    into_rax(futex::wake_from_user(address, most as u32 as usize))
+/// `WAKE`.
+pub extern "C" fn futex_wake(address: u64, _op: u64, most: u64) -> i64 {
+    into_rax(futex::wake_from_user(address, at_most(most)))
 }
 
-extern "C" fn futex_wait(address: u64, _op: u64, expected: u64) -> i64 {
+/// `WAIT` without a time limit.
+pub extern "C" fn futex_wait(address: u64, _op: u64, expected: u64) -> i64 {
     futex::wait_from_user(address, expected as u32, into_rax)
 }
 
@@ -68,11 +56,11 @@ system_call! {
         match command {
             0 => futex::wait(address, private, value, u32::MAX, deadline(false)?),
             9 => futex::wait(address, private, value, value3, deadline(true)?),
-            1 => futex::wake(address, private, value as usize, u32::MAX),
-            10 => futex::wake(address, private, value as usize, value3),
+            1 => futex::wake(address, private, at_most(value.into()), u32::MAX),
+            10 => futex::wake(address, private, at_most(value.into()), value3),
             5 => {
                 let op = FutexOp::decode(value3).ok_or(ENOSYS)?;
-                futex::wake_op(address, address2, private, value as usize, timeout as u32 as usize, op)
+                futex::wake_op(address, address2, private, at_most(value.into()), at_most(timeout), op)
             }
             3 | 4 => {
                 if value as i32 >= 0 && timeout as i32 >= 0 {

@@ -10,7 +10,7 @@ mod file_path;
 mod file_poll;
 mod file_stat;
 pub mod frame_call;
-mod futex;
+pub mod futex;
 mod interval_timer;
 pub mod memory;
 mod memory_policy;

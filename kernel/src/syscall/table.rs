@@ -1,7 +1,7 @@
 //! The system call table: number to handler, put together at compile time from the groups' lists.
 //!
 //! A handler has the C ABI and takes six arguments; `system_call!` writes that for it. Handlers run in process context with
-//! interrupts on, on the task's kernel stack. Numbers are Linux's (arch/x86/entry/syscalls/syscall_64.tbl).
+//! interrupts on, on the task's kernel stack; one that is done may leave them off (`IrqOff::stay_off`). Numbers are Linux's (arch/x86/entry/syscalls/syscall_64.tbl).
 
 use crate::entry::syscall::{TABLE_LEN, absent_call};
 

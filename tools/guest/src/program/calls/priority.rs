@@ -15,6 +15,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("priority_lock_other_uses", lock_other_uses),
     ("priority_lock_ends", lock_ends),
     ("priority_requeue", requeue),
+    ("futex_order", order),
 ];
 
 const WAIT: u64 = 0;
@@ -308,5 +309,39 @@ fn requeue() -> Result<(), String> {
     until_asleep(id);
     equal!(futex(&words[0], CMP_REQUEUE, 1, 0, at(1), 0), Ok(1));
     equal!(join(handle)?, (Ok(0), id, Ok(0)));
+    Ok(())
+}
+
+/// Who is woken first: by FIFO priority, then those of the usual class as they came; also after a requeue. A count below one is one.
+fn order() -> Result<(), String> {
+    // A wrong order is a wait without end.
+    // SAFETY: (1) no memory is passed.
+    unsafe { libc::alarm(60) };
+    let words = Arc::new([const { AtomicU32::new(0) }; 2]);
+    for moved in [false, true] {
+        let mut waiters = Vec::new();
+        for fifo in [0, 10, 0, 30, 20, 30] {
+            let shared = words.clone();
+            let (tid, handle) = thread(fifo, move || while futex(&shared[0], WAIT, 0, 0, 0, 0) == Err(libc::EINTR) {});
+            until_asleep(tid);
+            waiters.push(handle);
+        }
+        let mut at = &words[0];
+        if moved {
+            equal!(futex(at, REQUEUE, 0, 99, &raw const words[1] as u64, 0), Ok(6));
+            at = &words[1];
+        }
+        let mut left: Vec<usize> = (0..waiters.len()).collect();
+        for (next, count) in [3, 5, 4, 1, 0, 2].into_iter().zip([1, 0, u64::from(u32::MAX), 1, 0, 1]) {
+            equal!(futex(at, WAKE, count, 0, 0, 0), Ok(1));
+            left.retain(|&i| i != next);
+            while !waiters[next].is_finished() {
+                linux::sleep_ns(200_000);
+            }
+            ensure!(left.iter().all(|&i| !waiters[i].is_finished()));
+        }
+        equal!(futex(at, WAKE, 0, 0, 0, 0), Ok(0));
+        waiters.into_iter().try_for_each(join)?;
+    }
     Ok(())
 }
