@@ -25,6 +25,7 @@ pub mod interruption;
 pub mod interval_timer;
 pub mod ipi_ledger;
 pub mod isolate_request;
+pub mod kernel_return;
 pub mod latency;
 pub mod lease;
 pub mod lease_blocker;

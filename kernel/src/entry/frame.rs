@@ -103,9 +103,15 @@ macro_rules! push_clobbered {
         "push rdi\npush rsi\npush rdx\npush r10\npush r8\npush r9\npush rax\npush rcx\npush r11\npush rbx\n"
     };
 }
+/// Assembly: undo `push_clobbered`; RSP ends at orig_rax.
+macro_rules! pop_to_orig_rax {
+    () => {
+        "pop rbx\npop r11\npop rcx\npop rax\npop r9\npop r8\npop r10\npop rdx\npop rsi\npop rdi\n"
+    };
+}
 /// Assembly: undo `push_clobbered` and drop orig_rax.
 macro_rules! pop_clobbered {
     () => {
-        "pop rbx\npop r11\npop rcx\npop rax\npop r9\npop r8\npop r10\npop rdx\npop rsi\npop rdi\nadd rsp, 8\n"
+        concat!(pop_to_orig_rax!(), "add rsp, 8\n")
     };
 }

@@ -1,5 +1,5 @@
 //! Interrupts. From user mode: swapgs, user_exit, handle, exit work, user_enter, swapgs, iret. From kernel mode: handle,
-//! check for preemption, iret. From idle: a full IDLE to KERNEL transition first.
+//! check for preemption, ret or iret (`kcore::kernel_return`). From idle: a full IDLE to KERNEL transition first.
 //!
 //! Order of steps, from user mode; interrupts stay off throughout:
 //!  1. cld, clac: the ABI's direction flag; no user access by accident
@@ -10,16 +10,33 @@
 //!  6. exit work? then complete the frame and take the full way out
 //!  7. [trace site] [tracking site] user_enter
 //!  8. restore, swapgs, iret
+//!
+//! Back to kernel code by RET. Hardware rounded RSP down to 16 before it pushed, so the two words right below the interrupted RSP lie in the
+//! frame's ss and rsp or above, where the interrupted code has nothing: the kernel has no red zone. They become what POPFQ and RET take:
+//! ```text
+//!   rsp        interrupted code
+//!   rsp-8      its rip                            RSP after POPFQ: who interrupts RET here goes back by IRET, RET being entry text
+//!   rsp-16     its rflags                         RSP after POP RSP
+//!   ...        rflags cs rip, if RSP was aligned
+//!   orig_rax   rsp-16                             POP RSP takes it
+//! ```
+//! At each of these instructions all that is still needed lies at RSP or above; an NMI, #DB or #MC has a stack of its own.
+//! RET does not serialise. Nobody relies on IRET for that: whoever changes text has CPUID executed (`deferred_work::sync_text`,
+//! membarrier(2), `isolation::parking`), and the way out to user mode is not this one.
 
 use super::exit_work::irq_full_exit;
-use super::frame::Frame;
+use super::frame::{FULL, Frame, IRQ_START};
 use super::tracking::{idle_exit_slow, user_enter_slow, user_exit_slow};
 use crate::arch::cpu_head::offset;
+use crate::arch::debug_registers;
 use crate::arch::irq_flag::IrqOff;
+use crate::arch::kernel_text::entry_text;
 use crate::percpu;
 use core::arch::naked_asm;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use kcore::context_tracking as word;
+use kcore::kernel_return;
 
 /// First vector that is an interrupt.
 pub const FIRST_VECTOR: usize = 32;
@@ -98,6 +115,20 @@ unsafe extern "C" fn irq_common() {
         "74: mov edi, [rsp + {vector}]",
         "mov rsi, rsp",
         "call {from_kernel}",
+        "test al, al",
+        "jz 76f",
+        "mov rax, [rsp + {rsp}]",
+        "mov rcx, [rsp + {rip}]",
+        "mov [rax - 8], rcx",
+        "mov rcx, [rsp + {rflags}]",
+        "mov [rax - 16], rcx",
+        "sub rax, 16",
+        "mov [rsp + {vector}], rax",
+        pop_to_orig_rax!(),
+        "pop rsp",
+        "popfq",
+        "ret",
+        "76:",
         pop_clobbered!(),
         "iretq",
         // ---- from idle: the same transition as user_exit ----
@@ -108,7 +139,10 @@ unsafe extern "C" fn irq_common() {
         "je 74b",
         "call {idle_exit_slow}",
         "jmp 74b",
-        vector = const core::mem::offset_of!(Frame, orig_rax) - super::frame::IRQ_START,
+        vector = const offset_of!(Frame, orig_rax) - IRQ_START,
+        rip = const offset_of!(Frame, rip) - IRQ_START,
+        rflags = const offset_of!(Frame, rflags) - IRQ_START,
+        rsp = const offset_of!(Frame, rsp) - IRQ_START,
         exit_work = const offset::EXIT_WORK,
         active = const offset::ACTIVE,
         context = const offset::CONTEXT,
@@ -135,8 +169,8 @@ unsafe extern "C" fn irq_common() {
     )
 }
 
-/// Handle the interrupt `vector` that arrived in kernel mode, then preempt if that is due and allowed.
-extern "C" fn from_kernel(vector: u32, partial: *const u64) {
+/// Handle the interrupt `vector` that arrived in kernel mode, then preempt if that is due and allowed. Whether the way back is RET.
+extern "C" fn from_kernel(vector: u32, partial: *const u64) -> bool {
     // SAFETY: interrupt gates turn interrupts off, and the handlers leave them off.
     let irq_off = unsafe { IrqOff::assume() };
     let me = percpu::this(&irq_off);
@@ -152,4 +186,13 @@ extern "C" fn from_kernel(vector: u32, partial: *const u64) {
     {
         crate::sched::preempt_from_irq(&irq_off);
     }
+    // SAFETY: the interrupt path's frame reaches from rbx to ss.
+    let saved = |at: usize| unsafe { *partial.byte_add(at - IRQ_START) };
+    let [rip, rflags] = [offset_of!(Frame, rip), offset_of!(Frame, rflags)].map(saved);
+    // A CPU whose registers still have a breakpoint that is on the list no more meets it once more at most.
+    let breakpoints = debug_registers::kernel_control() != 0;
+    let back = kernel_return::by_ret(rip, rflags, breakpoints, &entry_text());
+    // The stack that RET reads is the one that hardware pushed onto.
+    debug_assert!(!back || saved(offset_of!(Frame, rsp)) & !15 == partial as u64 + (FULL - IRQ_START) as u64);
+    back
 }
