@@ -188,6 +188,11 @@ pub fn count_exception() {
     unsafe { core::arch::asm!("inc qword ptr gs:[{}]", const offset::EXCEPTIONS, options(nostack)) }
 }
 
+/// NMIs that all CPUs have counted since boot. Any context.
+pub fn nmis() -> u64 {
+    online().iter().map(|cpu| of(cpu).head.nmis.load(Ordering::Relaxed)).sum()
+}
+
 /// Debug check of the lock order; see `spin_lock`.
 #[cfg(debug_assertions)]
 pub fn lock_rank(rank: u8, taking: bool) {

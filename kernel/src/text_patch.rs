@@ -5,6 +5,7 @@
 
 use crate::arch::kernel_text::{entry_text, text};
 use crate::mm::kernel_map;
+use crate::percpu;
 use crate::smp::deferred_work;
 use crate::spin_lock::{SpinLock, rank};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,10 @@ const BATCH: usize = 64;
 static POKES: PokeList<BATCH> = PokeList::new();
 static LISTED_TRAPS: AtomicU64 = AtomicU64::new(0);
 static LATE_TRAPS: AtomicU64 = AtomicU64::new(0);
-/// Held while a batch is patched.
-static PATCHING: SpinLock<(), { rank::RCU }> = SpinLock::new(());
+/// NMIs that came, on any CPU, while sites held INT3 in front of old, mixed or new bytes.
+static NMIS_BETWEEN: AtomicU64 = AtomicU64::new(0);
+/// Held while a batch is patched. What a test wants done while sites hold INT3.
+static PATCHING: SpinLock<Option<fn()>, { rank::RCU }> = SpinLock::new(None);
 
 unsafe extern "C" {
     static __start_jump_table: u8;
@@ -56,6 +59,16 @@ pub fn trapped_at(address: u64) -> Option<u64> {
 /// How often INT3 was executed at a site that was listed, and at one that did not hold it any more.
 pub fn traps() -> (u64, u64) {
     (LISTED_TRAPS.load(Ordering::Relaxed), LATE_TRAPS.load(Ordering::Relaxed))
+}
+
+/// NMIs that were counted between a batch's first INT3 and its new first bytes.
+pub fn nmis_between() -> u64 {
+    NMIS_BETWEEN.load(Ordering::Relaxed)
+}
+
+/// From now on the CPU that patches does `what` twice for each batch, while its sites hold INT3: a test's lever.
+pub fn do_between(what: Option<fn()>) {
+    *PATCHING.lock() = what;
 }
 
 fn section(start: *const u8, stop: *const u8) -> &'static [u8] {
@@ -117,7 +130,7 @@ pub unsafe fn apply_smap() {
 /// A site with foreign bytes is refused, and nothing is written. Entry text is never patched: such
 /// a site is a bug of the caller. Tells how many sites changed.
 pub fn poke(sites: &[JumpEntry], on: bool) -> Result<usize, PatchError> {
-    let _guard = PATCHING.lock();
+    let between = PATCHING.lock();
     let mut changes = alloc::vec::Vec::new();
     for entry in sites {
         assert!(!entry_text().contains(&entry.code), "entry text is patched at boot alone");
@@ -128,8 +141,18 @@ pub fn poke(sites: &[JumpEntry], on: bool) -> Result<usize, PatchError> {
         }
     }
     for batch in changes.chunks(BATCH) {
+        let mut nmis = 0;
         for step in STEPS {
+            if step == Step::Head {
+                NMIS_BETWEEN.fetch_add(percpu::nmis() - nmis, Ordering::Relaxed);
+            }
             take(step, batch, on);
+            if step == Step::Trap {
+                nmis = percpu::nmis();
+            }
+            if let (Step::Trap | Step::Tail, Some(what)) = (step, *between) {
+                what();
+            }
         }
     }
     Ok(changes.len())

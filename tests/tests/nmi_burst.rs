@@ -13,6 +13,7 @@ const LOADS: [(&str, &str, u64); 3] = [
     ("storm --rounds 2", "storm: rounds ", 4),
     ("torture keys 1 3", ", 0 failures", 2),
 ];
+const TRAPS: &str = "/sys/kernel/quiesce/debug/traps";
 const CPUS: u32 = 4;
 
 fn wanted() -> u64 {
@@ -32,6 +33,12 @@ fn counts(guest: &mut Running) -> Result<(u64, u64, u64), Failed> {
     }
     let told = format!(" {told}");
     Ok((number(&told, "sent")?, by_ledger, number(&told, "arrived")?))
+}
+
+/// NMIs that came while sites held INT3, and how often a CPU met one.
+fn between(guest: &mut Running) -> Result<(u64, u64), Failed> {
+    let told = format!(" {}", guest.command(&format!("cat {TRAPS}"))?);
+    Ok((number(&told, "nmis_between")?, number(&told, "listed")?))
 }
 
 #[test]
@@ -63,6 +70,26 @@ fn nothing_but_counters_changes() -> Outcome {
     assert!(arrived <= by_ledger && arrived > sent / 10, "{sent} and {by_ledger} sent, {arrived} arrived");
     let torture = guest.command("cat /sys/kernel/quiesce/debug/torture")?;
     assert!(torture.lines().any(|line| line == "illegal=0"), "{torture}");
+    guest.power_off()?.assert_clean();
+    Ok(())
+}
+
+/// Every CPU runs through trace points that are switched meanwhile, and gets an NMI behind each step that leaves INT3 there.
+#[test]
+fn while_text_is_half_patched() -> Outcome {
+    const FLIPS: u64 = 20;
+    let mut guest = Vm::new().smp(CPUS).cmdline("nohz_full=3 trace_event= quiet").limit(300).spawn()?;
+    guest.prompt()?;
+    guest.command("run -c 0 busy 60 & run -c 1 busy 60 & run -c 2 busy 60 & run -c 3 spin &")?;
+    guest.command("echo 1 > /sys/kernel/quiesce/debug/poke_nmis")?;
+    let before = between(&mut guest)?;
+    let told = guest.command(&["trace on sched; trace off sched"; FLIPS as usize / 2].join("; "))?;
+    assert!(!told.contains("trace:"), "{told}");
+    let after = between(&mut guest)?;
+    let (nmis, traps) = (after.0 - before.0, after.1 - before.1);
+    println!("{nmis} NMIs between INT3 and a site's new first byte in {FLIPS} flips; CPUs met INT3 {traps} times");
+    // The CPU that patches has its own two of each flip; one that sleeps or runs a program is not waited for, and may have its later.
+    assert!(nmis > 2 * FLIPS && traps > 0, "{before:?}, then {after:?}");
     guest.power_off()?.assert_clean();
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! `kernel_page` reads a word through one page of unmappable kernel memory; a number written to `kernel_page_move` moves that page to
 //! another frame so often, and the word counts the moves. A number written to `sync_text` serialises all CPUs so often, as new
-//! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`).
+//! kernel text does; `traps` is how often a CPU met a breakpoint of ours, and one that was gone already (`text_patch::trapped_at`), and how many NMIs came while
+//! sites held them.
 //! `rcu` forces grace periods, and `rcu_stall` holds them for so many milliseconds, or until `off CPU` is written to it: it shows on which CPUs;
 //! `rcu_fanout` measures their tree; `absent_msr` asks for a register that is not there;
 //! `user_access` tries what SMAP and SMEP refuse.
@@ -59,6 +60,7 @@ pub static ITEMS: &[Item] = &[
         stack_sample::take(cpu).map(|_| ()).ok_or(errno::EAGAIN)
     }),
     Item::Setting("nmi_burst", super::nmi_burst::read, super::nmi_burst::write),
+    Item::Control("poke_nmis", |_, text| super::nmi_burst::write_poke(text)),
     Item::Control("lockup", lock_up),
     Item::Control("panic", |_, text| match text.trim_ascii() {
         b"nmi" => crate::panic::panic_in_nmi(),
@@ -78,7 +80,7 @@ pub static ITEMS: &[Item] = &[
     }),
     Item::File("traps", |_, out| {
         let (listed, late) = crate::text_patch::traps();
-        let _ = writeln!(out, "listed={listed} late={late}");
+        let _ = writeln!(out, "listed={listed} late={late} nmis_between={}", crate::text_patch::nmis_between());
         Ok(())
     }),
     Item::File("kernel_stacks", |_, out| {

@@ -3,12 +3,16 @@
 //!
 //! The writer's process sends and may be preempted; it ends early by a signal. An NMI that finds one pending is one with it, so fewer
 //! arrive than are sent. Each CPU counts its own in its NMI handler. A CPU that is leased gets none: EBUSY, at the start or when it is.
+//!
+//! `1` written to `poke_nmis`: whenever kernel text is patched each CPU gets one behind each of the two steps that leave INT3 at the
+//! sites; `traps` has how many arrived there. `0` ends it.
 
 use crate::arch::irq_flag::IrqOff;
 use crate::errno::{self, Errno};
 use crate::isolation::lease;
 use crate::percpu;
 use crate::smp::ipi::{self, Sender};
+use crate::text_patch;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -25,8 +29,7 @@ static SENT: AtomicU64 = AtomicU64::new(0);
 
 /// The file, read.
 pub fn read(_: u64, out: &mut String) -> Result<(), Errno> {
-    let arrived = percpu::online().iter().map(|cpu| percpu::of(cpu).head.nmis.load(Ordering::Relaxed)).sum::<u64>();
-    let _ = writeln!(out, "sent={} arrived={arrived}", SENT.load(Ordering::Relaxed));
+    let _ = writeln!(out, "sent={} arrived={}", SENT.load(Ordering::Relaxed), percpu::nmis());
     Ok(())
 }
 
@@ -55,4 +58,23 @@ pub fn write(_: u64, text: &[u8]) -> Result<(), Errno> {
         });
     }
     Ok(())
+}
+
+/// `poke_nmis`, written.
+pub fn write_poke(text: &[u8]) -> Result<(), Errno> {
+    match text.trim_ascii() {
+        b"0" => text_patch::do_between(None),
+        b"1" => text_patch::do_between(Some(send_to_each)),
+        _ => return Err(errno::EINVAL),
+    }
+    Ok(())
+}
+
+/// One to each CPU that is not leased, the own one among them.
+fn send_to_each() {
+    let irq_off = IrqOff::new();
+    let permitted = |cpu: &u32| lease::permits(&CpuSet::single(*cpu), IpiCause::InjectedNmi).is_ok();
+    for cpu in percpu::online().iter().filter(permitted) {
+        ipi::send(cpu, &Sender::here(IpiCause::InjectedNmi, Location::caller(), &irq_off), &irq_off);
+    }
 }
