@@ -235,6 +235,12 @@ impl OpenFile {
         self.writable
     }
 
+    /// Whether it only says where a file is (O_PATH).
+    #[inline]
+    pub fn is_path_only(&self) -> bool {
+        self.flags() & flag::PATH != 0
+    }
+
     /// The inode, of a file that is in a directory.
     pub fn inode(&self) -> Option<&Arc<Inode>> {
         self.place.as_ref().map(|p| &p.inode)

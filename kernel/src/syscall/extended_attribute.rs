@@ -4,8 +4,7 @@
 
 use super::file::file;
 use super::file_stat::{CWD, place_at};
-use crate::errno::{E2BIG, EBADF, EINVAL, EOPNOTSUPP, ERANGE, Errno};
-use crate::fs::open_file::flag;
+use crate::errno::{E2BIG, EINVAL, EOPNOTSUPP, ERANGE, Errno};
 use crate::mm::user_copy;
 
 /// The longest name (Linux's XATTR_NAME_MAX), and the longest value (XATTR_SIZE_MAX).
@@ -26,10 +25,7 @@ impl Of {
     fn check(self) -> Result<(), Errno> {
         match self {
             Of::Path(path, follow) => place_at(CWD, path, follow).map(drop),
-            Of::Descriptor(fd) => match file(fd)?.flags() & flag::PATH {
-                0 => Ok(()),
-                _ => Err(EBADF),
-            },
+            Of::Descriptor(fd) => file(fd).map(drop),
         }
     }
 }

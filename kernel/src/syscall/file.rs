@@ -9,7 +9,8 @@ use super::{
 };
 use crate::errno::{self, Errno};
 use crate::fs::current;
-use crate::fs::open_file::{OpenFile, flag};
+use crate::fs::inode::mode;
+use crate::fs::open_file::OpenFile;
 use crate::fs::user_buffer::UserBuffer;
 use crate::mm::user_copy::{self, UserRange};
 use crate::process::current_thread;
@@ -182,20 +183,21 @@ pub const FILE_CALLS: super::table::Calls = &[
     (452, handler!(stat::fchmodat2, 4)),
 ];
 
-/// The open file of a descriptor argument.
+/// The open file of a descriptor argument. EBADF also for a descriptor that only says where a file is (O_PATH): it cannot be worked with (Linux's fdget).
 #[inline]
 pub(super) fn file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
-    current::files().file(fd as i32)
+    place_or_file(fd).and_then(|open| if open.is_path_only() { Err(errno::EBADF) } else { Ok(open) })
 }
 
-/// The same, but of a descriptor that only says where a file is (O_PATH): calls that work on the file itself refuse it.
-pub(super) fn transferable(fd: u64) -> Result<Arc<OpenFile>, Errno> {
-    file(fd).and_then(|open| if open.flags() & flag::PATH == 0 { Ok(open) } else { Err(errno::EBADF) })
+/// The same for the calls that take O_PATH too: those on descriptors, and those that only ask where or what a file is (fdget_raw).
+#[inline]
+pub(super) fn place_or_file(fd: u64) -> Result<Arc<OpenFile>, Errno> {
+    current::files().file(fd as i32)
 }
 
 /// Calls that have nothing to do on files in memory, but for a descriptor that is not open.
 fn known_descriptor(fd: u64) -> Result<usize, Errno> {
-    transferable(fd).map(|_| 0)
+    file(fd).map(|_| 0)
 }
 
 /// The user's bytes of a transfer. What cannot be user memory is refused before the file is touched or waited for, as in Linux.
@@ -237,10 +239,10 @@ fn write(fd: u64, at: u64, len: u64) -> Result<usize, Errno> {
 
 /// The file of a transfer at an offset.
 pub(super) fn seekable(fd: u64, offset: u64) -> Result<Arc<OpenFile>, Errno> {
-    let open = file(fd)?;
     if (offset as i64) < 0 {
         return Err(errno::EINVAL);
     }
+    let open = file(fd)?;
     if !open.file.is_seekable() {
         return Err(errno::ESPIPE);
     }
@@ -339,12 +341,15 @@ fn ioctl(fd: u64, request: u64, argument: u64) -> Result<usize, Errno> {
 }
 
 fn ftruncate(fd: u64, len: u64) -> Result<usize, Errno> {
+    if (len as i64) < 0 {
+        return Err(errno::EINVAL);
+    }
     let open = file(fd)?;
-    if (len as i64) < 0 || open.flags() & 3 == 0 {
+    if !open.is_writable() {
         return Err(errno::EINVAL);
     }
     let inode = open.inode().ok_or(errno::EINVAL)?;
-    if inode.file_type() != crate::fs::inode::mode::REG {
+    if inode.file_type() != mode::REG {
         return Err(errno::EINVAL);
     }
     inode.truncate(len).map(|()| 0)
@@ -352,11 +357,21 @@ fn ftruncate(fd: u64, len: u64) -> Result<usize, Errno> {
 
 fn fallocate(fd: u64, how: u64, offset: u64, len: u64) -> Result<usize, Errno> {
     let open = file(fd)?;
+    if (offset as i64) < 0 || (len as i64) <= 0 {
+        return Err(errno::EINVAL);
+    }
     if how != 0 {
         return Err(errno::EOPNOTSUPP);
     }
-    let end = offset.checked_add(len).filter(|&e| e <= i64::MAX as u64 && len > 0).ok_or(errno::EINVAL)?;
-    let inode = open.inode().ok_or(errno::ENODEV)?;
+    if !open.is_writable() {
+        return Err(errno::EBADF);
+    }
+    let inode = match open.stat().mode & mode::FMT {
+        mode::REG => open.inode().ok_or(errno::ENODEV)?,
+        mode::FIFO => return Err(errno::ESPIPE),
+        _ => return Err(errno::ENODEV),
+    };
+    let end = offset.checked_add(len).filter(|&e| e <= i64::MAX as u64).ok_or(errno::EFBIG)?;
     if inode.content_len() < end {
         inode.truncate(end)?;
     }

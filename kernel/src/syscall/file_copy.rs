@@ -2,7 +2,7 @@
 //!
 //! Source: preadv2(2), copy_file_range(2), sendfile(2), readahead(2), sync_file_range(2).
 
-use super::file::{file, seekable, stretches, transferable};
+use super::file::{file, seekable, stretches};
 use super::process_memory::chunk;
 use crate::errno::{EBADF, EINVAL, EISDIR, EOPNOTSUPP, EOVERFLOW, ESPIPE, EXDEV, Errno};
 use crate::fs::inode::{Inode, Kind, mode};
@@ -72,7 +72,7 @@ pub(super) fn copy_file_range(
     len: u64,
     flags: u64,
 ) -> Result<usize, Errno> {
-    let (input, output) = (transferable(input)?, transferable(output)?);
+    let (input, output) = (file(input)?, file(output)?);
     let offset_of = |open: &OpenFile, at| match at {
         0 => Ok(open.offset.load(Ordering::Relaxed)),
         at => user_copy::read::<u64>(at),
@@ -136,7 +136,7 @@ pub(super) fn readahead(fd: u64, _offset: u64, _count: u64) -> Result<usize, Err
 /// sync_file_range(2): nothing is behind the memory that a file lies in.
 pub(super) fn sync_file_range(fd: u64, offset: u64, len: u64, flags: u64) -> Result<usize, Errno> {
     const ALL: u64 = 7;
-    let open = transferable(fd)?;
+    let open = file(fd)?;
     let end = (offset as i64).checked_add(len as i64);
     if flags & !ALL != 0 || (offset as i64) < 0 || end.is_none_or(|end| end < offset as i64) {
         return Err(EINVAL);

@@ -1,6 +1,6 @@
 //! System calls on descriptors: closing, duplicating, flags, and files that have no name.
 
-use super::file::file;
+use super::file::place_or_file;
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::event_counter::EventCounter;
@@ -27,12 +27,12 @@ pub(super) fn close_range(first: u64, last: u64, flags: u64) -> Result<usize, Er
 }
 
 pub(super) fn dup(fd: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
+    let open = place_or_file(fd)?;
     Ok(current::files().install(open, false)? as usize)
 }
 
 pub(super) fn dup2(fd: u64, to: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
+    let open = place_or_file(fd)?;
     if fd as i32 == to as i32 {
         return Ok(to as u32 as usize);
     }
@@ -43,23 +43,29 @@ pub(super) fn dup3(fd: u64, to: u64, flags: u64) -> Result<usize, Errno> {
     if flags as u32 & !flag::CLOEXEC != 0 || fd as i32 == to as i32 {
         return Err(errno::EINVAL);
     }
-    let open = file(fd)?;
+    let open = place_or_file(fd)?;
     Ok(current::files().install_at(to as i32, open, flags as u32 & flag::CLOEXEC != 0)? as usize)
 }
 
 pub(super) fn fcntl(fd: u64, command: u64, argument: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
+    const DUPLICATE: u32 = 0;
+    const GET_FLAGS: u32 = 3;
+    const DUPLICATE_CLOEXEC: u32 = 1030;
+    let open = place_or_file(fd)?;
     let files = current::files();
-    match command {
-        0 | 1030 => {
+    if open.is_path_only() && !matches!(command as u32, DUPLICATE..=GET_FLAGS | DUPLICATE_CLOEXEC) {
+        return Err(errno::EBADF);
+    }
+    match command as u32 {
+        DUPLICATE | DUPLICATE_CLOEXEC => {
             if argument as u32 as usize >= MAX_FILES {
                 return Err(errno::EINVAL);
             }
-            Ok(files.install_from(open, command == 1030, argument as u32 as usize)? as usize)
+            Ok(files.install_from(open, command as u32 == DUPLICATE_CLOEXEC, argument as u32 as usize)? as usize)
         }
         1 => Ok(files.is_close_on_exec(fd as i32)? as usize),
         2 => files.set_close_on_exec(fd as i32, argument & 1 != 0).map(|()| 0),
-        3 => Ok(open.flags() as usize),
+        GET_FLAGS => Ok(open.flags() as usize),
         4 => {
             open.set_flags(argument as u32);
             Ok(0)

@@ -1,6 +1,6 @@
 //! System calls that open, create, remove and rename by path.
 
-use super::file::file;
+use super::file::place_or_file;
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::inode::{Inode, mode};
@@ -33,7 +33,7 @@ pub(super) fn start(dirfd: u64, path: &[u8]) -> Result<Arc<Place>, Errno> {
     if dirfd as i32 == AT_FDCWD {
         return Ok(current::work_dir().place());
     }
-    let place = file(dirfd)?.place.clone().ok_or(errno::ENOTDIR)?;
+    let place = place_or_file(dirfd)?.place.clone().ok_or(errno::ENOTDIR)?;
     if place.inode.is_dir() || path.is_empty() { Ok(place) } else { Err(errno::ENOTDIR) }
 }
 
@@ -217,7 +217,7 @@ pub(super) fn chdir(path: u64) -> Result<usize, Errno> {
 }
 
 pub(super) fn fchdir(fd: u64) -> Result<usize, Errno> {
-    change_dir(file(fd)?.place.clone().ok_or(errno::ENOTDIR)?)
+    change_dir(place_or_file(fd)?.place.clone().ok_or(errno::ENOTDIR)?)
 }
 
 pub(super) fn umask(mask: u64) -> Result<usize, Errno> {

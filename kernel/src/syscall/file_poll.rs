@@ -2,6 +2,7 @@
 //!
 //! The signal masks of ppoll and pselect6 are put in place for the wait.
 
+use super::file::{file, place_or_file};
 use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::current;
@@ -74,7 +75,7 @@ fn poll_until(at: u64, count: u64, deadline_tsc: Option<u64>) -> Result<usize, E
         let word: u64 = user_copy::read(at.wrapping_add(i * 8))?;
         let fd = word as u32 as i32;
         let events = (word >> 32) as u16 as u32;
-        let open = if fd < 0 { None } else { current::files().file(fd).ok() };
+        let open = if fd < 0 { None } else { file(fd as u64).ok() };
         let found = if fd >= 0 && open.is_none() { bits::NVAL } else { 0 };
         asked.push(Asked { open, events, found });
     }
@@ -112,9 +113,9 @@ pub(super) fn with_mask(mask: u64, len: u64, wait: impl FnOnce() -> Result<usize
     current::with_signal_mask(user_copy::read(mask)?, wait)
 }
 
-const READ: u32 = bits::IN | bits::RDNORM | bits::HUP | bits::ERR;
-const WRITE: u32 = bits::OUT | bits::WRNORM | bits::ERR;
-const EXCEPT: u32 = bits::PRI;
+const READ: u32 = bits::NVAL | bits::IN | bits::RDNORM | bits::HUP | bits::ERR;
+const WRITE: u32 = bits::NVAL | bits::OUT | bits::WRNORM | bits::ERR;
+const EXCEPT: u32 = bits::NVAL | bits::PRI;
 
 fn select_until(count: u64, sets: [u64; 3], deadline_tsc: Option<u64>) -> Result<usize, Errno> {
     let count = count as i32;
@@ -138,7 +139,10 @@ fn select_until(count: u64, sets: [u64; 3], deadline_tsc: Option<u64>) -> Result
             events |= if has(set, fd) { bits } else { 0 };
         }
         if events != 0 {
-            asked.push(Asked { open: Some(current::files().file(fd as i32)?), events, found: 0 });
+            let open = place_or_file(fd as u64)?;
+            // What only says where a file is has nothing to wait for: it is ready in every set, as POLLNVAL is.
+            let (open, found) = if open.is_path_only() { (None, bits::NVAL) } else { (Some(open), 0) };
+            asked.push(Asked { open, events, found });
             numbers.push(fd);
         }
     }

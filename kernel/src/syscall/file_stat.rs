@@ -1,6 +1,6 @@
 //! System calls that ask about files or change what stat shows.
 
-use super::file::{file, transferable};
+use super::file::{file, place_or_file};
 use super::file_path::{path_argument, start};
 use crate::errno::{self, Errno};
 use crate::fs::inode::{Inode, Kind, Stat, decode_device, mode, wall_ns};
@@ -19,6 +19,17 @@ const BLOCK: u64 = 4096;
 pub(super) fn place_at(dirfd: u64, path: u64, follow: bool) -> Result<Arc<Place>, Errno> {
     let path = path_argument(path)?;
     place::resolve(&start(dirfd, &path)?, &path, follow)
+}
+
+/// The inode of a call that takes AT_EMPTY_PATH; nothing where that names what is in no directory.
+fn inode_at(dirfd: u64, path: u64, flags: u64) -> Result<Option<Arc<Inode>>, Errno> {
+    if flags & AT_EMPTY_PATH != 0 && path_argument(path)?.is_empty() {
+        return match dirfd as i32 == CWD as i32 {
+            true => Ok(Some(start(dirfd, b"")?.inode.clone())),
+            false => Ok(place_or_file(dirfd)?.inode().cloned()),
+        };
+    }
+    Ok(Some(place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode.clone()))
 }
 
 /// struct stat of x86-64 (asm/stat.h) as 18 words.
@@ -57,7 +68,7 @@ pub(super) fn lstat(path: u64, at: u64) -> Result<usize, Errno> {
 }
 
 pub(super) fn fstat(fd: u64, at: u64) -> Result<usize, Errno> {
-    write_stat(at, &file(fd)?.stat())
+    write_stat(at, &place_or_file(fd)?.stat())
 }
 
 /// What newfstatat and statx look at.
@@ -69,7 +80,7 @@ fn stat_at(dirfd: u64, path: u64, flags: u64) -> Result<Stat, Errno> {
             return if dirfd as i32 == CWD as i32 {
                 Ok(start(dirfd, b"")?.inode.stat())
             } else {
-                Ok(file(dirfd)?.stat())
+                Ok(place_or_file(dirfd)?.stat())
             };
         }
     }
@@ -198,7 +209,7 @@ pub(super) fn faccessat2(dirfd: u64, path: u64, wanted: u64, flags: u64) -> Resu
     if flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(errno::EINVAL);
     }
-    check_access(&place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode, wanted)
+    inode_at(dirfd, path, flags)?.map_or(Ok(0), |inode| check_access(&inode, wanted))
 }
 
 fn set_mode(inode: &Inode, bits: u64) -> Result<usize, Errno> {
@@ -219,16 +230,12 @@ pub(super) fn fchmodat2(dirfd: u64, path: u64, bits: u64, flags: u64) -> Result<
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(errno::EINVAL);
     }
-    if flags & AT_EMPTY_PATH != 0 && path_argument(path)?.is_empty() {
-        return if dirfd as i32 == CWD as i32 {
-            set_mode(&start(dirfd, b"")?.inode, bits)
-        } else {
-            fchmod(dirfd, bits)
-        };
+    match inode_at(dirfd, path, flags)? {
+        // A symbolic link has no mode of its own.
+        Some(inode) if inode.is_symlink() => Err(errno::EOPNOTSUPP),
+        Some(inode) => set_mode(&inode, bits),
+        None => Ok(0),
     }
-    let inode = &place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode;
-    // A symbolic link has no mode of its own.
-    if inode.is_symlink() { Err(errno::EOPNOTSUPP) } else { set_mode(inode, bits) }
 }
 
 pub(super) fn fchmod(fd: u64, bits: u64) -> Result<usize, Errno> {
@@ -257,10 +264,7 @@ pub(super) fn fchownat(dirfd: u64, path: u64, uid: u64, gid: u64, flags: u64) ->
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(errno::EINVAL);
     }
-    if flags & AT_EMPTY_PATH != 0 && path_argument(path)?.is_empty() {
-        return fchown(dirfd, uid, gid);
-    }
-    set_owner(&place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode, uid, gid)
+    inode_at(dirfd, path, flags)?.map_or(Ok(0), |inode| set_owner(&inode, uid, gid))
 }
 
 pub(super) fn fchown(fd: u64, uid: u64, gid: u64) -> Result<usize, Errno> {
@@ -292,10 +296,13 @@ pub(super) fn utimensat(dirfd: u64, path: u64, times: u64, flags: u64) -> Result
     };
     // Without a path it is the descriptor's file; the working directory is none.
     if path == 0 && dirfd as i32 != CWD as i32 {
-        let open = transferable(dirfd)?;
-        return open.inode().map_or(Ok(0), |inode| set_time(inode, time));
+        let open = file(dirfd)?;
+        return if flags != 0 { Err(errno::EINVAL) } else { open.inode().map_or(Ok(0), |inode| set_time(inode, time)) };
     }
-    set_time(&place_at(dirfd, path, flags & AT_SYMLINK_NOFOLLOW == 0)?.inode, time)
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(errno::EINVAL);
+    }
+    inode_at(dirfd, path, flags)?.map_or(Ok(0), |inode| set_time(&inode, time))
 }
 
 pub(super) fn utimes(path: u64, times: u64) -> Result<usize, Errno> {
@@ -311,7 +318,7 @@ pub(super) fn futimesat(dirfd: u64, path: u64, times: u64) -> Result<usize, Errn
         }
     };
     if path == 0 && dirfd as i32 != CWD as i32 {
-        return transferable(dirfd)?.inode().map_or(Ok(0), |inode| set_time(inode, time));
+        return file(dirfd)?.inode().map_or(Ok(0), |inode| set_time(inode, time));
     }
     set_time(&place_at(dirfd, path, true)?.inode, time)
 }
@@ -354,6 +361,6 @@ pub(super) fn statfs(path: u64, at: u64) -> Result<usize, Errno> {
 }
 
 pub(super) fn fstatfs(fd: u64, at: u64) -> Result<usize, Errno> {
-    let open = file(fd)?;
+    let open = place_or_file(fd)?;
     write_statfs(at, open.inode().map(|i| &**i))
 }

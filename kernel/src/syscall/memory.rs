@@ -68,7 +68,7 @@ mod map {
 /// `shared` may be written.
 fn file_content(fd: i32, offset: u64, len: u64, prot: Prot, shared: bool) -> Result<Content, Errno> {
     let open = current_thread().files().ok_or(EBADF)?.file(fd)?;
-    if open.flags() & flag::PATH != 0 {
+    if open.is_path_only() {
         return Err(EBADF);
     }
     let access = open.flags() & flag::ACCMODE;

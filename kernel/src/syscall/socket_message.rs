@@ -2,7 +2,7 @@
 //!
 //! Source: send(2), recv(2), cmsg(3), unix(7).
 
-use super::file::{buffer, file, stretches};
+use super::file::{buffer, place_or_file, stretches};
 use super::socket::{Held, held, put_address, read_address, write_address};
 use super::table::Calls;
 use super::time::read_duration;
@@ -120,7 +120,7 @@ fn read_control(at: u64, len: u64) -> Result<Extra, Errno> {
                 }
                 for i in 0..count {
                     let fd: i32 = user_copy::read(data + 4 * i as u64)?;
-                    files.push(file(fd as u32 as u64)?);
+                    files.push(place_or_file(fd as u32 as u64)?);
                 }
             }
             (SOCKET_LEVEL, CREDENTIALS) => {

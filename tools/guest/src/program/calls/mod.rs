@@ -21,6 +21,7 @@ mod file_mapping;
 mod group_signal;
 mod memory;
 mod open_rules;
+mod path_only;
 mod pid_file;
 mod pipe;
 mod pointer;
@@ -136,6 +137,7 @@ pub fn main(args: &Args) -> Outcome {
         fault_code::CHECKS,
         watch::CHECKS,
         open_rules::CHECKS,
+        path_only::CHECKS,
         program_file::CHECKS,
         pid_file::CHECKS,
         pipe::CHECKS,
