@@ -3,6 +3,25 @@
 //! Called under its owner's lock. Times are ticks of one clock. Invariant: an expiry is counted once, however late anybody looks.
 //! Source: timerfd_create(2).
 
+/// When a timer is to expire first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At this tick, at once if that has passed.
+    At(u64),
+    /// So many ticks from now.
+    After(u64),
+}
+
+impl Start {
+    /// The tick that it means now.
+    pub const fn deadline(self, now: u64) -> u64 {
+        match self {
+            Start::At(deadline) => deadline,
+            Start::After(ticks) => now.saturating_add(ticks),
+        }
+    }
+}
+
 /// The timer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntervalTimer {
@@ -11,21 +30,39 @@ pub struct IntervalTimer {
     /// 0: once.
     interval: u64,
     expired: u64,
+    /// The latest tick at which somebody looked: who read the clock before and comes later is told nothing of an earlier time.
+    seen: u64,
 }
 
 impl IntervalTimer {
     /// Not set.
     pub const fn new() -> Self {
-        Self { deadline: None, interval: 0, expired: 0 }
+        Self { deadline: None, interval: 0, expired: 0, seen: 0 }
     }
 
     /// Sets it, or with `None` ends it; what was counted is forgotten.
     pub const fn set(&mut self, deadline: Option<u64>, interval: u64) {
-        *self = Self { deadline, interval, expired: 0 };
+        *self = Self { deadline, interval, expired: 0, seen: self.seen };
+    }
+
+    /// The next deadline, if it is set.
+    pub const fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Sets it by one reading of the clock: what it was set to until then (`setting`), and how often it had expired untaken. Each expiry of the
+    /// earlier setting is taken, counted here, or still to come by the time that is left: one of the three.
+    pub fn replace(&mut self, now: u64, start: Option<Start>, interval: u64) -> ((u64, u64), u64) {
+        let was = self.setting(now);
+        let expired = self.expired;
+        self.set(start.map(|start| start.deadline(self.seen)), interval);
+        (was, expired)
     }
 
     /// Counts what has expired by `now`. The next deadline.
     pub fn look(&mut self, now: u64) -> Option<u64> {
+        let now = now.max(self.seen);
+        self.seen = now;
         let deadline = self.deadline?;
         if now < deadline {
             return self.deadline;
@@ -51,7 +88,7 @@ impl IntervalTimer {
     /// Ticks until the next expiry, at least 1 while it is set, and the interval; looks first.
     pub fn setting(&mut self, now: u64) -> (u64, u64) {
         match self.look(now) {
-            Some(deadline) => ((deadline - now).max(1), self.interval),
+            Some(deadline) => ((deadline - self.seen).max(1), self.interval),
             None => (0, self.interval),
         }
     }
@@ -83,7 +120,60 @@ mod tests {
         assert_eq!(timer.take(u64::MAX), 0);
     }
 
+    #[test]
+    fn replaced_in_one_step() {
+        let mut timer = IntervalTimer::new();
+        assert_eq!(timer.replace(5, Some(Start::After(10)), 0), ((0, 0), 0));
+        assert_eq!(timer.replace(14, Some(Start::After(10)), 3), ((1, 0), 0));
+        assert_eq!((timer.deadline(), timer.take(23)), (Some(24), 0));
+        // It expired at 24 and 27.
+        assert_eq!(timer.replace(28, Some(Start::At(40)), 0), ((2, 3), 2));
+        assert_eq!(timer.replace(40, None, 7), ((0, 0), 1));
+        assert_eq!(timer.replace(50, Some(Start::At(20)), 0), ((0, 7), 0));
+        assert_eq!(timer.take(50), 1);
+    }
+
+    #[test]
+    fn who_read_the_clock_first_and_comes_last() {
+        let mut timer = IntervalTimer::new();
+        timer.set(Some(10), 100);
+        assert_eq!(timer.take(11), 1);
+        // At 9 there was 1 left, which has been taken meanwhile.
+        assert_eq!(timer.setting(9), (99, 100));
+        assert_eq!(timer.replace(9, Some(Start::After(5)), 0), ((99, 100), 0));
+        assert_eq!(timer.deadline(), Some(16));
+    }
+
     proptest! {
+        /// However often it is set anew, every expiry is one of: taken, told by who sets it, or not reached by the time that was left.
+        #[test]
+        fn lost_or_twice_never(turns in prop::collection::vec((0u64..30, 0u64..40, 0u64..3), 1..40)) {
+            let mut timer = IntervalTimer::new();
+            let (mut now, mut due, mut accounted) = (0, 0u64, 0);
+            let mut armed: Option<u64> = None;
+            for (step, ticks, what) in turns {
+                now += step;
+                if armed.is_some_and(|at| at <= now) {
+                    due += 1;
+                    armed = None;
+                }
+                match what {
+                    0 => accounted += timer.take(now),
+                    _ => {
+                        let start = (what == 1).then_some(Start::After(ticks));
+                        let ((left, _), expired) = timer.replace(now, start, 0);
+                        prop_assert_eq!(left > 0, armed.is_some());
+                        accounted += expired;
+                        armed = start.map(|start| start.deadline(now));
+                    }
+                }
+                prop_assert!(accounted <= due);
+            }
+            now += 100;
+            due += u64::from(armed.is_some());
+            prop_assert_eq!(accounted + timer.take(now), due);
+        }
+
         /// Looked at however often, every expiry is counted once.
         #[test]
         fn counts_each_once(first in 0u64..100, interval in 1u64..50, steps in prop::collection::vec(0u64..200, 1..20)) {

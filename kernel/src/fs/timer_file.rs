@@ -12,7 +12,7 @@ use crate::sched::unbound_timer::{self, Expire};
 use crate::sched::wait_queue::WaitQueue;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::{Arc, Weak};
-use kcore::interval_timer::IntervalTimer;
+use kcore::interval_timer::{IntervalTimer, Start};
 
 /// The timer. Times are ns since boot.
 pub struct TimerFile {
@@ -32,33 +32,29 @@ impl TimerFile {
         Arc::new_cyclic(|me| TimerFile { timer, readable, id, me: me.clone(), is_realtime })
     }
 
-    /// Set it to expire at `deadline_ns`, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`.
-    pub fn set(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result<(u64, u64), Errno> {
+    /// Set it to expire at `start`, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`. EAGAIN if the first
+    /// timer of all finds no memory; then nothing has changed.
+    pub fn set(self: &Arc<Self>, start: Option<Start>, interval_ns: u64) -> Result<(u64, u64), Errno> {
+        unbound_timer::start()?;
         let mut timer = self.timer.lock();
-        let was = timer.setting(tsc::now_ns());
-        timer.set(deadline_ns, interval_ns);
-        drop(timer);
-        self.arm(deadline_ns)?;
+        let (was, _) = timer.replace(tsc::now_ns(), start, interval_ns);
+        self.arm(&timer);
         Ok(was)
     }
 
     /// Time until it expires (0: it will not), and the interval, ns.
-    pub fn setting(self: &Arc<Self>) -> Result<(u64, u64), Errno> {
+    pub fn setting(self: &Arc<Self>) -> (u64, u64) {
         let mut timer = self.timer.lock();
         let setting = timer.setting(tsc::now_ns());
-        let next_ns = timer.look(tsc::now_ns());
-        drop(timer);
-        self.arm(next_ns)?;
-        Ok(setting)
+        self.arm(&timer);
+        setting
     }
 
-    fn arm(self: &Arc<Self>, deadline_ns: Option<u64>) -> Result<(), Errno> {
-        match deadline_ns {
-            Some(deadline_ns) => unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), deadline_ns),
-            None => {
-                unbound_timer::disarm(self.id);
-                Ok(())
-            }
+    /// Lets it expire when `timer`, which is its own and locked, says so: who sets it next comes after both.
+    fn arm(&self, timer: &IntervalTimer) {
+        match (timer.deadline(), self.me.upgrade()) {
+            (Some(deadline_ns), Some(me)) => unbound_timer::arm(&(me as Arc<dyn Expire>), deadline_ns),
+            _ => unbound_timer::disarm(self.id),
         }
     }
 
@@ -66,15 +62,10 @@ impl TimerFile {
     fn take(&self) -> Option<u64> {
         let mut timer = self.timer.lock();
         let expired = timer.take(tsc::now_ns());
-        let next_ns = timer.look(tsc::now_ns());
-        drop(timer);
         if expired == 0 {
             return None;
         }
-        if let (Some(me), Some(_)) = (self.me.upgrade(), next_ns) {
-            // The thread is there since the timer was set: nothing can fail.
-            let _ = me.arm(next_ns);
-        }
+        self.arm(&timer);
         Some(expired)
     }
 }

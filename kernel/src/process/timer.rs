@@ -10,12 +10,13 @@ use super::{Process, Thread, try_current_thread};
 use crate::arch::tsc;
 use crate::errno::{EAGAIN, EINVAL, Errno};
 use crate::sched::unbound_timer::{self, Expire};
+use crate::sched::wait_queue::WaitQueue;
 use crate::sched::{self, task};
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering};
-use kcore::interval_timer::IntervalTimer;
+use kcore::interval_timer::{IntervalTimer, Start};
 
 /// si_code of a timer's signal.
 pub const SI_TIMER: i32 = -2;
@@ -54,6 +55,8 @@ struct State {
     overrun: u64,
     /// That of the signal that was taken last.
     last_overrun: u32,
+    /// An expiry was counted whose signal is not sent yet.
+    is_sending: bool,
 }
 
 /// One timer.
@@ -67,6 +70,16 @@ pub struct Timer {
     id: u64,
     process: Weak<Process>,
     state: SpinLock<State, { rank::FILE }>,
+    /// Who sets it while a signal is being sent waits here.
+    sent: WaitQueue,
+}
+
+/// One reading of a timer's clock.
+#[derive(Clone, Copy)]
+struct Reading {
+    now_ns: u64,
+    /// So many CPUs at most move it at once; 0: it is the time since boot.
+    runners: u64,
 }
 
 /// The timers of one process.
@@ -89,9 +102,18 @@ impl Timers {
 
 impl Timer {
     fn new(process: &Arc<Process>, clock: Clock, notify: Notify, is_realtime: bool, number: i32) -> Arc<Timer> {
-        let state = State { timer: IntervalTimer::new(), waiting: 0, overrun: 0, last_overrun: 0 };
+        let state = State { timer: IntervalTimer::new(), waiting: 0, overrun: 0, last_overrun: 0, is_sending: false };
         let (id, process) = (unbound_timer::new_id(), Arc::downgrade(process));
-        Arc::new(Timer { clock, notify, is_realtime, number, id, process, state: SpinLock::new(state) })
+        Arc::new(Timer {
+            clock,
+            notify,
+            is_realtime,
+            number,
+            id,
+            process,
+            state: SpinLock::new(state),
+            sent: WaitQueue::new(),
+        })
     }
 
     /// The time that it measures, ns.
@@ -106,53 +128,59 @@ impl Timer {
         }
     }
 
-    /// When to look whether it is `deadline_ns` by its own clock, ns since boot.
-    fn look_at_ns(&self, deadline_ns: u64) -> u64 {
-        let threads = match &self.clock {
-            Clock::Boot => return deadline_ns,
-            Clock::Process => self.process.upgrade().map_or(1, |p| p.threads.lock().len().max(1)),
+    /// Its clock now. With no lock of a timer held.
+    fn read(&self) -> Reading {
+        let runners = match &self.clock {
+            Clock::Boot => 0,
+            Clock::Process => self.process.upgrade().map_or(1, |p| p.threads.lock().len().max(1) as u64),
             Clock::Thread(_) => 1,
         };
-        let left_ns = deadline_ns.saturating_sub(self.now_ns()) / threads as u64;
-        tsc::now_ns().saturating_add(left_ns.max(LOOK_NS))
+        Reading { now_ns: self.now_ns(), runners }
     }
 
-    fn arm(self: &Arc<Self>, deadline_ns: Option<u64>) -> Result<(), Errno> {
-        match deadline_ns {
+    /// Lets it expire when `state`, which is its own and locked, says so: who sets it next comes after both.
+    fn arm(self: &Arc<Self>, state: &State, reading: Reading) {
+        match state.timer.deadline() {
             Some(deadline_ns) if !matches!(self.notify, Notify::Nothing) => {
-                unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), self.look_at_ns(deadline_ns))
+                unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), reading.look_at_ns(deadline_ns));
             }
-            _ => {
-                unbound_timer::disarm(self.id);
-                Ok(())
-            }
+            _ => unbound_timer::disarm(self.id),
         }
     }
 
-    /// Set it to expire at `deadline_ns` of its clock, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`.
-    /// EAGAIN if the first timer of all finds no memory.
-    pub fn set(self: &Arc<Self>, deadline_ns: Option<u64>, interval_ns: u64) -> Result<(u64, u64), Errno> {
-        let now_ns = self.now_ns();
-        let mut state = self.state.lock();
-        let was = self.setting_at(&mut state, now_ns);
-        state.timer.set(deadline_ns, if deadline_ns.is_some() { interval_ns } else { 0 });
-        // A signal that waits still is of the earlier setting.
-        (state.waiting, state.overrun, state.last_overrun) = (0, 0, 0);
-        drop(state);
-        self.arm(deadline_ns)?;
-        Ok(was)
+    /// Set it to expire at `start` of its clock, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`: with
+    /// time left, its signal was not sent and is not sent any more; without, it waits or was taken. EAGAIN if the first timer of all finds no memory;
+    /// then nothing has changed.
+    pub fn set(self: &Arc<Self>, start: Option<Start>, interval_ns: u64) -> Result<(u64, u64), Errno> {
+        unbound_timer::start()?;
+        loop {
+            let reading = self.read();
+            let mut state = self.state.lock();
+            if state.is_sending {
+                drop(state);
+                self.sent.wait(false, || (!self.state.lock().is_sending).then_some(()))?;
+                continue;
+            }
+            let (was, expired) =
+                state.timer.replace(reading.now_ns, start, if start.is_some() { interval_ns } else { 0 });
+            // A signal that waits still is of the earlier setting.
+            (state.waiting, state.overrun, state.last_overrun) = (0, 0, 0);
+            self.arm(&state, reading);
+            return Ok(self.shown(was, expired > 0));
+        }
     }
 
     /// Time until it expires (0: it will not), and the interval, ns.
     pub fn setting(&self) -> (u64, u64) {
         let now_ns = self.now_ns();
-        self.setting_at(&mut self.state.lock(), now_ns)
+        let mut state = self.state.lock();
+        let setting = state.timer.setting(now_ns);
+        self.shown(setting, state.timer.has_expired())
     }
 
-    fn setting_at(&self, state: &mut State, now_ns: u64) -> (u64, u64) {
-        let (left_ns, interval_ns) = state.timer.setting(now_ns);
-        // One that is due, and whose signal is not sent yet, is still set.
-        let is_due = left_ns == 0 && state.timer.has_expired() && !matches!(self.notify, Notify::Nothing);
+    /// A setting as the program sees it: a timer that is due, and whose signal is not sent yet, is still set.
+    fn shown(&self, (left_ns, interval_ns): (u64, u64), has_expired: bool) -> (u64, u64) {
+        let is_due = left_ns == 0 && has_expired && !matches!(self.notify, Notify::Nothing);
         (if is_due { 1 } else { left_ns }, interval_ns)
     }
 
@@ -184,10 +212,21 @@ impl Timer {
     }
 }
 
+impl Reading {
+    /// When to look whether it is `deadline_ns` by the clock that was read, ns since boot.
+    fn look_at_ns(self, deadline_ns: u64) -> u64 {
+        match deadline_ns.saturating_sub(self.now_ns).checked_div(self.runners) {
+            Some(left_ns) => tsc::now_ns().saturating_add(left_ns.max(LOOK_NS)),
+            None => deadline_ns,
+        }
+    }
+}
+
 impl Expire for Timer {
     fn expire(&self) -> Option<u64> {
         let process = self.process.upgrade()?;
-        let now_ns = self.now_ns();
+        let reading = self.read();
+        let now_ns = reading.now_ns;
         let mut state = self.state.lock();
         let expired = state.timer.take(now_ns);
         let next_ns = state.timer.look(now_ns);
@@ -199,19 +238,23 @@ impl Expire for Timer {
                 return None;
             }
             let expiry = NEXT_EXPIRY.fetch_add(1, Ordering::Relaxed);
-            (state.waiting, state.overrun) = (expiry, expired - 1);
+            (state.waiting, state.overrun, state.is_sending) = (expiry, expired - 1, true);
             drop(state);
             again = !self.send(&process, expiry) || is_alarm;
             state = self.state.lock();
+            state.is_sending = false;
             if again && state.waiting == expiry {
                 state.waiting = 0;
             }
+            drop(state);
+            self.sent.wake_all();
+        } else {
+            drop(state);
         }
-        drop(state);
         // The next one of a POSIX timer is armed when its signal is taken.
         let next_ns = next_ns.filter(|_| again)?;
         let soonest_ns = if expired > 0 { tsc::now_ns().saturating_add(SHORTEST_INTERVAL_NS) } else { 0 };
-        Some(self.look_at_ns(next_ns).max(soonest_ns))
+        Some(reading.look_at_ns(next_ns).max(soonest_ns))
     }
 
     fn timer_id(&self) -> u64 {
@@ -232,19 +275,17 @@ pub fn taken(info: Info) -> Info {
     let Some(thread) = try_current_thread().filter(|_| expiry != 0) else { return info };
     let timer = thread.process.timers.lock().posix.get(&(info.pid as i32)).cloned();
     let Some(timer) = timer else { return info };
-    let now_ns = timer.now_ns();
+    let reading = timer.read();
     let mut state = timer.state.lock();
     if state.waiting != expiry {
         return info;
     }
-    let overrun = state.timer.take(now_ns).saturating_add(state.overrun).min(i32::MAX as u64) as u32;
+    let overrun = state.timer.take(reading.now_ns).saturating_add(state.overrun).min(i32::MAX as u64) as u32;
     (state.waiting, state.overrun, state.last_overrun) = (0, 0, overrun);
-    let next_ns = state.timer.look(now_ns);
-    drop(state);
-    if next_ns.is_some() {
-        // The thread is there since the timer was set: nothing can fail.
-        let _ = timer.arm(next_ns);
+    if state.timer.deadline().is_some() {
+        timer.arm(&state, reading);
     }
+    drop(state);
     Info { uid: overrun, ..info }
 }
 
@@ -269,7 +310,7 @@ pub fn set_alarm(process: &Arc<Process>, which: usize, left_ns: u64, interval_ns
             process.timers.lock().alarms[which].get_or_insert(new).clone()
         }
     };
-    timer.set((left_ns != 0).then(|| timer.now_ns().saturating_add(left_ns)), interval_ns)
+    timer.set((left_ns != 0).then_some(Start::After(left_ns)), interval_ns)
 }
 
 /// timer_create(2): the number. `notify` is asked with it. EAGAIN: too many.
@@ -304,8 +345,9 @@ pub fn find(process: &Process, number: i32) -> Result<Arc<Timer>, Errno> {
 
 /// timer_delete(2). EINVAL: there is none.
 pub fn delete(process: &Process, number: i32) -> Result<(), Errno> {
-    let gone = process.timers.lock().posix.remove(&number);
-    gone.map(drop).ok_or(EINVAL)
+    let gone = process.timers.lock().posix.remove(&number).ok_or(EINVAL)?;
+    // A signal that is being sent is there before it is gone.
+    gone.set(None, 0).map(drop)
 }
 
 /// execve: the program's POSIX timers go, alarms stay.

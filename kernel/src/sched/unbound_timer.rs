@@ -1,6 +1,6 @@
 //! Timers that are bound to no CPU: what is due runs in a kernel thread on a housekeeping CPU, so that an isolated CPU runs none of them.
 //!
-//! Process context for arming. The thread is made by the first timer that is armed. It calls `Expire::expire` with no lock held; a timer that
+//! Process context for arming. The thread is made before the first timer is armed. It calls `Expire::expire` with no lock held; a timer that
 //! is dropped or armed again meanwhile is not found, or runs early, which it has to bear. Deadlines are ns since boot.
 
 use super::task;
@@ -27,7 +27,8 @@ struct Timers {
     armed: BTreeMap<u64, u64>,
 }
 
-static TIMERS: SpinLock<Timers, { rank::PROCESS_PART }> =
+/// Taken with the lock of what has the timer held, so that both agree.
+static TIMERS: SpinLock<Timers, { rank::WAIT_QUEUE }> =
     SpinLock::new(Timers { due: BTreeMap::new(), armed: BTreeMap::new() });
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Where the thread waits, and whether the first deadline has changed.
@@ -55,8 +56,8 @@ impl Timers {
     }
 }
 
-/// Let `timer` expire at `deadline_ns`, not before; its earlier deadline is forgotten. EAGAIN if the first timer finds no memory for the thread.
-pub fn arm(timer: &Arc<dyn Expire>, deadline_ns: u64) -> Result<(), Errno> {
+/// The thread is there when this has been done. EAGAIN if it finds no memory for it. No lock is held.
+pub fn start() -> Result<(), Errno> {
     if !STARTED.swap(true, Ordering::SeqCst) {
         let thread = task::spawn_kthread("timers", run, 0);
         thread.map_err(|_| {
@@ -64,10 +65,14 @@ pub fn arm(timer: &Arc<dyn Expire>, deadline_ns: u64) -> Result<(), Errno> {
             EAGAIN
         })?;
     }
+    Ok(())
+}
+
+/// Let `timer` expire at `deadline_ns`, not before; its earlier deadline is forgotten. After `start`.
+pub fn arm(timer: &Arc<dyn Expire>, deadline_ns: u64) {
     TIMERS.lock().arm(timer, deadline_ns);
     CHANGED.store(true, Ordering::SeqCst);
     THREAD.wake_all();
-    Ok(())
 }
 
 /// Timer `id` does not expire any more, unless it is just doing so.

@@ -5,7 +5,6 @@
 use super::file::file;
 use super::file_poll::{deadline, with_mask};
 use super::time::read_duration;
-use crate::arch::tsc;
 use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::fs::epoll::Epoll;
@@ -15,6 +14,7 @@ use crate::fs::timer_file::TimerFile;
 use crate::mm::user_copy;
 use crate::process::signal::{bit, sig};
 use alloc::sync::Arc;
+use kcore::interval_timer::Start;
 
 /// struct epoll_event: packed.
 const EVENT_BYTES: u64 = 12;
@@ -104,6 +104,18 @@ fn timer(fd: u64) -> Result<Arc<TimerFile>, Errno> {
     file(fd)?.file.clone().as_timer().ok_or(errno::EINVAL)
 }
 
+/// When a timer is to expire first by the value that a program gives: 0 is never.
+pub(super) fn start_of(value_ns: u64, is_absolute: bool, is_realtime: bool) -> Option<Start> {
+    match value_ns {
+        0 => None,
+        at if is_absolute => {
+            let boot_ns = if is_realtime { crate::time::wall_at_boot_s() * NS } else { 0 };
+            Some(Start::At(at.saturating_sub(boot_ns)))
+        }
+        after => Some(Start::After(after)),
+    }
+}
+
 /// struct itimerspec of time left and interval.
 pub(super) fn write_setting(at: u64, (left_ns, interval_ns): (u64, u64)) -> Result<(), Errno> {
     Ok(user_copy::write(at, &[interval_ns / NS, interval_ns % NS, left_ns / NS, left_ns % NS])?)
@@ -117,15 +129,7 @@ pub(super) fn timerfd_settime(fd: u64, flags: u64, new: u64, old: u64) -> Result
         return Err(errno::EINVAL);
     }
     let timer = timer(fd)?;
-    let deadline_ns = match value_ns {
-        0 => None,
-        at if flags & ABSTIME != 0 => {
-            let boot_ns = if timer.is_realtime { crate::time::wall_at_boot_s() * NS } else { 0 };
-            Some(at.saturating_sub(boot_ns))
-        }
-        after => Some(tsc::now_ns().saturating_add(after)),
-    };
-    let was = timer.set(deadline_ns, interval_ns)?;
+    let was = timer.set(start_of(value_ns, flags & ABSTIME != 0, timer.is_realtime), interval_ns)?;
     if old != 0 {
         write_setting(old, was)?;
     }
@@ -133,7 +137,7 @@ pub(super) fn timerfd_settime(fd: u64, flags: u64, new: u64, old: u64) -> Result
 }
 
 pub(super) fn timerfd_gettime(fd: u64, at: u64) -> Result<usize, Errno> {
-    write_setting(at, timer(fd)?.setting()?).map(|()| 0)
+    write_setting(at, timer(fd)?.setting()).map(|()| 0)
 }
 
 pub(super) fn signalfd(fd: u64, set: u64, size: u64) -> Result<usize, Errno> {

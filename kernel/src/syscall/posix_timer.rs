@@ -2,7 +2,7 @@
 //!
 //! Source: timer_create(2), timer_settime(2), timer_getoverrun(2), timer_delete(2), sigevent(7).
 
-use super::file_epoll::write_setting;
+use super::file_epoll::{start_of, write_setting};
 use super::table::Calls;
 use super::time::read_duration;
 use crate::errno::{EINVAL, EOPNOTSUPP, Errno};
@@ -18,7 +18,6 @@ use core::sync::atomic::Ordering;
 pub const CALLS: Calls =
     &[(222, timer_create), (223, timer_settime), (224, timer_gettime), (225, timer_getoverrun), (226, timer_delete)];
 
-const NS: u64 = 1_000_000_000;
 /// Clocks that show the time of day.
 const REALTIME: [i32; 3] = [0, 8, 11];
 
@@ -102,15 +101,7 @@ system_call! {
         }
         let (interval_ns, value_ns) = (read_duration(new)?, read_duration(new.wrapping_add(16))?);
         let timer = named(number)?;
-        let deadline_ns = match value_ns {
-            0 => None,
-            at if flags & ABSTIME != 0 => {
-                let boot_ns = if timer.is_realtime { crate::time::wall_at_boot_s() * NS } else { 0 };
-                Some(at.saturating_sub(boot_ns))
-            }
-            after => Some(timer.now_ns().saturating_add(after)),
-        };
-        let was = timer.set(deadline_ns, interval_ns)?;
+        let was = timer.set(start_of(value_ns, flags & ABSTIME != 0, timer.is_realtime), interval_ns)?;
         if old != 0 {
             write_setting(old, was)?;
         }

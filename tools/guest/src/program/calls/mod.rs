@@ -38,6 +38,7 @@ mod socket_messages;
 mod socket_waits;
 mod thread;
 mod time;
+mod timer_set;
 pub(crate) mod traced;
 mod vdso;
 mod vector;
@@ -152,6 +153,7 @@ pub fn main(args: &Args) -> Outcome {
         each_file::CHECKS,
         each_time::CHECKS,
         each_timer::CHECKS,
+        timer_set::CHECKS,
         each_start::CHECKS,
         ptrace::CHECKS,
         ptrace_events::CHECKS,

@@ -1,0 +1,145 @@
+//! Timers that are set while they expire, and by two threads at once: an expiry is told by its signal or by the time that was left, never by both,
+//! and the setting that came last is the one that expires.
+
+use super::each::{at, gives, refused, to, works};
+use super::{Check, ensure, equal, is_quiesce};
+use crate::linux;
+use libc::{
+    EAGAIN, SYS_poll, SYS_read, SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_timer_create, SYS_timer_gettime,
+    SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime,
+};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// All of them.
+pub const CHECKS: &[(&str, Check)] = &[
+    ("timer_set_while_it_expires", while_it_expires),
+    ("timer_set_by_two", set_by_two),
+    ("timerfd_set_by_two", file_set_by_two),
+];
+
+const US: u64 = 1000;
+const BOOT: u64 = 1;
+const USR1: u64 = libc::SIGUSR1 as u64;
+const SET: u64 = 1 << (USR1 - 1);
+/// Linux reads what is left before it stops the timer; from 6.13 on the signal of an earlier setting is dropped.
+const LINUX_WINDOW_NS: u64 = 200 * US;
+
+fn create() -> Result<u64, String> {
+    let set = SET;
+    gives(SYS_rt_sigprocmask, &[0, at(&set), 0, 8], 0)?;
+    let (event, mut number) = ([7u64, USR1, 0, 0, 0, 0, 0, 0], -1i32);
+    gives(SYS_timer_create, &[BOOT, at(&event), to(&mut number)], 0)?;
+    Ok(number as u64)
+}
+
+/// Whether a signal waits within `ns`; it does not afterwards.
+fn signalled(ns: u64) -> Result<bool, String> {
+    let (set, limit) = (SET, [ns / 1_000_000_000, ns % 1_000_000_000]);
+    match super::call(SYS_rt_sigtimedwait, [at(&set), 0, at(&limit), 8, 0, 0]) {
+        Ok(_) => Ok(true),
+        Err(EAGAIN) => Ok(false),
+        Err(e) => Err(format!("rt_sigtimedwait: error {e}")),
+    }
+}
+
+fn while_it_expires() -> Result<(), String> {
+    let timer = create()?;
+    let (mut expired, mut stopped) = (0, 0);
+    for turn in 0..1500u64 {
+        let first = (20 + turn * 7919 % 60) * US;
+        let spin_ns = first.saturating_sub(5 * US) + turn * 104_729 % (60 * US);
+        let (new, mut old) = ([0, 0, 0, first], [0u64; 4]);
+        let start = linux::monotonic_ns();
+        gives(SYS_timer_settime, &[timer, 0, at(&new), 0], 0)?;
+        while linux::monotonic_ns() < start + spin_ns {
+            std::hint::spin_loop();
+        }
+        gives(SYS_timer_settime, &[timer, 0, at(&[0u64; 4]), to(&mut old)], 0)?;
+        let left = old[2] * 1_000_000_000 + old[3];
+        ensure!(left <= first);
+        let came = signalled(0)?;
+        if is_quiesce() {
+            equal!((turn, left, came), (turn, left, left == 0));
+        }
+        ensure!(!came || left <= LINUX_WINDOW_NS);
+        equal!((turn, signalled(0)?), (turn, false));
+        *(if came { &mut expired } else { &mut stopped }) += 1;
+        gives(SYS_timer_gettime, &[timer, to(&mut old)], 0)?;
+        equal!(old, [0; 4]);
+    }
+    ensure!(expired > 0 && stopped > 0 || !is_quiesce());
+    refused(SYS_rt_sigtimedwait, &[at(&SET), 0, at(&[0u64; 2]), 8], EAGAIN)
+}
+
+/// Runs `first` and `second` on two threads at the same time, `rounds` times; after each round `look`.
+fn both(
+    rounds: usize,
+    first: impl Fn(usize) + Sync,
+    second: impl Fn(usize) + Sync,
+    mut look: impl FnMut(usize) -> Result<(), String>,
+) -> Result<(), String> {
+    let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let wait_for = |word: &AtomicUsize, value: usize| {
+        while word.load(Ordering::SeqCst) < value {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                wait_for(&begun, round);
+                second(round);
+                ended.store(round, Ordering::SeqCst);
+            }
+        });
+        let mut result = Ok(());
+        for round in 1..=rounds {
+            begun.store(round, Ordering::SeqCst);
+            if result.is_ok() {
+                first(round);
+            }
+            wait_for(&ended, round);
+            result = result.and_then(|()| look(round));
+        }
+        result
+    })
+}
+
+/// Settings that differ, so that what is armed for one does not do for the other.
+fn spans(round: usize) -> [[u64; 4]; 2] {
+    let long = [0, 0, 0, (300 + round as u64 % 7 * 50) * US];
+    let short = [0, 0, 0, (1 + round as u64 % 3) * 10 * US];
+    if round.is_multiple_of(2) { [short, long] } else { [long, short] }
+}
+
+fn set_by_two() -> Result<(), String> {
+    let timer = create()?;
+    let set = |new: [u64; 4]| {
+        let _ = super::call(SYS_timer_settime, [timer, 0, at(&new), 0, 0, 0]);
+    };
+    let look = |round: usize| {
+        equal!((round, signalled(3_000_000_000)?), (round, true));
+        // The first one's signal may have been sent before the second set it.
+        let mut left = [1u64; 4];
+        while left != [0; 4] {
+            works(SYS_timer_gettime, &[timer, to(&mut left)])?;
+        }
+        signalled(0).map(drop)
+    };
+    both(300, |round| set(spans(round)[0]), |round| set(spans(round)[1]), look)
+}
+
+fn file_set_by_two() -> Result<(), String> {
+    let fd = works(SYS_timerfd_create, &[BOOT, 0])?;
+    let set = |new: [u64; 4]| {
+        let _ = super::call(SYS_timerfd_settime, [fd, 0, at(&new), 0, 0, 0]);
+    };
+    let look = |round: usize| {
+        let (mut polled, mut expired) = (fd | 1 << 32, 0u64);
+        equal!((round, works(SYS_poll, &[to(&mut polled), 1, 3000])?), (round, 1));
+        gives(SYS_read, &[fd, to(&mut expired), 8], 8)?;
+        equal!((round, expired), (round, 1));
+        Ok(())
+    };
+    both(300, |round| set(spans(round)[0]), |round| set(spans(round)[1]), look)
+}
