@@ -7,7 +7,7 @@ use super::socket::{Held, held, put_address, read_address, write_address};
 use super::table::Calls;
 use super::time::read_duration;
 use crate::arch::tsc;
-use crate::errno::{EINVAL, EMSGSIZE, ENOBUFS, EOPNOTSUPP, ESRCH, Errno};
+use crate::errno::{EAGAIN, EINVAL, EMSGSIZE, ENOBUFS, EOPNOTSUPP, ERESTARTSYS, ESRCH, Errno};
 use crate::fs::current;
 use crate::fs::unix_socket::{Address, Credentials, Extra, Options, Passed, To};
 use crate::fs::user_buffer::UserBuffer;
@@ -161,9 +161,13 @@ system_call! {
     sendmsg(fd, at, flags) { send_message(&held(fd)?, at, flags).map(|(sent, _)| sent) }
 }
 
-/// One message after the other, while `one` gives how many bytes each had, for which its struct mmsghdr has a word. How many there were; the
-/// error only if it was the first's.
-fn each_message(at: u64, count: u64, mut one: impl FnMut(u64) -> Result<Option<u64>, Errno>) -> Result<u64, Errno> {
+/// One message after the other, while `one` gives how many bytes each had, for which its struct mmsghdr has a word. How many there were, and what
+/// went wrong after them; the error alone only if it was the first's.
+fn each_message(
+    at: u64,
+    count: u64,
+    mut one: impl FnMut(u64) -> Result<Option<u64>, Errno>,
+) -> Result<(u64, Option<Errno>), Errno> {
     // struct mmsghdr: struct msghdr, then the bytes of the message in 32 bits.
     const STEP: u64 = HEADER_BYTES as u64 + 8;
     let mut done = 0;
@@ -175,15 +179,16 @@ fn each_message(at: u64, count: u64, mut one: impl FnMut(u64) -> Result<Option<u
         match next(at.wrapping_add(done * STEP)) {
             Ok(true) => done += 1,
             Ok(false) => break,
-            Err(_) if done > 0 => break,
+            Err(e) if done > 0 => return Ok((done, Some(e))),
             Err(e) => return Err(e),
         }
     }
-    Ok(done)
+    Ok((done, None))
 }
 
 system_call! {
-    /// sendmmsg(2): a message of which a part alone went is the last, or the next one's bytes would come where the rest of it belongs.
+    /// sendmmsg(2): a message of which a part alone went is the last, or the next one's bytes would come where the rest of it belongs. What went wrong
+    /// after the first is lost.
     sendmmsg(fd, at, count, flags) {
         let socket = held(fd)?;
         let mut cut = false;
@@ -195,18 +200,20 @@ system_call! {
             cut = !whole;
             Ok(Some(sent))
         })
+        .map(|(done, _)| done)
     }
 }
 system_call! {
-    /// recvmmsg(2): the time is looked at between messages alone, as in Linux.
+    /// recvmmsg(2): the time is looked at between messages alone, as in Linux. What went wrong after the first is what the next call is told.
     recvmmsg(fd, at, count, flags, timeout_at) {
         const WAITFORONE: u64 = 0x1_0000;
         let limit_ns = if timeout_at == 0 { None } else { Some(read_duration(timeout_at)?) };
         let socket = held(fd)?;
+        socket.fail_if_told()?;
         let start_ns = tsc::now_ns();
         let mut is_over = false;
         let mut any = false;
-        let done = each_message(at, (count as u32 as u64).min(1024), |at| {
+        let (done, error) = each_message(at, (count as u32 as u64).min(1024), |at| {
             if is_over {
                 return Ok(None);
             }
@@ -216,6 +223,10 @@ system_call! {
             is_over = limit_ns.is_some_and(|limit| tsc::now_ns() - start_ns >= limit);
             Ok(Some(len))
         })?;
+        // Nothing was there, or a signal came: the next call finds out itself.
+        if let Some(error) = error.filter(|&e| e != EAGAIN && e.0 < ERESTARTSYS.0) {
+            socket.keep_error(error);
+        }
         // A call that took no message looked at no time.
         if let Some(limit) = limit_ns.filter(|_| done > 0) {
             let left = limit.saturating_sub(tsc::now_ns() - start_ns);

@@ -218,6 +218,19 @@ impl Socket {
         core::mem::take(&mut self.state.lock().error)
     }
 
+    /// `error` is what the next call is told.
+    pub fn keep_error(&self, error: Errno) {
+        self.state.lock().error = error.0;
+    }
+
+    /// What waits to be told, once, as the next call's failure.
+    pub fn fail_if_told(&self) -> Result<(), Errno> {
+        match self.take_error() {
+            0 => Ok(()),
+            error => Err(Errno(error)),
+        }
+    }
+
     /// Whether it listens (SO_ACCEPTCONN).
     pub fn listens(&self) -> bool {
         matches!(self.state.lock().role, Role::Listens(..))

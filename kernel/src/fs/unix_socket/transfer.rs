@@ -101,6 +101,7 @@ impl Socket {
         let (mut done, mut extra) = (0, Some(extra));
         while from.left() > 0 {
             let sent = (|| {
+                self.fail_if_told()?;
                 let mut bytes = buffer(from.left().min(CHUNK))?;
                 let n = from.take(&mut bytes)?;
                 bytes.truncate(n);
@@ -125,15 +126,16 @@ impl Socket {
             (_, Role::Connected(_)) => None,
             _ => return Err(errno::ENOTCONN),
         };
+        let len = from.left();
+        if len > LONGEST {
+            return Err(errno::EMSGSIZE);
+        }
+        self.fail_if_told()?;
         let gone = if is_record { errno::EPIPE } else { errno::ECONNREFUSED };
         let target = match target {
             Some(name) => address::find(name, self.kind)?,
             None => self.peer().ok_or(gone)?,
         };
-        let len = from.left();
-        if len > LONGEST {
-            return Err(errno::EMSGSIZE);
-        }
         let mut bytes = buffer(len)?;
         from.take(&mut bytes)?;
         extra.from = self.address();
@@ -201,11 +203,12 @@ impl Socket {
     ) -> Result<Option<R>, Errno> {
         let look = || {
             let mut state = self.state.lock();
+            // A stream says what went wrong behind the bytes that came before, others at once.
+            if state.error != 0 && (self.kind != Kind::Stream || state.inbox.is_empty()) {
+                return Some(Err(Errno(core::mem::take(&mut state.error))));
+            }
             if !state.inbox.is_empty() {
                 return Some(take(&mut state.inbox).map(Some));
-            }
-            if state.error != 0 {
-                return Some(Err(Errno(core::mem::take(&mut state.error))));
             }
             if state.ended & RECEIVE != 0 {
                 return Some(Ok(None));

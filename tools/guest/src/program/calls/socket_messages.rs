@@ -1,15 +1,20 @@
 //! Several messages in one call: sendmmsg and recvmmsg.
 
 use super::each::{NOWHERE, at, gives, refused, to, works};
-use super::socket::{DATAGRAM, DONTWAIT, STREAM, pair};
+use super::socket::{DATAGRAM, DONTWAIT, RECORD, STREAM, pair};
 use super::{Check, ensure, equal};
 use libc::{
-    EAGAIN, EBADF, EFAULT, EINVAL, ENOTSOCK, EPIPE, SYS_close, SYS_pipe2, SYS_recvfrom, SYS_recvmmsg, SYS_sendmmsg,
+    EAGAIN, EBADF, EFAULT, EINVAL, ENOTSOCK, EPIPE, SYS_close, SYS_getsockopt, SYS_pipe2, SYS_read, SYS_recvfrom,
+    SYS_recvmmsg, SYS_sendmmsg, SYS_sendto,
 };
 
 /// All of them.
-pub const CHECKS: &[(&str, Check)] =
-    &[("socket_many_messages", many), ("socket_many_cut", cut), ("socket_many_refused", not)];
+pub const CHECKS: &[(&str, Check)] = &[
+    ("socket_many_messages", many),
+    ("socket_many_error", error_kept),
+    ("socket_many_cut", cut),
+    ("socket_many_refused", not),
+];
 
 const WAITFORONE: u64 = 0x1_0000;
 const NO_FILE: u64 = 999;
@@ -63,6 +68,47 @@ fn many() -> Result<(), String> {
     out[1][2] = NOWHERE;
     gives(SYS_sendmmsg, &[ends[0], to(&mut out[..]), 3, 0], 1)?;
     gives(SYS_recvmmsg, &[ends[1], to(&mut into[..]), 4, DONTWAIT, 0], 1)?;
+    Ok(())
+}
+
+/// What goes wrong after the first message that is received is what the next call is told, whichever that is, once; sending forgets it.
+fn error_kept() -> Result<(), String> {
+    let mut room = [0u8; 8];
+    let (mut error, mut len) = (0u32, 4u32);
+    for kind in [DATAGRAM, RECORD] {
+        let ends = pair(kind)?;
+        for told_by in 0..5 {
+            for byte in *b"abc" {
+                gives(SYS_sendto, &[ends[0], at(&byte), 1, 0, 0, 0], 1)?;
+            }
+            let parts = [[to(&mut room), 8]; 3];
+            let mut into = headers(&parts);
+            into[1][2] = NOWHERE;
+            gives(SYS_recvmmsg, &[ends[1], to(&mut into[..]), 3, 0, 0], 1)?;
+            into[1][2] = into[0][2];
+            match told_by {
+                0 => refused(SYS_recvmmsg, &[ends[1], to(&mut into[..]), 3, DONTWAIT, 0], EFAULT)?,
+                1 => refused(SYS_recvfrom, &[ends[1], to(&mut room), 8, DONTWAIT, 0, 0], EFAULT)?,
+                2 => refused(SYS_sendto, &[ends[1], at(b"d"), 1, DONTWAIT, 0, 0], EFAULT)?,
+                3 => refused(SYS_read, &[ends[1], to(&mut room), 8], EFAULT)?,
+                _ => {
+                    gives(SYS_getsockopt, &[ends[1], 1, 4, to(&mut error), to(&mut len)], 0)?;
+                    equal!(error, EFAULT as u32);
+                }
+            }
+            gives(SYS_recvmmsg, &[ends[1], to(&mut into[..]), 3, DONTWAIT, 0], 2)?;
+            // Nothing more is no error to be told.
+            refused(SYS_recvmmsg, &[ends[1], to(&mut into[..]), 3, DONTWAIT, 0], EAGAIN)?;
+            gives(SYS_getsockopt, &[ends[1], 1, 4, to(&mut error), to(&mut len)], 0)?;
+            equal!(error, 0);
+        }
+        let parts = [[at(b"e"), 1]; 2];
+        let mut out = headers(&parts);
+        out[1][2] = NOWHERE;
+        gives(SYS_sendmmsg, &[ends[0], to(&mut out[..]), 2, 0], 1)?;
+        gives(SYS_getsockopt, &[ends[0], 1, 4, to(&mut error), to(&mut len)], 0)?;
+        equal!(error, 0);
+    }
     Ok(())
 }
 
