@@ -18,6 +18,23 @@ use kcore::cpu_set::CpuSet;
 use kcore::run_queue::Class;
 use kcore::vma::Kind;
 
+/// What a process and each of its threads have: their descriptors, the mounts, the root.
+const DESCRIPTORS: Item = Item::Dir(
+    "fd",
+    &[Item::Numbered(Numbered {
+        prefix: "",
+        exists: |pid, fd| open_file(pid, fd).is_ok(),
+        all: |pid| files(pid).map_or(Vec::new(), |f| f.open_numbers()),
+        argument: |pid, fd| pid << 32 | fd as u64,
+        leaf: Leaf::OpenFile(descriptor, descriptor_place),
+    })],
+);
+const MOUNTS: Item = Item::File("mounts", |_, out| {
+    mount::describe(out);
+    Ok(())
+});
+const ROOT: Item = Item::PlaceLink("root", |_| Ok(b"/".to_vec()), |_| Ok(crate::fs::root()));
+
 /// What is in it.
 pub static ITEMS: &[Item] = &[
     Item::Special("auxv", memory::open_auxiliary),
@@ -25,27 +42,15 @@ pub static ITEMS: &[Item] = &[
     Item::File("comm", comm),
     Item::PlaceLink("cwd", cwd, cwd_place),
     Item::PlaceLink("exe", exe, exe_place),
-    Item::Dir(
-        "fd",
-        &[Item::Numbered(Numbered {
-            prefix: "",
-            exists: |pid, fd| open_file(pid, fd).is_ok(),
-            all: |pid| files(pid).map_or(Vec::new(), |f| f.open_numbers()),
-            argument: |pid, fd| pid << 32 | fd as u64,
-            leaf: Leaf::OpenFile(descriptor, descriptor_place),
-        })],
-    ),
+    DESCRIPTORS,
     Item::Setting("fail-nth", fail_nth, set_fail_nth),
     Item::File("maps", maps),
     Item::Special("mem", memory::open),
-    Item::File("mounts", |_, out| {
-        mount::describe(out);
-        Ok(())
-    }),
+    MOUNTS,
     Item::Setting("oom_adj", oom::old_adjustment, oom::set_old_adjustment),
     Item::File("oom_score", oom::score),
     Item::Setting("oom_score_adj", oom::adjustment, oom::set_adjustment),
-    Item::PlaceLink("root", |_| Ok(b"/".to_vec()), |_| Ok(crate::fs::root())),
+    ROOT,
     Item::File("stat", stat),
     Item::File("statm", statm),
     Item::File("status", status),
@@ -65,10 +70,18 @@ static THREAD_ITEMS: &[Item] = &[
     Item::Special("auxv", memory::open_auxiliary),
     Item::File("cmdline", cmdline),
     Item::File("comm", comm),
+    Item::PlaceLink("cwd", cwd, cwd_place),
     Item::PlaceLink("exe", exe, exe_place),
+    DESCRIPTORS,
     Item::File("maps", maps),
     Item::Special("mem", memory::open),
+    MOUNTS,
+    Item::Setting("oom_adj", oom::old_adjustment, oom::set_old_adjustment),
+    Item::File("oom_score", oom::score),
+    Item::Setting("oom_score_adj", oom::adjustment, oom::set_adjustment),
+    ROOT,
     Item::File("stat", stat),
+    Item::File("statm", statm),
     Item::File("status", status),
 ];
 

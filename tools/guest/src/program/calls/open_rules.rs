@@ -14,6 +14,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("open_beneath", beneath),
     ("open_in_root", in_root),
     ("open_links", links),
+    ("open_links_of_threads", links_of_threads),
 ];
 
 const CWD: u64 = libc::AT_FDCWD as u64;
@@ -182,4 +183,38 @@ fn links() -> Result<(), String> {
     inode(opens(proc_self, "/\0", [0, 0, NO_XDEV])?)?;
     ensure!(inode(opens(top, "sub/up\0", [0, 0, NO_XDEV])?)? == file);
     Ok(())
+}
+
+/// Each thread has its process's links in /proc: where it works, its root, its program, its descriptors, also of a file without a name.
+fn links_of_threads() -> Result<(), String> {
+    let folder = Folder::new()?;
+    let name = folder.file("file", b"content")?;
+    let fd = works(SYS_open, &[at(name.as_str()), 0])?;
+    std::fs::remove_file(name.trim_end_matches('\0')).map_err(|e| e.to_string())?;
+    works(libc::SYS_chdir, &[at(folder.path("").as_str())])?;
+    let looks = move || {
+        let (pid, tid) = (crate::linux::own_pid(), works(libc::SYS_gettid, &[])?);
+        ensure!(tid != pid as u64);
+        for task in
+            [format!("/proc/{pid}/task/{tid}"), format!("/proc/self/task/{tid}"), "/proc/thread-self".to_string()]
+        {
+            for link in ["cwd", "root", "exe", &format!("fd/{fd}")] {
+                let of = |base: &str| {
+                    std::fs::read_link(format!("{base}/{link}")).map_err(|e| format!("{base}/{link}: {e}"))
+                };
+                equal!((&task, of(&task)?), (&task, of(&format!("/proc/{pid}"))?));
+            }
+            let text = |path: String| std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"));
+            equal!(text(format!("{task}/fd/{fd}"))?, "content");
+            equal!(text(format!("{task}/mounts"))?, text(format!("/proc/{pid}/mounts"))?);
+            equal!(inode(opens(CWD, &format!("{task}/cwd\0"), [0; 3])?)?, inode(opens(CWD, ".\0", [0; 3])?)?);
+            let listed = std::fs::read_dir(format!("{task}/fd")).map_err(|e| e.to_string())?;
+            ensure!(listed.flatten().any(|entry| entry.file_name().to_string_lossy() == fd.to_string()));
+            refused(SYS_open, &[at(format!("{task}/fd/999\0").as_str()), 0], ENOENT)?;
+        }
+        Ok(())
+    };
+    let checked = std::thread::spawn(looks).join();
+    works(libc::SYS_chdir, &[at("/\0")])?;
+    checked.map_err(|_| "a panic".to_string())?
 }
