@@ -279,16 +279,16 @@ impl OpenFile {
     /// write(2), or pwrite(2) with an offset.
     #[inline]
     pub fn write(&self, from: &mut UserBuffer, at: Option<u64>) -> Result<usize, Errno> {
-        self.write_with(from, at, 0)
+        self.write_with(from, at, 0, 0)
     }
 
-    /// The same with further status flags for this one transfer.
+    /// The same with further status flags for this one transfer, and without some.
     #[inline]
-    pub fn write_with(&self, from: &mut UserBuffer, at: Option<u64>, more: u32) -> Result<usize, Errno> {
+    pub fn write_with(&self, from: &mut UserBuffer, at: Option<u64>, more: u32, less: u32) -> Result<usize, Errno> {
         if !self.writable {
             return Err(errno::EBADF);
         }
-        let flags = self.flags() | more;
+        let flags = self.flags() & !less | more;
         match at {
             Some(at) => self.direct().write(from, How { offset: at, flags }),
             None if !self.seekable => self.direct().write(from, How { offset: 0, flags }),

@@ -12,20 +12,24 @@ use crate::mm::user_copy;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-/// The flags of preadv2 and pwritev2 as status flags. All is in memory: the one about polling for the device and those about writing
+/// The flags of preadv2 and pwritev2 as status flags, those that come and those that go. All is in memory: the one about polling for the device and those about writing
 /// it back have nothing to do.
-fn status_flags(flags: u64) -> Result<u32, Errno> {
+fn status_flags(flags: u64) -> Result<(u32, u32), Errno> {
     const HIPRI: u32 = 1;
     const DSYNC: u32 = 2;
     const SYNC: u32 = 4;
     const NOWAIT: u32 = 8;
     const APPEND: u32 = 16;
+    const NOAPPEND: u32 = 32;
     let flags = flags as u32;
-    if flags & !(HIPRI | DSYNC | SYNC | NOWAIT | APPEND) != 0 {
+    if flags & !(HIPRI | DSYNC | SYNC | NOWAIT | APPEND | NOAPPEND) != 0 {
         return Err(EOPNOTSUPP);
     }
+    if flags & (APPEND | NOAPPEND) == APPEND | NOAPPEND {
+        return Err(EINVAL);
+    }
     let when = |bit, status| if flags & bit != 0 { status } else { 0 };
-    Ok(when(NOWAIT, flag::NONBLOCK) | when(APPEND, flag::APPEND))
+    Ok((when(NOWAIT, flag::NONBLOCK) | when(APPEND, flag::APPEND), when(NOAPPEND, flag::APPEND)))
 }
 
 /// The file, and the offset if it is not to be the file's own.
@@ -39,12 +43,13 @@ fn at_offset(fd: u64, offset: u64) -> Result<(Arc<OpenFile>, Option<u64>), Errno
 /// The high half of the offset is for machines with words of 32 bits.
 pub(super) fn preadv2(fd: u64, at: u64, count: u64, offset: u64, _high: u64, flags: u64) -> Result<usize, Errno> {
     let (open, offset) = at_offset(fd, offset)?;
-    open.read_with(&mut UserBuffer::of(&stretches(at, count)?), offset, status_flags(flags)?)
+    open.read_with(&mut UserBuffer::of(&stretches(at, count)?), offset, status_flags(flags)?.0)
 }
 
 pub(super) fn pwritev2(fd: u64, at: u64, count: u64, offset: u64, _high: u64, flags: u64) -> Result<usize, Errno> {
     let (open, offset) = at_offset(fd, offset)?;
-    open.write_with(&mut UserBuffer::of(&stretches(at, count)?), offset, status_flags(flags)?)
+    let (more, less) = status_flags(flags)?;
+    open.write_with(&mut UserBuffer::of(&stretches(at, count)?), offset, more, less)
 }
 
 /// What one call copies at most: less than asked for is allowed, and signals come between the calls.

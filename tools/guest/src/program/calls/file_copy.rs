@@ -125,6 +125,7 @@ fn transfer_flags() -> Result<(), String> {
     equal!((content(fd)?, offset(fd)?), (b"abab456789abc".to_vec(), 4));
     gives(SYS_pwritev2, &[fd, at(&out), 1, OWN_OFFSET, 0, APPEND], 2)?;
     equal!((content(fd)?, offset(fd)?), (b"abab456789abcab".to_vec(), 15));
+    append_or_not(&folder)?;
     for call in [SYS_preadv2, SYS_pwritev2] {
         refused(call, &[fd, at(&out), 1, 0, 0, 1 << 20], EOPNOTSUPP)?;
         refused(call, &[NO_FILE, at(&out), 1, 0, 0, 0], EBADF)?;
@@ -143,6 +144,29 @@ fn transfer_flags() -> Result<(), String> {
     let empty = call(SYS_preadv2, [ends[0], at(&parts), 1, OWN_OFFSET, 0, 8]);
     ensure!(empty == Err(EAGAIN) || !is_quiesce() && empty == Err(EOPNOTSUPP));
     Ok(())
+}
+
+/// RWF_APPEND and RWF_NOAPPEND, each for one transfer, whatever the descriptor does else. Linux has the second from 6.9 on.
+fn append_or_not(folder: &Folder) -> Result<(), String> {
+    const APPEND: u64 = 16;
+    const NOAPPEND: u64 = 32;
+    let fd = open(&folder.file("appended", b"0123")?, libc::O_RDWR | libc::O_APPEND)?;
+    let out = [at(b"ab"), 2];
+    gives(SYS_pwritev2, &[fd, at(&out), 1, 0, 0, 0], 2)?;
+    equal!((content(fd)?, offset(fd)?), (b"0123ab".to_vec(), 0));
+    if !is_quiesce() && call(SYS_pwritev2, [fd, at(&out), 1, 1, 0, NOAPPEND]) == Err(EOPNOTSUPP) {
+        return Ok(());
+    }
+    gives(SYS_pwritev2, &[fd, at(&out), 1, 1, 0, NOAPPEND], 2)?;
+    equal!((content(fd)?, offset(fd)?), (b"0ab3ab".to_vec(), 0));
+    // By its own offset, which moves; then it appends again.
+    gives(SYS_lseek, &[fd, 3, 0], 3)?;
+    gives(SYS_pwritev2, &[fd, at(&out), 1, OWN_OFFSET, 0, NOAPPEND], 2)?;
+    equal!((content(fd)?, offset(fd)?), (b"0ababb".to_vec(), 5));
+    gives(SYS_write, &[fd, at(b"c"), 1], 1)?;
+    equal!((content(fd)?, offset(fd)?), (b"0ababbc".to_vec(), 7));
+    equal!(works(libc::SYS_fcntl, &[fd, 3])? & libc::O_APPEND as u64, libc::O_APPEND as u64);
+    refused(SYS_pwritev2, &[fd, at(&out), 1, 0, 0, APPEND | NOAPPEND], EINVAL)
 }
 
 fn nothing_to_do() -> Result<(), String> {
