@@ -35,6 +35,7 @@ pub mod line_discipline;
 pub mod machine_check;
 pub mod missing_calls;
 pub mod oom;
+pub mod packet_mode;
 pub mod pairing_heap;
 pub mod posted_work;
 pub mod priority_inheritance;

@@ -74,6 +74,8 @@ pub struct LineDiscipline {
     /// The next byte is taken as it is.
     literal: bool,
     stopped: bool,
+    /// Stopped by the program (TCOOFF): what is typed starts nothing.
+    held: bool,
     overflows: u64,
 }
 
@@ -96,6 +98,7 @@ impl LineDiscipline {
             line_column: 0,
             literal: false,
             stopped: false,
+            held: false,
             overflows: 0,
         }
     }
@@ -108,6 +111,10 @@ impl LineDiscipline {
     /// Changes the settings. As in Linux, what is typed already can be read at once after ICANON has changed.
     pub fn set_termios(&mut self, termios: Termios) {
         let toggled = self.termios.local(ICANON) != termios.local(ICANON);
+        if self.termios.in_flag(IXON) && !termios.in_flag(IXON) {
+            // Nothing that is typed could start it any more.
+            self.start();
+        }
         self.termios = termios;
         if !toggled {
             return;
@@ -130,7 +137,21 @@ impl LineDiscipline {
         self.overflows
     }
 
-    /// True while output is stopped by VSTOP.
+    /// TCOOFF and TCOON: what VSTOP has stopped TCOON does not start.
+    pub const fn hold_output(&mut self, on: bool) {
+        if on != self.held {
+            (self.held, self.stopped) = (on, on);
+        }
+    }
+
+    /// What is typed starts the output, unless the program holds it.
+    const fn start(&mut self) {
+        if !self.held {
+            self.stopped = false;
+        }
+    }
+
+    /// True while output is stopped by VSTOP, or held.
     pub const fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -174,7 +195,7 @@ impl LineDiscipline {
         }
         if termios.in_flag(IXON) {
             if termios.is(VSTART, byte) {
-                self.stopped = false;
+                self.start();
                 return Event::StartOutput;
             }
             if termios.is(VSTOP, byte) {
@@ -183,7 +204,7 @@ impl LineDiscipline {
             }
         }
         if termios.in_flag(IXON) && termios.in_flag(IXANY) {
-            self.stopped = false;
+            self.start();
         }
         if termios.local(ISIG) {
             for (index, signal) in [(VINTR, Signal::Int), (VQUIT, Signal::Quit), (VSUSP, Signal::Tstp)] {
@@ -191,7 +212,7 @@ impl LineDiscipline {
                     if !termios.local(NOFLSH) {
                         self.flush_input();
                     }
-                    self.stopped = false;
+                    self.start();
                     self.echo(byte, out);
                     self.line_column = self.column;
                     return Event::Signal(signal);

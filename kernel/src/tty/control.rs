@@ -5,7 +5,7 @@ use crate::errno::{self, Errno};
 use crate::fs::current;
 use crate::mm::user_copy;
 use crate::process::missing;
-use kcore::line_discipline::Termios;
+use kcore::line_discipline::{Termios, VSTART, VSTOP};
 
 const TCGETS: u32 = 0x5401;
 const TCSETS: u32 = 0x5402;
@@ -46,6 +46,10 @@ pub(super) trait Line {
     fn set_window(&self, window: [u16; 4]) -> bool;
     /// Bytes written and not shown yet.
     fn unshown_bytes(&self) -> usize;
+    /// TCOOFF and TCOON.
+    fn hold_output(&self, _on: bool) {}
+    /// Send one special character to the other end (TCIOFF, TCION).
+    fn send_special(&self, _index: usize) {}
     /// Whether the caller's session has to be the terminal's to ask for its group: not through a pty's master.
     fn is_own_alone(&self) -> bool {
         true
@@ -94,7 +98,16 @@ pub(super) fn ioctl(line: &dyn Line, request: u32, argument: u64) -> Result<i64,
             0..=2 => line.flush(argument != 1, argument != 0),
             _ => return Err(errno::EINVAL),
         },
-        TCSBRK | TCSBRKP | TCXONC | TIOCEXCL | TIOCNXCL => {}
+        TCSBRK | TCSBRKP | TIOCEXCL | TIOCNXCL => {}
+        TCXONC => {
+            jobs.need_foreground(SIGTTOU)?;
+            match argument {
+                0 | 1 => line.hold_output(argument == 0),
+                2 => line.send_special(VSTOP),
+                3 => line.send_special(VSTART),
+                _ => return Err(errno::EINVAL),
+            }
+        }
         TIOCOUTQ => user_copy::write(argument, &(line.unshown_bytes() as i32))?,
         TIOCGWINSZ => user_copy::write(argument, &line.window())?,
         TIOCSWINSZ => {

@@ -4,6 +4,7 @@ pub mod console;
 mod control;
 pub mod input_ring;
 mod job_control;
+mod played;
 pub mod pty;
 
 use crate::arch::tsc;

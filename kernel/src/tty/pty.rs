@@ -6,6 +6,7 @@
 
 use super::control::{self, Line};
 use super::job_control::{JobControl, SIGTTIN, SIGTTOU};
+use super::played::Played;
 use crate::errno::{self, Errno};
 use crate::fs::inode::{Stat, encode_device, mode};
 use crate::fs::open_file::{File, How, OpenFile, flag, poll};
@@ -19,7 +20,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use kcore::line_discipline::{ECHO_SIZE, EchoBuffer, Event, LineDiscipline, TOSTOP, Termios};
+use kcore::line_discipline::{ECHO_SIZE, EchoBuffer, Event, LineDiscipline, NOFLSH, TOSTOP, Termios};
+use kcore::packet_mode::{self, PacketMode};
 
 /// Major number of slaves (Linux's UNIX98_PTY_SLAVE_MAJOR).
 pub const SLAVE_MAJOR: u32 = 136;
@@ -32,6 +34,8 @@ const STEP: usize = 128;
 
 const TIOCGPTN: u32 = 0x8004_5430;
 const TIOCSPTLCK: u32 = 0x4004_5431;
+const TIOCPKT: u32 = 0x5420;
+const TIOCGPKT: u32 = 0x8004_5438;
 const TIOCSIG: u32 = 0x4004_5436;
 const TIOCGPTLCK: u32 = 0x8004_5439;
 const TIOCGPTPEER: u32 = 0x5441;
@@ -41,6 +45,7 @@ type Taken = (usize, Option<u32>);
 
 struct State {
     discipline: Box<LineDiscipline>,
+    packets: PacketMode,
     /// struct winsize.
     window: [u16; 4],
     /// Written by slaves, and echoed; not read by the master yet. Its room is there from the start.
@@ -58,7 +63,7 @@ pub struct Pair {
     state: SpinLock<State, { rank::FILE }>,
     /// TIOCSPTLCK: slaves cannot be opened yet.
     locked: AtomicBool,
-    jobs: JobControl,
+    pub(super) jobs: JobControl,
     /// The master's reader, and its writer that waits for room.
     master_readers: WaitQueue,
     master_writers: WaitQueue,
@@ -92,7 +97,15 @@ pub fn open_master() -> Result<Arc<dyn File>, Errno> {
     let discipline = fresh();
     let mut pairs = PAIRS.lock();
     let number = (0..MOST).find(|n| !pairs.contains_key(n)).ok_or(errno::ENOSPC)?;
-    let state = State { discipline, window: [0; 4], shown, master: true, slaves: 0, was_open: false };
+    let state = State {
+        discipline,
+        packets: PacketMode::new(),
+        window: [0; 4],
+        shown,
+        master: true,
+        slaves: 0,
+        was_open: false,
+    };
     let pair = Arc::new(Pair {
         number,
         state: SpinLock::new(state),
@@ -181,7 +194,9 @@ impl Pair {
             if state.discipline.is_full() {
                 break;
             }
+            let before = state.discipline.is_stopped();
             let event = state.discipline.input(byte, &mut echo);
+            state.packets.note_flow(before, state.discipline.is_stopped());
             taken += 1;
             // Echo that finds no room is lost, input is not.
             let room = SHOWN_MOST + ECHO_SIZE - state.shown.len();
@@ -191,6 +206,8 @@ impl Pair {
                 Event::LineReady => lines = true,
                 Event::StartOutput => started = true,
                 Event::Signal(which) => {
+                    let dropped = state.discipline.termios().lflag & NOFLSH == 0;
+                    state.packets.note_flush(dropped, dropped);
                     (signal, started) = (Some(which as u32), true);
                     break;
                 }
@@ -199,7 +216,7 @@ impl Pair {
         }
         // Any byte may start it (IXANY), and is more than that.
         started |= was_stopped && !state.discipline.is_stopped();
-        let shown = !state.shown.is_empty();
+        let shown = !state.shown.is_empty() || state.packets.has_status();
         (taken > 0).then(|| {
             if signal.is_some() {
                 // The signal's byte has emptied the input.
@@ -235,14 +252,21 @@ impl Pair {
         Some(Ok(taken))
     }
 
-    /// What the master reads. `Some(0)`: nothing is there, and no slave is left to write.
-    fn take_shown(&self, bytes: &mut [u8]) -> Option<usize> {
+    /// What the master reads, with the packet's byte where that is the `first` of one, and whether the read goes on. `Some(0)`: nothing is there, and no
+    /// slave is left to write.
+    fn take_shown(&self, bytes: &mut [u8], first: bool) -> Option<(usize, bool)> {
         let mut state = self.state.lock();
-        let n = state.shown.len().min(bytes.len());
-        if n == 0 {
-            return (state.was_open && state.slaves == 0).then_some(0);
+        if state.packets.has_status() {
+            bytes[0] = if first { state.packets.take()? } else { return None };
+            return Some((1, false));
         }
-        for (to, from) in bytes.iter_mut().zip(state.shown.drain(..n)) {
+        if state.shown.is_empty() {
+            return (state.was_open && state.slaves == 0).then_some((0, false));
+        }
+        let head = usize::from(first && state.packets.is_on());
+        bytes[..head].fill(packet_mode::DATA);
+        let n = head + state.shown.len().min(bytes.len() - head);
+        for (to, from) in bytes[head..].iter_mut().zip(state.shown.drain(..n - head)) {
             *to = from;
         }
         let room = state.shown.len() < SHOWN_MOST;
@@ -250,7 +274,7 @@ impl Pair {
         if room {
             self.slave_writers.wake_all();
         }
-        Some(n)
+        Some((n, true))
     }
 
     /// What a slave reads: a line, or bytes; the end without a master, whatever it has typed before.
@@ -306,6 +330,24 @@ impl Pair {
         Ok(done)
     }
 
+    /// Bytes that a slave could read.
+    pub(super) fn typed_bytes(&self) -> usize {
+        self.state.lock().discipline.readable_bytes()
+    }
+
+    /// Drop what was typed and not read, or what was written and not shown.
+    pub(super) fn drop_bytes(&self, input: bool, output: bool) {
+        let mut state = self.state.lock();
+        if input {
+            state.discipline.flush_input();
+        }
+        if output {
+            state.shown.clear();
+        }
+        drop(state);
+        self.wake_all();
+    }
+
     fn wake_all(&self) {
         [&self.master_readers, &self.master_writers, &self.slave_readers, &self.slave_writers].into_iter().for_each(
             |queue| {
@@ -327,24 +369,43 @@ impl Line for Pair {
 
     fn set_termios(&self, termios: Termios, flush: bool) {
         let mut state = self.state.lock();
+        let state_now = &mut *state;
         if flush {
-            state.discipline.flush_input();
+            state_now.discipline.flush_input();
+            state_now.packets.note_flush(true, false);
         }
-        state.discipline.set_termios(termios);
+        let (old, stopped) = (*state_now.discipline.termios(), state_now.discipline.is_stopped());
+        state_now.discipline.set_termios(termios);
+        state_now.packets.note_settings(&old, &termios);
+        state_now.packets.note_flow(stopped, state_now.discipline.is_stopped());
         drop(state);
         self.wake_all();
     }
 
     fn flush(&self, input: bool, output: bool) {
+        self.drop_bytes(input, output);
+        self.state.lock().packets.note_flush(input, output);
+        self.master_readers.wake_all();
+    }
+
+    fn hold_output(&self, on: bool) {
         let mut state = self.state.lock();
-        if input {
-            state.discipline.flush_input();
-        }
-        if output {
-            state.shown.clear();
-        }
+        let before = state.discipline.is_stopped();
+        state.discipline.hold_output(on);
+        let now = state.discipline.is_stopped();
+        state.packets.note_flow(before, now);
         drop(state);
         self.wake_all();
+    }
+
+    fn send_special(&self, index: usize) {
+        let mut state = self.state.lock();
+        let byte = state.discipline.termios().cc[index];
+        if byte != 0 && state.shown.len() < SHOWN_MOST + ECHO_SIZE {
+            state.shown.push_back(byte);
+        }
+        drop(state);
+        self.master_readers.wake_all();
     }
 
     fn window(&self) -> [u16; 4] {
@@ -357,43 +418,6 @@ impl Line for Pair {
 
     fn unshown_bytes(&self) -> usize {
         self.state.lock().shown.len()
-    }
-}
-
-/// The terminal as its master asks: it need not be the caller's own, and its input is what is shown.
-struct Played<'a>(&'a Pair);
-
-impl Line for Played<'_> {
-    fn jobs(&self) -> &JobControl {
-        &self.0.jobs
-    }
-
-    fn termios(&self) -> Termios {
-        self.0.termios()
-    }
-
-    fn set_termios(&self, termios: Termios, flush: bool) {
-        self.0.set_termios(termios, flush);
-    }
-
-    fn flush(&self, input: bool, output: bool) {
-        self.0.flush(output, input);
-    }
-
-    fn window(&self) -> [u16; 4] {
-        self.0.window()
-    }
-
-    fn set_window(&self, window: [u16; 4]) -> bool {
-        self.0.set_window(window)
-    }
-
-    fn unshown_bytes(&self) -> usize {
-        self.0.state.lock().discipline.readable_bytes()
-    }
-
-    fn is_own_alone(&self) -> bool {
-        false
     }
 }
 
@@ -419,25 +443,25 @@ impl File for Master {
         }
         let mut bytes = [0; STEP];
         let len = to.left().min(STEP);
-        let mut take = || self.0.take_shown(&mut bytes[..len]);
-        let n = match take() {
+        let mut take = || self.0.take_shown(&mut bytes[..len], true);
+        let (n, mut goes_on) = match take() {
             Some(n) => n,
             None if how.nonblock() => return Err(errno::EAGAIN),
-            None => waiting::wait_any(&[&self.0.master_readers], None, take)?.unwrap_or(0),
+            None => waiting::wait_any(&[&self.0.master_readers], None, take)?.unwrap_or_default(),
         };
         if n == 0 {
             return Err(errno::EIO);
         }
         let mut done = to.put(&bytes[..n])?;
         // What else is there at once.
-        while to.left() > 0 {
+        while goes_on && to.left() > 0 {
             let more = to.left().min(STEP);
-            match self.0.take_shown(&mut bytes[..more]) {
-                Some(more @ 1..) => match to.put(&bytes[..more]) {
+            match self.0.take_shown(&mut bytes[..more], false) {
+                Some((more @ 1.., _)) => match to.put(&bytes[..more]) {
                     Ok(put) => done += put,
                     Err(_) => break,
                 },
-                _ => break,
+                _ => goes_on = false,
             }
         }
         Ok(done)
@@ -455,7 +479,8 @@ impl File for Master {
     fn poll(&self, _: u32) -> u32 {
         let state = self.0.state.lock();
         let alone = state.was_open && state.slaves == 0;
-        let readable = if state.shown.is_empty() { 0 } else { poll::IN | poll::RDNORM };
+        let told = if state.packets.has_status() { poll::PRI | poll::IN | poll::RDNORM } else { 0 };
+        let readable = told | if state.shown.is_empty() { 0 } else { poll::IN | poll::RDNORM };
         let writable = if state.discipline.is_full() { 0 } else { poll::OUT | poll::WRNORM };
         readable | writable | if alone { poll::HUP } else { 0 }
     }
@@ -478,6 +503,8 @@ impl File for Master {
             TIOCGPTN => user_copy::write(argument, &pair.number)?,
             TIOCSPTLCK => pair.locked.store(user_copy::read::<i32>(argument)? != 0, Ordering::Release),
             TIOCGPTLCK => user_copy::write(argument, &i32::from(pair.locked.load(Ordering::Acquire)))?,
+            TIOCPKT => pair.state.lock().packets.set(user_copy::read::<i32>(argument)? != 0),
+            TIOCGPKT => user_copy::write(argument, &i32::from(pair.state.lock().packets.is_on()))?,
             TIOCGPTPEER => return self.open_peer(argument as u32),
             TIOCSIG if (1..=64).contains(&argument) => pair.jobs.signal(argument as u32),
             TIOCSIG => return Err(errno::EINVAL),
@@ -539,7 +566,7 @@ impl File for Slave {
     }
 
     fn readable_bytes(&self) -> Option<usize> {
-        Some(self.0.state.lock().discipline.readable_bytes())
+        Some(self.0.typed_bytes())
     }
 
     fn ioctl(&self, request: u32, argument: u64) -> Result<i64, Errno> {

@@ -157,6 +157,28 @@ fn too_much_input_is_counted_and_a_line_can_still_end() {
 }
 
 #[test]
+fn output_that_the_program_holds() {
+    let mut tty = LineDiscipline::new();
+    tty.hold_output(true);
+    assert!(tty.is_stopped());
+    // Nothing that is typed starts it: ^Q, a signal, settings without IXON.
+    type_in(&mut tty, b"\x11\x03");
+    let mut without = *tty.termios();
+    without.iflag &= !IXON;
+    tty.set_termios(without);
+    assert!(tty.is_stopped());
+    tty.hold_output(false);
+    assert!(!tty.is_stopped());
+    // What was typed to stop it the program does not start; without IXON it starts by itself.
+    tty.set_termios(Termios::console());
+    type_in(&mut tty, b"\x13");
+    tty.hold_output(false);
+    assert!(tty.is_stopped());
+    tty.set_termios(without);
+    assert!(!tty.is_stopped());
+}
+
+#[test]
 fn flow_control() {
     let mut tty = LineDiscipline::new();
     assert_eq!(type_in(&mut tty, b"\x13").1, [Event::StopOutput]);

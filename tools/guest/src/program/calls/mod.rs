@@ -31,6 +31,7 @@ mod program_file;
 mod ptrace;
 mod ptrace_events;
 mod pty;
+mod pty_packet;
 mod signal;
 mod signal_stack;
 mod socket;
@@ -146,6 +147,7 @@ pub fn main(args: &Args) -> Outcome {
         socket_messages::CHECKS,
         socket_waits::CHECKS,
         pty::CHECKS,
+        pty_packet::CHECKS,
         each_memory::CHECKS,
         each_process::CHECKS,
         each_signal::CHECKS,
