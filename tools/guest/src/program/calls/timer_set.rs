@@ -5,8 +5,8 @@ use super::each::{at, gives, refused, to, works};
 use super::{Check, ensure, equal, is_quiesce};
 use crate::linux;
 use libc::{
-    EAGAIN, SYS_poll, SYS_read, SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_timer_create, SYS_timer_gettime,
-    SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime,
+    EAGAIN, SYS_alarm, SYS_poll, SYS_read, SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_timer_create,
+    SYS_timer_gettime, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -105,41 +105,48 @@ fn both(
     })
 }
 
-/// Settings that differ, so that what is armed for one does not do for the other.
-fn spans(round: usize) -> [[u64; 4]; 2] {
-    let long = [0, 0, 0, (300 + round as u64 % 7 * 50) * US];
-    let short = [0, 0, 0, (1 + round as u64 % 3) * 10 * US];
-    if round.is_multiple_of(2) { [short, long] } else { [long, short] }
-}
+/// What hangs here is ended by SIGALRM.
+const LIMIT_S: u64 = 30;
 
+/// One thread sets the timer to expire soon, one in an hour: if the first was the last, it expires soon.
 fn set_by_two() -> Result<(), String> {
+    works(SYS_alarm, &[LIMIT_S])?;
     let timer = create()?;
-    let set = |new: [u64; 4]| {
+    let set = |of_first: bool, round: usize| {
+        let soon = of_first == round.is_multiple_of(2);
+        let new = if soon { [0, 0, 0, (1 + round as u64 % 3) * 10 * US] } else { [0, 0, 3600, 0] };
         let _ = super::call(SYS_timer_settime, [timer, 0, at(&new), 0, 0, 0]);
     };
-    let look = |round: usize| {
-        equal!((round, signalled(3_000_000_000)?), (round, true));
-        // The first one's signal may have been sent before the second set it.
-        let mut left = [1u64; 4];
-        while left != [0; 4] {
-            works(SYS_timer_gettime, &[timer, to(&mut left)])?;
+    let mut soon = 0;
+    let look = |_| {
+        let mut now = [0u64; 4];
+        gives(SYS_timer_gettime, &[timer, to(&mut now)], 0)?;
+        if now[2] == 0 {
+            soon += 1;
+            works(SYS_rt_sigtimedwait, &[at(&SET), 0, 0, 8])?;
         }
         signalled(0).map(drop)
     };
-    both(300, |round| set(spans(round)[0]), |round| set(spans(round)[1]), look)
+    both(400, |round| set(true, round), |round| set(false, round), look)?;
+    ensure!(soon > 0);
+    Ok(())
 }
 
+/// Both set it to expire soon, at different times: it does, for the one that was the last.
 fn file_set_by_two() -> Result<(), String> {
+    works(SYS_alarm, &[LIMIT_S])?;
     let fd = works(SYS_timerfd_create, &[BOOT, 0])?;
-    let set = |new: [u64; 4]| {
-        let _ = super::call(SYS_timerfd_settime, [fd, 0, at(&new), 0, 0, 0]);
+    let set = |of_first: bool, round: usize| {
+        let short = of_first == round.is_multiple_of(2);
+        let after = if short { (1 + round as u64 % 3) * 10 } else { 300 + round as u64 % 7 * 50 };
+        let _ = super::call(SYS_timerfd_settime, [fd, 0, at(&[0, 0, 0, after * US]), 0, 0, 0]);
     };
     let look = |round: usize| {
         let (mut polled, mut expired) = (fd | 1 << 32, 0u64);
-        equal!((round, works(SYS_poll, &[to(&mut polled), 1, 3000])?), (round, 1));
+        equal!((round, works(SYS_poll, &[to(&mut polled), 1, u64::MAX])?), (round, 1));
         gives(SYS_read, &[fd, to(&mut expired), 8], 8)?;
         equal!((round, expired), (round, 1));
         Ok(())
     };
-    both(300, |round| set(spans(round)[0]), |round| set(spans(round)[1]), look)
+    both(400, |round| set(true, round), |round| set(false, round), look)
 }
