@@ -2,6 +2,7 @@
 //!
 //! Process context. Everything that files know of processes goes through here.
 
+use super::place::Place;
 use super::table::FileTable;
 use super::work_dir::WorkDir;
 use crate::process::signal::{self, Info, bit, sig};
@@ -27,7 +28,12 @@ fn no_files() -> &'static Arc<FileTable> {
     NO_FILES.call_once(FileTable::new)
 }
 
-/// The running process's working directory and umask.
+/// The running process's root: where its absolute paths start.
+pub fn root() -> Arc<Place> {
+    work_dir().root()
+}
+
+/// The running process's working directory, root and umask.
 pub fn work_dir() -> &'static WorkDir {
     match process::try_current_thread() {
         Some(thread) => &thread.process.work_dir,

@@ -31,13 +31,41 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it is where `other` is, however either was reached.
+    pub fn is(&self, other: &Place) -> bool {
+        Arc::ptr_eq(&self.inode, &other.inode) && self.mount == other.mount
+    }
+
     /// The absolute path.
     pub fn path(&self) -> Vec<u8> {
+        self.path_below(None)
+    }
+
+    /// The path as a process with the root `root` has it. `None`: it is not below that.
+    pub fn path_from(&self, root: &Place) -> Option<Vec<u8>> {
+        let mut at = self;
+        while !at.is(root) {
+            at = at.parent.as_ref()?;
+        }
+        Some(self.path_below(Some(root)))
+    }
+
+    /// As a link in /proc shows it to the running process: from its root, or the whole where it is not below that.
+    pub fn shown_path(&self) -> Vec<u8> {
+        self.path_from(&super::current::root()).unwrap_or_else(|| self.path())
+    }
+
+    fn path_below(&self, root: Option<&Place>) -> Vec<u8> {
         let mut names = Vec::new();
         let mut at = self;
-        while let Some(parent) = &at.parent {
+        while let Some(parent) = &at.parent
+            && root.is_none_or(|root| !at.is(root))
+        {
             names.push(&at.name);
             at = parent;
+        }
+        if names.is_empty() && root.is_some() {
+            return b"/".to_vec();
         }
         if names.is_empty() {
             // What is in no directory has a name for people.
@@ -136,7 +164,7 @@ fn root_by(start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, Errno> {
     match () {
         () if rules & rule::IN_ROOT != 0 => Ok(start.clone()),
         () if rules & rule::BENEATH != 0 => Err(errno::EXDEV),
-        () => Ok(super::root()),
+        () => Ok(super::current::root()),
     }
 }
 
@@ -145,7 +173,10 @@ fn above(at: &Arc<Place>, start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, 
     if rules & (rule::BENEATH | rule::IN_ROOT) != 0 && Arc::ptr_eq(at, start) {
         return if rules & rule::BENEATH != 0 { Err(errno::EXDEV) } else { Ok(at.clone()) };
     }
-    Ok(at.parent.clone().unwrap_or_else(|| at.clone()))
+    match &at.parent {
+        Some(parent) if !at.is(&super::current::root()) => Ok(parent.clone()),
+        _ => Ok(at.clone()),
+    }
 }
 
 /// `find` under `rules` (`rule`).

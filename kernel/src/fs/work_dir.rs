@@ -1,25 +1,29 @@
-//! A process's working directory and umask: what CLONE_FS shares and fork copies.
+//! A process's working directory, root and umask: what CLONE_FS shares and fork copies.
 
 use super::place::Place;
 use crate::spin_lock::{SpinLock, rank};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Both. The process holds it in an `Arc`.
+/// All three. The process holds it in an `Arc`.
 pub struct WorkDir {
     place: SpinLock<Arc<Place>, { rank::PROCESS_PART }>,
+    /// Where its absolute paths start, and `..` ends (chroot).
+    root: SpinLock<Arc<Place>, { rank::PROCESS_PART }>,
     umask: AtomicU32,
 }
 
 impl WorkDir {
     /// `/` and 022, as Linux's init has them.
     pub fn new() -> Arc<WorkDir> {
-        Arc::new(WorkDir { place: SpinLock::new(super::root()), umask: AtomicU32::new(0o022) })
+        let (place, root) = (SpinLock::new(super::root()), SpinLock::new(super::root()));
+        Arc::new(WorkDir { place, root, umask: AtomicU32::new(0o022) })
     }
 
     /// A copy for a forked process.
     pub fn clone_dir(&self) -> Arc<WorkDir> {
-        Arc::new(WorkDir { place: SpinLock::new(self.place()), umask: AtomicU32::new(self.umask()) })
+        let (place, root) = (SpinLock::new(self.place()), SpinLock::new(self.root()));
+        Arc::new(WorkDir { place, root, umask: AtomicU32::new(self.umask()) })
     }
 
     /// The working directory.
@@ -27,7 +31,18 @@ impl WorkDir {
         self.place.lock().clone()
     }
 
-    /// Change it. The caller checked that it is a directory.
+    /// Its root.
+    pub fn root(&self) -> Arc<Place> {
+        self.root.lock().clone()
+    }
+
+    /// chroot(2). The caller checked that it is a directory.
+    pub fn set_root(&self, place: Arc<Place>) {
+        let old = core::mem::replace(&mut *self.root.lock(), place);
+        drop(old);
+    }
+
+    /// Change the working directory. The caller checked that it is a directory.
     pub fn set_place(&self, place: Arc<Place>) {
         let old = core::mem::replace(&mut *self.place.lock(), place);
         drop(old);

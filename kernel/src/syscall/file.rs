@@ -117,6 +117,7 @@ pub const FILE_CALLS: super::table::Calls = &[
     (133, handler!(path::mknod, 3)),
     (137, handler!(stat::statfs, 2)),
     (138, handler!(stat::fstatfs, 2)),
+    (161, handler!(path::chroot, 1)),
     (165, handler!(path::mount, 5)),
     (166, handler!(path::umount2, 2)),
     (187, handler!(copy::readahead, 3)),

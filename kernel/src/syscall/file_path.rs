@@ -28,7 +28,7 @@ pub(super) fn path_argument(at: u64) -> Result<Vec<u8>, Errno> {
 /// Where a relative path starts.
 pub(super) fn start(dirfd: u64, path: &[u8]) -> Result<Arc<Place>, Errno> {
     if path.first() == Some(&b'/') {
-        return Ok(crate::fs::root());
+        return Ok(current::root());
     }
     if dirfd as i32 == AT_FDCWD {
         return Ok(current::work_dir().place());
@@ -194,7 +194,9 @@ pub(super) fn getcwd(at: u64, len: u64) -> Result<usize, Errno> {
     if place.inode.is_removed_directory() {
         return Err(errno::ENOENT);
     }
-    let mut path = place.path();
+    // As Linux has it for a directory that lies outside the process's root.
+    let outside = || [b"(unreachable)".as_slice(), &place.path()].concat();
+    let mut path = place.path_from(&current::root()).unwrap_or_else(outside);
     path.push(0);
     if path.len() as u64 > len {
         return Err(errno::ERANGE);
@@ -218,6 +220,17 @@ pub(super) fn chdir(path: u64) -> Result<usize, Errno> {
 
 pub(super) fn fchdir(fd: u64) -> Result<usize, Errno> {
     change_dir(place_or_file(fd)?.place.clone().ok_or(errno::ENOTDIR)?)
+}
+
+/// chroot(2): every process may.
+pub(super) fn chroot(path: u64) -> Result<usize, Errno> {
+    let path = path_argument(path)?;
+    let place = find(CWD, &path, true)?.child.ok_or(errno::ENOENT)?;
+    if !place.inode.is_dir() {
+        return Err(errno::ENOTDIR);
+    }
+    current::work_dir().set_root(place);
+    Ok(0)
 }
 
 pub(super) fn umask(mask: u64) -> Result<usize, Errno> {

@@ -33,7 +33,7 @@ const MOUNTS: Item = Item::File("mounts", |_, out| {
     mount::describe(out);
     Ok(())
 });
-const ROOT: Item = Item::PlaceLink("root", |_| Ok(b"/".to_vec()), |_| Ok(crate::fs::root()));
+const ROOT: Item = Item::PlaceLink("root", |pid| Ok(root_place(pid)?.shown_path()), root_place);
 
 /// What is in it.
 pub static ITEMS: &[Item] = &[
@@ -164,7 +164,7 @@ fn open_file(pid: u64, fd: u32) -> Result<Arc<crate::fs::OpenFile>, Errno> {
 fn descriptor(argument: u64) -> Result<Vec<u8>, Errno> {
     let open = open_file(argument >> 32, argument as u32)?;
     Ok(match &open.place {
-        Some(place) => place.path(),
+        Some(place) => place.shown_path(),
         None => {
             let s = open.file.stat();
             let pipe = s.mode & crate::fs::inode::mode::FMT == crate::fs::inode::mode::FIFO;
@@ -184,11 +184,15 @@ fn descriptor_place(argument: u64) -> Result<Arc<Place>, Errno> {
 }
 
 fn cwd(pid: u64) -> Result<Vec<u8>, Errno> {
-    Ok(process(pid)?.work_dir.place().path())
+    Ok(process(pid)?.work_dir.place().shown_path())
 }
 
 fn cwd_place(pid: u64) -> Result<Arc<Place>, Errno> {
     Ok(process(pid)?.work_dir.place())
+}
+
+fn root_place(pid: u64) -> Result<Arc<Place>, Errno> {
+    Ok(process(pid)?.work_dir.root())
 }
 
 fn exe(pid: u64) -> Result<Vec<u8>, Errno> {

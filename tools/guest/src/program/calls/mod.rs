@@ -5,6 +5,7 @@
 //! alone, then `calls: N of M passed`.
 
 mod absent;
+mod chroot;
 mod each;
 mod each_file;
 mod each_memory;
@@ -140,6 +141,7 @@ pub fn main(args: &Args) -> Outcome {
         watch::CHECKS,
         open_rules::CHECKS,
         path_only::CHECKS,
+        chroot::CHECKS,
         program_file::CHECKS,
         pid_file::CHECKS,
         pipe::CHECKS,
