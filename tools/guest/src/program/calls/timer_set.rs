@@ -138,7 +138,7 @@ fn file_set_by_two() -> Result<(), String> {
     let fd = works(SYS_timerfd_create, &[BOOT, 0])?;
     let set = |of_first: bool, round: usize| {
         let short = of_first == round.is_multiple_of(2);
-        let after = if short { (1 + round as u64 % 3) * 10 } else { 300 + round as u64 % 7 * 50 };
+        let after = if short { (1 + round as u64 % 3) * 10 } else { 2000 + round as u64 % 7 * 100 };
         let _ = super::call(SYS_timerfd_settime, [fd, 0, at(&[0, 0, 0, after * US]), 0, 0, 0]);
     };
     let look = |round: usize| {
