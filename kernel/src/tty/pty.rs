@@ -503,8 +503,14 @@ impl File for Master {
             TIOCGPTN => user_copy::write(argument, &pair.number)?,
             TIOCSPTLCK => pair.locked.store(user_copy::read::<i32>(argument)? != 0, Ordering::Release),
             TIOCGPTLCK => user_copy::write(argument, &i32::from(pair.locked.load(Ordering::Acquire)))?,
-            TIOCPKT => pair.state.lock().packets.set(user_copy::read::<i32>(argument)? != 0),
-            TIOCGPKT => user_copy::write(argument, &i32::from(pair.state.lock().packets.is_on()))?,
+            TIOCPKT => {
+                let on = user_copy::read::<i32>(argument)? != 0;
+                pair.state.lock().packets.set(on);
+            }
+            TIOCGPKT => {
+                let on = pair.state.lock().packets.is_on();
+                user_copy::write(argument, &i32::from(on))?;
+            }
             TIOCGPTPEER => return self.open_peer(argument as u32),
             TIOCSIG if (1..=64).contains(&argument) => pair.jobs.signal(argument as u32),
             TIOCSIG => return Err(errno::EINVAL),
