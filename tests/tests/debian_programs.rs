@@ -212,9 +212,10 @@ fn number_behind(text: &str, label: &str) -> Result<u64, Failed> {
 /// turns, so what CPU 0 executes while a timer is due would count as latency.
 #[test]
 fn rt_tests_latency_by_the_instruction_clock() -> Outcome {
-    /// Nanoseconds; reached: 566. The program's two threads share the CPU: where a timer of the one is due while the other's is being handled, some
-    /// hundred more show as latency. Nothing here is random, but a few instructions more or less on any path move the one against the other.
-    const LONGEST_NS: u64 = 700;
+    /// Nanoseconds; reached: 557. The program's two threads share the CPU, and a timer of the one may come while the kernel works for the other:
+    /// nothing is random here, but a few instructions more or less on any path move the one against the other. What that costs at most is
+    /// `nanosleep_beside_fifo80.max` of `make bench`.
+    const LONGEST_NS: u64 = 750;
     let words = "run -c 1 cyclictest -D 1 -q -m -N -t 1 -a 1 -p 80";
     let Some(text) = run_on(Vm::new().limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
         return Ok(());

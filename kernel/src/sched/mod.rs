@@ -210,11 +210,18 @@ fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     let me = percpu::this(irq_off);
     debug_assert_eq!(me.head.preempt_count.load(Ordering::Relaxed), 0, "switch with preemption off: a lock is held");
     let prev = current();
+    let mut queue = me.sched.queue.lock_held(irq_off);
+    let mut now = charge(me, &mut queue, prev);
+    if crate::time::timer::is_due(me, now) {
+        core::hint::cold_path();
+        drop(queue);
+        let_timer_in(irq_off);
+        queue = me.sched.queue.lock_held(irq_off);
+        now = charge(me, &mut queue, prev);
+    }
     if me.head.exit_work.load(Ordering::Relaxed) & exit_work::RESCHED != 0 {
         me.head.exit_work.fetch_and(!exit_work::RESCHED, Ordering::Relaxed);
     }
-    let mut queue = me.sched.queue.lock_held(irq_off);
-    let now = charge(me, &mut queue, prev);
     let leaves = may_sleep && prev.state.commit_sleep();
     if !leaves && !core::ptr::eq(prev, me.sched.idle_ptr()) {
         if prev.state.is_dead() {
@@ -262,6 +269,17 @@ fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
     let (previous, here) = unsafe { switch::to(me, prev, next, irq_off) };
     departure::leave(previous, here);
+}
+
+/// Before a switch, which takes longer than this: a timer's interrupt that waits comes now, and the task that it wakes is who the switch is to.
+#[cold]
+#[inline(never)]
+fn let_timer_in(_: &IrqOff) {
+    cpu_head::preempt_disable();
+    // Between the two instructions it does not come.
+    // SAFETY: process context or the end of an interrupt, with interrupts off, and nothing is held.
+    unsafe { core::arch::asm!("sti", "nop", "cli", options(nomem, nostack)) };
+    cpu_head::preempt_enable_no_resched();
 }
 
 /// Wake `task` if it sleeps. Any context but NMI. True if it was asleep.

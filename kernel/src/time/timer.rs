@@ -54,7 +54,7 @@ pub fn program_started_tick(me: &Percpu, deadline: u64, irq_off: &IrqOff) {
 pub fn interrupt(hit_user_mode: impl FnOnce() -> bool, irq_off: &IrqOff) {
     let me = percpu::this(irq_off);
     me.time.armed.store(NEVER, Ordering::Relaxed);
-    let now = tsc::now();
+    let mut now = tsc::now();
     let first = loop {
         let (due, next) = me.time.queue.lock_held(irq_off).expire(&TABLE, now);
         let Some(index) = due else { break next };
@@ -66,6 +66,8 @@ pub fn interrupt(hit_user_mode: impl FnOnce() -> bool, irq_off: &IrqOff) {
         );
         crate::sched::task::with_pinned(index, irq_off, |t| crate::sched::wake_held(t, irq_off));
         trace_point!(TIMER, irq_off, Flags::IRQS_OFF, Data::TimerExpireExit { timer: index as u64 });
+        // What has become due meanwhile is not worth an interrupt of its own.
+        now = tsc::now();
         if next > now {
             break next;
         }
@@ -112,6 +114,12 @@ pub fn is_armed_on(task: &Task, cpu: u32) -> bool {
 /// What the task's timer was armed for last, TSC.
 pub fn deadline_tsc(task: &Task) -> u64 {
     task.timer.key()
+}
+
+/// Whether this CPU's hardware was armed for a time that is past at `now_tsc`: its interrupt comes as soon as it is let in.
+#[inline(always)]
+pub fn is_due(me: &Percpu, now_tsc: u64) -> bool {
+    me.time.armed.load(Ordering::Relaxed) <= now_tsc
 }
 
 /// Whether any timer of a CPU is armed.
