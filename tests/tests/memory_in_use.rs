@@ -35,3 +35,18 @@ fn ten_thousand_programs_leave_nothing_behind() -> Outcome {
     guest.power_off()?.assert_clean();
     Ok(())
 }
+
+/// init takes all orphans over, and what it needed for that goes back with them. So does what a table needed for its first entry, with the last:
+/// names of sockets, locks and who waits for them.
+#[test]
+fn a_crowd_of_orphans_and_tables_that_were_empty_leave_nothing_behind() -> Outcome {
+    let mut guest = Vm::new().cmdline("trace_event=").limit(300).spawn()?;
+    guest.prompt()?;
+    for (words, what) in [("orphans 600", "600 orphans at once"), ("tables 20", "20 entries in tables")] {
+        let told = guest.command(&format!("respawn {words}"))?;
+        println!("{told}");
+        assert!(told.contains(&format!("respawn: {what}: nothing left over: ")), "{told}");
+    }
+    guest.power_off()?.assert_clean();
+    Ok(())
+}

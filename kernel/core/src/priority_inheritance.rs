@@ -77,6 +77,13 @@ impl<K> Member<K> {
     }
 }
 
+/// A map that has become empty keeps the node that its first entry needed; here that goes back too, so that memory in use is what it was.
+pub fn give_back<K, V>(map: &mut BTreeMap<K, V>) {
+    if map.is_empty() {
+        *map = BTreeMap::new();
+    }
+}
+
 /// All locks that are waited for.
 #[derive(Debug)]
 pub struct Inheritance<K> {
@@ -171,7 +178,7 @@ impl<K: Copy + Ord> Inheritance<K> {
             member.holds.retain(|&held| held != lock);
         }
         let Some(next) = next else {
-            self.locks.remove(&lock);
+            self.forget_lock(lock);
             let _ = self.follow(old);
             self.forget_member(old);
             return None;
@@ -279,7 +286,7 @@ impl<K: Copy + Ord> Inheritance<K> {
     fn forget(&mut self, lock: K) {
         let Some(known) = self.locks.get(&lock).filter(|l| l.waiters.is_empty() && !l.unsettled) else { return };
         let holder = known.holder;
-        self.locks.remove(&lock);
+        self.forget_lock(lock);
         if let Some(member) = self.members.get_mut(&holder) {
             member.holds.retain(|&held| held != lock);
         }
@@ -289,7 +296,13 @@ impl<K: Copy + Ord> Inheritance<K> {
     fn forget_member(&mut self, task: u32) {
         if self.members.get(&task).is_some_and(|m| m.holds.is_empty() && m.waits_for.is_none()) {
             self.members.remove(&task);
+            give_back(&mut self.members);
         }
+    }
+
+    fn forget_lock(&mut self, lock: K) {
+        self.locks.remove(&lock);
+        give_back(&mut self.locks);
     }
 }
 

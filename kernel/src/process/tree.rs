@@ -12,6 +12,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+/// A list of children keeps room for so many. What a crowd needed beyond that goes back as it ends: init takes over all orphans, and never ends.
+const ROOM: usize = 4;
+
 /// How a process stands, for its parent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -37,6 +40,25 @@ struct Node {
     report: Option<u32>,
     /// CPU time of children that were waited for, ns.
     waited_runtime_ns: u64,
+}
+
+impl Node {
+    /// The child is nobody's any more.
+    fn forget_child(&mut self, child: u32) {
+        let children = &mut self.children;
+        if let Some(at) = children.iter().position(|&c| c == child) {
+            children.remove(at);
+        }
+        // A quarter, so that the next child does not take at once what this one gave back.
+        if children.capacity() > ROOM && children.len() <= children.capacity() / 4 {
+            let mut smaller = Vec::new();
+            // Where there is no memory, the list keeps what it has.
+            if smaller.try_reserve_exact((2 * children.len()).max(ROOM)).is_ok() {
+                smaller.append(children);
+                *children = smaller;
+            }
+        }
+    }
 }
 
 static TREE: SpinLock<BTreeMap<u32, Node>, { rank::PROCESS }> = SpinLock::new(BTreeMap::new());
@@ -254,7 +276,7 @@ fn end_seen_by_parent(mut tree: Tree, process: &Process, status: u32) -> Tree {
     tell_parent(&tree, process, exit_signal, end_info(process, exit_signal, status));
     if unwanted {
         if let Some(parent) = tree.get_mut(&ppid) {
-            parent.children.retain(|&c| c != process.pid);
+            parent.forget_child(process.pid);
         }
         let node = tree.remove(&process.pid);
         task::drop_id(process.pid);
@@ -339,7 +361,7 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
     let mut tree = TREE.lock();
     let me = tree.get(&parent.pid).ok_or(ECHILD)?;
     let mut found = None;
-    for (at, &pid) in me.children.iter().enumerate() {
+    for &pid in &me.children {
         let Some(node) = tree.get(&pid) else { continue };
         let wanted = match who {
             Who::Any => true,
@@ -361,11 +383,11 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
             _ => None,
         };
         if let Some((status, ended)) = status {
-            found = Some((at, pid, status, ended, node.process.runtime_ns()));
+            found = Some((pid, status, ended, node.process.runtime_ns()));
             break;
         }
     }
-    let Some((at, pid, status, ended, runtime_ns)) = found else {
+    let Some((pid, status, ended, runtime_ns)) = found else {
         return if any { Ok(None) } else { Err(ECHILD) };
     };
     let waited = Waited { pid, status, runtime_ns, trapped: false };
@@ -375,7 +397,7 @@ pub fn look(parent: &Process, who: Who, what: What) -> Result<Option<Waited>, Er
     if ended {
         let gone = tree.remove(&pid);
         let me = tree.get_mut(&parent.pid).expect("looked up above");
-        me.children.remove(at);
+        me.forget_child(pid);
         me.waited_runtime_ns += runtime_ns + gone.as_ref().map_or(0, |n| n.waited_runtime_ns);
         task::drop_id(pid);
         drop(tree);

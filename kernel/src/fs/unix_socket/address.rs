@@ -13,6 +13,7 @@ use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
+use kcore::priority_inheritance::give_back;
 
 /// sun_path of a bound socket, as the program gave it: a path without its NUL, or a NUL and the abstract name.
 pub struct Address(pub Vec<u8>);
@@ -35,6 +36,7 @@ impl Address {
         let mut names = ABSTRACT.lock();
         let mine = names.get(&name).is_some_and(|s| core::ptr::eq(s.as_ptr(), socket));
         let gone = if mine { names.remove(&name) } else { None };
+        give_back(&mut names);
         drop(names);
         drop(gone);
     }

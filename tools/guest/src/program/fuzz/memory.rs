@@ -11,8 +11,8 @@ const KEPT_BYTES: u64 = 64;
 const FIRST_KEPT_BYTES: u64 = 512;
 
 /// So many bytes of the heap may be in use beyond that: the wait queues of the kernel's own threads and of files that are there for good have
-/// grown by then to what the load needed, and keep that.
-const HEAP_SLACK_BYTES: u64 = 2 << 10;
+/// grown by then to what the load needed, 4 bytes for each that waited at once, and keep that. Less than the smallest table of the kernel.
+const HEAP_SLACK_BYTES: u64 = 256;
 
 /// Tasks, frames, heap bytes; and the pages of files that the kernel keeps.
 pub type InUse = [u64; 4];
