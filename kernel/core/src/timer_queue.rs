@@ -44,6 +44,7 @@ impl TimerQueue {
     #[inline]
     pub fn expire<S: HeapStore + ?Sized>(&mut self, store: &S, now_tsc: u64) -> (Option<u32>, u64) {
         match self.heap.pop_until(store, now_tsc) {
+            Some(id) if cfg!(mutant = "timer_rest_forgotten") => (Some(id), NEVER),
             Some(id) => (Some(id), self.next_deadline(store)),
             None => (None, self.next_deadline(store)),
         }

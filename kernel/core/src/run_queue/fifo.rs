@@ -57,7 +57,8 @@ impl FifoTasks {
         let (prio, first) = (priority(node), self.first);
         let first_node = store.run_node(first);
         let first_prio = priority(first_node);
-        if prio > first_prio || (at_head && prio == first_prio) {
+        let goes_first = prio > first_prio || (at_head && prio == first_prio);
+        if goes_first && !cfg!(mutant = "fifo_first_stays") {
             self.link(store, first_prio, first, first_node, true);
             self.first = id;
         } else {
