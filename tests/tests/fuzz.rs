@@ -44,9 +44,11 @@ fn a_seed_repeats_its_run_under_the_instruction_clock() -> Outcome {
 
 #[test]
 fn the_kernel_outlives_random_system_calls() -> Outcome {
-    // `make soak` says how many; `make test-long` and it take a seed of their own each time.
-    if let Some(calls) = std::env::var("FUZZ_CALLS").ok().and_then(|c| c.parse::<u64>().ok()) {
-        return fuzz(Vm::new().limit(300 + calls / 1000), &format!("-c {calls}"), calls);
+    // `make soak` says how many; `make test-long` and it take a seed of their own each time, or that of FUZZ_SEED.
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    if let Some(calls) = number("FUZZ_CALLS") {
+        let seed = number("FUZZ_SEED").map_or(String::new(), |seed| format!("-s {seed} "));
+        return fuzz(Vm::new().limit(300 + calls / 1000), &format!("{seed}-c {calls}"), calls);
     }
     match (std::env::var_os("QUIESCE_LONG"), std::env::var("PROFILE").as_deref()) {
         (Some(_), _) => fuzz(Vm::new().limit(1200), "-c 1000000", 1_000_000),

@@ -10,10 +10,13 @@ const USAGE: &str = "usage: respawn TIMES | respawn orphans COUNT | respawn tabl
 /// Rounds before memory is looked at: what the kernel keeps for the next one (stacks, room of lists, pages of files) is there then.
 const WARM_UP: u32 = 100;
 
+/// Something so many times.
+type Round = fn(u32) -> Result<(), Failure>;
+
 /// `respawn TIMES`, `respawn orphans COUNT`, `respawn tables COUNT`: fails if more tasks, page frames or bytes of the kernel's heap are in use than before.
 pub fn main(args: &Args) -> Outcome {
     let number = |word: &str| word.parse::<u32>().map_err(|e| Failure::usage(format!("{e} ({USAGE})")));
-    let (what, warm_up, count, round): (_, _, _, fn(u32) -> Result<(), Failure>) = match args.rest() {
+    let (what, warm_up, count, round): (_, _, _, Round) = match args.rest() {
         [times] => ("times fork, execve, exit", WARM_UP, number(times)?, respawn),
         [word, count] if word == "orphans" => ("orphans at once", 1, number(count)?, orphans),
         [word, count] if word == "tables" => ("entries in tables", 0, number(count)?, tables),

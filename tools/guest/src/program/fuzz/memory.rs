@@ -44,6 +44,17 @@ pub fn in_use() -> Result<InUse, Failure> {
     Ok([number("tasks")?, number("frames")?, number("heap_bytes")?, number("copies")?])
 }
 
+/// Waits until no more tasks are there than `before`; `left_over` says so if that never comes.
+pub fn wait_for_ends(before: &InUse) -> Result<(), Failure> {
+    for _ in 0..LOOKS {
+        if in_use()?[0] <= before[0] {
+            break;
+        }
+        linux::sleep_ns(10_000_000);
+    }
+    Ok(())
+}
+
 /// What is in use once nothing changes any more: as much as `before`. A failure that says so where it is more.
 pub fn left_over(before: &InUse) -> Result<InUse, Failure> {
     let mut now = in_use()?;

@@ -82,11 +82,19 @@ pub fn main(args: &Args) -> Outcome {
         let warm_up = WARM_UP * task.workers() as u64;
         memory::start_threads()?;
         (task.first, task.children, task.calls) = (1 << 40, warm_up, u64::MAX);
-        task.run_apart(&root)?;
+        task.apart(|task| task.run(&root))?;
         (task.first, task.children, task.calls) = (first, children, calls);
         Some(memory::in_use()?)
     };
-    task.run_apart(&root)?;
+    task.apart(|task| task.run(&root))?;
+    if let Some(before) = &before {
+        // Who left its child's group may have made a name since.
+        memory::wait_for_ends(before)?;
+        task.apart(|_| {
+            tidy(&root);
+            Ok(())
+        })?;
+    }
     let now = before.as_ref().map(memory::left_over).transpose();
     write_out(
         format!(
@@ -124,12 +132,12 @@ impl Task {
         (0..self.workers()).map(|worker| self.page[WORKER + worker].load(Relaxed)).sum()
     }
 
-    /// `run` in a process of its own: who measures has no more memory for what a run has to remember, as the names that calls at random make in
+    /// `work` in a process of its own: who measures has no more memory for what a run has to remember, as the names that calls at random make in
     /// the root, which are the more the longer it is.
-    fn run_apart(&self, root: &[std::ffi::OsString]) -> Result<(), Failure> {
+    fn apart(&self, work: impl Fn(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
         let fail = |e: std::io::Error| Failure::new(format!("a process for the run: {}", describe(&e)));
         match linux::fork().map_err(fail)? {
-            Fork::Child => match self.run(root) {
+            Fork::Child => match work(self) {
                 Ok(()) => linux::exit_now(0),
                 Err(failure) => {
                     write_out(format!("fuzz: {}\n", failure.text).as_bytes());
@@ -168,12 +176,7 @@ impl Task {
         let ended: Vec<_> = workers.into_iter().map(linux::wait_for).collect();
         self.page[OVER].store(1, Relaxed);
         let _ = linux::wait_for(disturber);
-        let _ = std::fs::remove_dir_all(DIRECTORY);
-        // Paths at random are now and then names in the root.
-        for name in names("/").iter().filter(|name| !root.contains(name)) {
-            let path = std::path::Path::new("/").join(name);
-            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
-        }
+        tidy(root);
         if let Some(bad) = ended.iter().find(|e| e.as_ref().map_or(1, |e| e.status()) != 0) {
             return Err(Failure::new(format!("a worker ended with {bad:?}")));
         }
@@ -243,6 +246,16 @@ impl Task {
             linux::sleep_ns(random.below(2 * NMI_REST_NS));
         }
         linux::exit_now(0)
+    }
+}
+
+/// No file of any child is left.
+fn tidy(root: &[std::ffi::OsString]) {
+    let _ = std::fs::remove_dir_all(DIRECTORY);
+    // Paths at random are now and then names in the root.
+    for name in names("/").iter().filter(|name| !root.contains(name)) {
+        let path = std::path::Path::new("/").join(name);
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
     }
 }
 
