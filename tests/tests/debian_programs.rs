@@ -11,7 +11,7 @@ const WORDS: &str = "tmp/words";
 
 /// Runs `words` by Debian's bash on a machine of two CPUs; gives what it prints. None: there are no packages.
 fn run(packages: &[&str], programs: &[(&str, &[u8])], words: &str, cmdline: &str) -> Result<Option<String>, Failed> {
-    run_on(Vm::new().limit(300), packages, programs, words, cmdline)
+    run_on(Vm::new().smp(2).limit(300), packages, programs, words, cmdline)
 }
 
 /// The same on a machine of this kind.
@@ -32,7 +32,7 @@ fn run_on(
         }
     };
     // Nothing is typed: by the clock of instructions a run is the same each time then.
-    let vm = vm.smp(2).mem("1G").cmdline(&format!("trace_event= quiet {cmdline} -- . /{WORDS}"));
+    let vm = vm.mem("1G").cmdline(&format!("trace_event= quiet {cmdline} -- . /{WORDS}"));
     let finished = vm.initrd(root).spawn()?.finish()?;
     finished.assert_clean();
     Ok(Some(finished.output))
@@ -187,12 +187,40 @@ fn rt_tests_end_with_their_summary() -> Outcome {
     Ok(())
 }
 
+/// Two threads of cyclictest, each bound to an isolated CPU of its own. /proc says where they may run while they do.
+#[test]
+fn rt_tests_threads_on_isolated_cpus() -> Outcome {
+    let words = "cyclictest -D 2 -q -m -t 2 -a 2,3 -p 80 & c=$!; \
+        bound() { for s in /proc/$c/task/*/status; do while read k v; do [ $k = Cpus_allowed_list: ] && echo bound $v; done < $s; done; }; \
+        until t=$(bound 2> /dev/null); case $t in *'bound 2'*'bound 3'*) true;; *) ! kill -0 $c;; esac; do :; done; echo \"$t\"; wait; \
+        oslat -q -c 2,3 -D 1; missing";
+    let Some(text) = run_on(Vm::new().limit(300), &["rt-tests"], &[], words, "nohz_full=2,3")? else { return Ok(()) };
+    println!("{text}");
+    assert_in_order(
+        &text,
+        &[
+            "bound 2\n",
+            "bound 3\n",
+            "T: 0 (",
+            " P:80 I:1000 C:",
+            "T: 1 (",
+            " P:80 I:1500 C:",
+            "Core:\t 2 3",
+            "Maximum:\t",
+        ],
+    );
+    for thread in text.split("\nT: ").skip(1) {
+        assert!(number_behind(thread, " C:")? >= 10, "{text}");
+    }
+    Ok(())
+}
+
 /// By a clock that counts instructions: pi_stress takes a group that gets nothing done in most of a second for a deadlock, and on a busy host
 /// that is no proof of one.
 #[test]
 fn rt_tests_priority_inheritance() -> Outcome {
     let words = "pi_stress -q -g 1 -i 50";
-    let Some(text) = run_on(Vm::new().limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
+    let Some(text) = run_on(Vm::new().smp(2).limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
         return Ok(());
     };
     println!("{text}");
@@ -217,7 +245,7 @@ fn rt_tests_latency_by_the_instruction_clock() -> Outcome {
     /// `nanosleep_beside_fifo80.max` of `make bench`.
     const LONGEST_NS: u64 = 750;
     let words = "run -c 1 cyclictest -D 1 -q -m -N -t 1 -a 1 -p 80";
-    let Some(text) = run_on(Vm::new().limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
+    let Some(text) = run_on(Vm::new().smp(2).limit(300).icount(), &["rt-tests"], &[], words, "nohz_full=1")? else {
         return Ok(());
     };
     println!("{text}");
