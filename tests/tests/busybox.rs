@@ -129,6 +129,14 @@ fn its_programs_see_the_machine() -> Outcome {
     assert_has(&command(sh, "uname -srm")?, &["Linux 6.1.0-quiesce x86_64"]);
     assert_has(&command(sh, "ps")?, &["PID", "[rcu_gp]", "/init"]);
     assert_has(&command(sh, "top -b -n 1 | head -n 7")?, &["Mem:", "CPU:", "Load average:"]);
+    // As it comes: it takes the screen, shows itself anew, and ends by a key.
+    sh.send("top -d 1\n");
+    for _ in 0..2 {
+        sh.expect("Load average:")?;
+        sh.expect("top -d 1")?;
+    }
+    sh.send("q");
+    sh.expect(PROMPT)?;
     assert_has(&command(sh, "dmesg | grep -c 'Run /init'")?, &["\n1\n"]);
     assert_has(
         &command(sh, "mkdir /mnt; mount -t tmpfs none /mnt && mount | grep /mnt; umount /mnt")?,
