@@ -3,11 +3,11 @@
 use super::table::Calls;
 use crate::arch::cpu_head;
 use crate::entry::exit_work;
-use crate::errno::{EFAULT, EINVAL, EPERM, ESRCH, Errno};
+use crate::errno::{EFAULT, EINVAL, EPERM, ESRCH, Errno, SysResult};
 use crate::mm::address_space::cpus_running;
 use crate::mm::user_copy;
 use crate::percpu;
-use crate::process::{current, current_thread, thread_of, tree};
+use crate::process::{Process, current, current_thread, thread_of, tree};
 use crate::sched::task::{self, TaskRef};
 use crate::sched::{self, priority_futex};
 use crate::system_call;
@@ -37,7 +37,7 @@ pub const CALLS: Calls = &[
 ];
 
 /// The task a call names: 0 is the running one.
-fn named(tid: u64) -> Result<TaskRef, Errno> {
+pub(super) fn named(tid: u64) -> Result<TaskRef, Errno> {
     let tid = tid as i32;
     if tid < 0 {
         return Err(EINVAL);
@@ -111,15 +111,16 @@ system_call! {
     }
 }
 
-const OTHER: u64 = 0;
-const FIFO: u64 = 1;
-const ROUND_ROBIN: u64 = 2;
-const BATCH: u64 = 3;
-const IDLE: u64 = 5;
-const RESET_ON_FORK: u64 = crate::process::RESET_ON_FORK as u64;
+pub(super) const OTHER: u64 = 0;
+pub(super) const FIFO: u64 = 1;
+pub(super) const ROUND_ROBIN: u64 = 2;
+pub(super) const BATCH: u64 = 3;
+pub(super) const IDLE: u64 = 5;
+pub(super) const DEADLINE: u64 = 6;
+pub(super) const RESET_ON_FORK: u64 = crate::process::RESET_ON_FORK as u64;
 
 /// Round robin runs as FIFO: the next of a priority comes when the running one blocks or yields.
-fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
+pub(super) fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
     match policy & !RESET_ON_FORK {
         OTHER | BATCH | IDLE if priority == 0 => Ok(Class::Fair),
         FIFO | ROUND_ROBIN if (1..=99).contains(&priority) => Ok(Class::Fifo(priority as u8)),
@@ -128,12 +129,17 @@ fn class_of(policy: u64, priority: u32) -> Result<Class, Errno> {
 }
 
 /// What sched_setscheduler(2) set; of a kernel thread, what its class amounts to.
-fn policy_of(task: &TaskRef) -> u64 {
+pub(super) fn policy_of(task: &TaskRef) -> u64 {
     match thread_of(task) {
         Some(thread) => thread.policy.load(Ordering::Relaxed) as u64,
         None if matches!(task.run.own_class(), Class::Fifo(_)) => FIFO,
         None => OTHER,
     }
+}
+
+/// Its real-time priority; 0: it has none.
+pub(super) fn priority_of(task: &TaskRef) -> u32 {
+    if let Class::Fifo(priority) = task.run.own_class() { priority as u32 } else { 0 }
 }
 
 system_call! {
@@ -143,16 +149,20 @@ system_call! {
             return Err(EINVAL);
         }
         let priority: u32 = user_copy::read(at)?;
-        let task = named(tid)?;
-        let policy = policy as u32;
-        sched::set_class(&task, class_of(policy as u64, priority)?)?;
-        priority_futex::class_changed(&task);
-        if let Some(thread) = thread_of(&task) {
-            thread.policy.store(policy, Ordering::Relaxed);
-        }
-        Ok(0)
+        set_policy(&named(tid)?, policy as u32, priority)
     }
 }
+
+/// From now on this policy, with RESET_ON_FORK or without, and this priority.
+pub(super) fn set_policy(task: &TaskRef, policy: u32, priority: u32) -> SysResult {
+    sched::set_class(task, class_of(policy as u64, priority)?)?;
+    priority_futex::class_changed(task);
+    if let Some(thread) = thread_of(task) {
+        thread.policy.store(policy, Ordering::Relaxed);
+    }
+    Ok(0)
+}
+
 system_call! {
     /// sched_getscheduler(2)
     sched_getscheduler(tid) {
@@ -172,10 +182,7 @@ system_call! {
 system_call! {
     /// sched_getparam(2)
     sched_getparam(tid, at) {
-        let priority = match named(tid)?.run.own_class() {
-            Class::Fifo(p) => p as u32,
-            _ => 0,
-        };
+        let priority = priority_of(&named(tid)?);
         if at == 0 {
             return Err(EINVAL);
         }
@@ -188,7 +195,7 @@ system_call! {
     priority_max(policy) {
         match policy {
             FIFO | ROUND_ROBIN => Ok(99),
-            OTHER | BATCH | IDLE => Ok(0),
+            OTHER | BATCH | IDLE | DEADLINE => Ok(0),
             _ => Err(EINVAL),
         }
     }
@@ -198,7 +205,7 @@ system_call! {
     priority_min(policy) {
         match policy {
             FIFO | ROUND_ROBIN => Ok(1),
-            OTHER | BATCH | IDLE => Ok(0),
+            OTHER | BATCH | IDLE | DEADLINE => Ok(0),
             _ => Err(EINVAL),
         }
     }
@@ -234,13 +241,18 @@ system_call! {
             (1 | 2, _) => return Err(ESRCH),
             _ => return Err(EINVAL),
         };
-        let nice = (nice as i32).clamp(-20, 19);
-        process.nice.store(nice, Ordering::Relaxed);
-        let threads = process.threads.lock().clone();
-        for thread in threads {
-            let _ = task::with(thread.task, |t| t.run.set_nice(nice as i8));
-        }
+        set_nice(&process, nice as i32);
         Ok(0)
+    }
+}
+
+/// For all its threads; what is beyond Linux's bounds becomes the nearer of them.
+pub(super) fn set_nice(process: &Process, nice: i32) {
+    let nice = nice.clamp(-20, 19);
+    process.nice.store(nice, Ordering::Relaxed);
+    let threads = process.threads.lock().clone();
+    for thread in threads {
+        let _ = task::with(thread.task, |t| t.run.set_nice(nice as i8));
     }
 }
 

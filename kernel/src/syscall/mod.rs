@@ -19,6 +19,7 @@ mod posix_timer;
 pub mod process;
 mod process_memory;
 mod ptrace;
+mod scheduling_attribute;
 pub mod signal;
 mod socket;
 mod socket_message;

@@ -39,6 +39,7 @@ const GROUPS: &[Calls] = &[
     super::pid_file::CALLS,
     super::posix_timer::CALLS,
     super::ptrace::CALLS,
+    super::scheduling_attribute::CALLS,
     super::signal::CALLS,
     super::socket::CALLS,
     super::socket_message::CALLS,

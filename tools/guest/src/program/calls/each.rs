@@ -65,6 +65,8 @@ pub const LISTED: &[(&str, i64, &str)] = &[
     ("sched_getaffinity", libc::SYS_sched_getaffinity, ""),
     ("sched_setscheduler", libc::SYS_sched_setscheduler, ""),
     ("sched_getscheduler", libc::SYS_sched_getscheduler, ""),
+    ("sched_setattr", libc::SYS_sched_setattr, ""),
+    ("sched_getattr", libc::SYS_sched_getattr, ""),
     ("sched_yield", libc::SYS_sched_yield, NEVER),
     ("getcpu", libc::SYS_getcpu, ""),
     ("prctl", libc::SYS_prctl, ""),

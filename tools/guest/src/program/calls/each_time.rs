@@ -1,12 +1,12 @@
 //! The listed calls about time, scheduling and CPUs: clocks, sleeps, futex, getrandom, sched_*, getcpu.
 
 use super::each::{KERNEL, NOWHERE, at, gives, refused, to, works};
-use super::{Check, ensure, equal, in_child};
+use super::{Check, ensure, equal, in_child, is_quiesce};
 use crate::linux::{self, Ended};
 use libc::{
-    EAGAIN, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, ESRCH, ETIMEDOUT, SYS_clock_getres, SYS_clock_gettime,
-    SYS_clock_nanosleep, SYS_futex, SYS_getcpu, SYS_getrandom, SYS_nanosleep, SYS_sched_getaffinity,
-    SYS_sched_getscheduler, SYS_sched_setaffinity, SYS_sched_setscheduler, SYS_sched_yield,
+    E2BIG, EAGAIN, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH, ETIMEDOUT, SYS_clock_getres, SYS_clock_gettime,
+    SYS_clock_nanosleep, SYS_futex, SYS_getcpu, SYS_getrandom, SYS_nanosleep, SYS_sched_getaffinity, SYS_sched_getattr,
+    SYS_sched_getscheduler, SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_setscheduler, SYS_sched_yield,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,6 +18,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("each_getrandom", getrandom),
     ("each_affinity", affinity),
     ("each_scheduler", scheduler),
+    ("each_scheduling_attributes", scheduling_attributes),
     ("each_getcpu", getcpu),
 ];
 
@@ -205,6 +206,94 @@ fn scheduler() -> Result<(), String> {
         gives(SYS_sched_yield, &[], 0)?;
     }
     Ok(())
+}
+
+/// struct sched_attr as it is since Linux 5.3.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+    bounds: [u32; 2],
+}
+
+fn scheduling_attributes() -> Result<(), String> {
+    const RESET: u64 = 1;
+    const KEEP_POLICY: u64 = 8;
+    const KEEP_PARAMS: u64 = 16;
+    let none = Attributes { size: 48, ..Attributes::default() };
+    let told = || -> Result<Attributes, String> {
+        let mut told = Attributes { size: 77, ..none };
+        gives(SYS_sched_getattr, &[0, to(&mut told), 48, 0], 0)?;
+        // Linux 6.12 and later have a fair task's slice there.
+        Ok(Attributes { runtime: 0, ..told })
+    };
+    let set = |wanted: Attributes| gives(SYS_sched_setattr, &[0, at(&wanted), 0], 0);
+    equal!(told()?, none);
+    set(Attributes { policy: 1, priority: 7, flags: RESET, ..none })?;
+    equal!(told()?, Attributes { policy: 1, priority: 7, flags: RESET, ..none });
+    gives(SYS_sched_getscheduler, &[0], 0x4000_0001)?;
+    set(Attributes { policy: 2, priority: 9, ..none })?;
+    equal!(told()?, Attributes { policy: 2, priority: 9, ..none });
+    set(Attributes { policy: 3, priority: 5, flags: KEEP_POLICY, ..none })?;
+    equal!(told()?, Attributes { policy: 2, priority: 5, ..none });
+    set(Attributes { policy: 1, priority: 99, flags: KEEP_PARAMS, ..none })?;
+    equal!(told()?, Attributes { policy: 2, priority: 5, ..none });
+    refused(SYS_sched_setattr, &[0, at(&Attributes { flags: KEEP_PARAMS, ..none }), 0], EINVAL)?; // has no priority
+    set(Attributes { policy: 3, nice: 3, size: 0, ..none })?;
+    equal!(told()?, Attributes { policy: 3, nice: 3, ..none });
+    set(Attributes { nice: 99, ..none })?;
+    equal!(told()?, Attributes { nice: 19, ..none });
+    // One that is longer than the kernel's, with nothing in what that does not know.
+    let mut long = [0u64; 512];
+    long[0] = 4096 | 3 << 32;
+    gives(SYS_sched_setattr, &[0, at(&long), 0], 0)?;
+    long[511] = 1;
+    refused(SYS_sched_setattr, &[0, at(&long), 0], E2BIG)?;
+    equal!(long[0], 56 | 3 << 32);
+    for size in [47, 4097] {
+        refused(SYS_sched_setattr, &[0, at(&Attributes { size, ..none }), 0], E2BIG)?;
+    }
+    for (policy, priority) in [(0, 1), (1, 0), (1, 100), (2, 0), (4, 0), (7, 0), (0x4000_0001, 1), (1 << 31, 0)] {
+        refused(SYS_sched_setattr, &[0, at(&Attributes { policy, priority, ..none }), 0], EINVAL)?;
+    }
+    refused(SYS_sched_setattr, &[0, at(&Attributes { flags: 0x80, ..none }), 0], EINVAL)?;
+    // Deadlines: times that make no sense, then sensible ones, which Linux takes.
+    let deadline = Attributes { policy: 6, runtime: 1_000_000, deadline: 2_000_000, period: 2_000_000, ..none };
+    for bad in [
+        Attributes { runtime: 1000, ..deadline },
+        Attributes { runtime: 2_000_001, ..deadline },
+        Attributes { deadline: 2_000_001, ..deadline },
+        Attributes { deadline: 0, ..deadline },
+        Attributes { deadline: 1 << 63, period: 0, ..deadline },
+        Attributes { runtime: 2000, deadline: 3000, period: 3000, ..deadline },
+        Attributes { priority: 1, ..deadline },
+    ] {
+        refused(SYS_sched_setattr, &[0, at(&bad), 0], EINVAL)?;
+    }
+    if is_quiesce() {
+        refused(SYS_sched_setattr, &[0, at(&deadline), 0], EPERM)?;
+    }
+    let good = at(&none);
+    refused(SYS_sched_setattr, &[0, 0, 0], EINVAL)?;
+    refused(SYS_sched_setattr, &[0, good, 1], EINVAL)?;
+    refused(SYS_sched_setattr, &[u64::MAX, good, 0], EINVAL)?;
+    refused(SYS_sched_setattr, &[NOBODY, good, 0], ESRCH)?;
+    refused(SYS_sched_setattr, &[0, KERNEL, 0], EFAULT)?;
+    let mut room = none;
+    for (tid, place, size, flags) in
+        [(0, 0, 48, 0), (u64::MAX, 1, 48, 0), (0, 1, 47, 0), (0, 1, 4097, 0), (0, 1, 48, 1)]
+    {
+        refused(SYS_sched_getattr, &[tid, place * to(&mut room), size, flags], EINVAL)?;
+    }
+    refused(SYS_sched_getattr, &[NOBODY, to(&mut room), 48, 0], ESRCH)?;
+    refused(SYS_sched_getattr, &[0, NOWHERE, 48, 0], EFAULT)
 }
 
 fn getcpu() -> Result<(), String> {
