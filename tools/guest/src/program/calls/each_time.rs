@@ -1,6 +1,7 @@
 //! The listed calls about time, scheduling and CPUs: clocks, sleeps, futex, getrandom, sched_*, getcpu.
 
 use super::each::{KERNEL, NOWHERE, at, gives, refused, to, works};
+use super::priority::until_asleep;
 use super::{Check, ensure, equal, in_child, is_quiesce};
 use crate::linux::{self, Ended};
 use libc::{
@@ -19,6 +20,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("each_affinity", affinity),
     ("each_scheduler", scheduler),
     ("each_scheduling_attributes", scheduling_attributes),
+    ("each_cpu_time_clock", cpu_time_clock),
     ("each_getcpu", getcpu),
 ];
 
@@ -294,6 +296,43 @@ fn scheduling_attributes() -> Result<(), String> {
     }
     refused(SYS_sched_getattr, &[NOBODY, to(&mut room), 48, 0], ESRCH)?;
     refused(SYS_sched_getattr, &[0, NOWHERE, 48, 0], EFAULT)
+}
+
+/// The clocks whose numbers clock_getcpuclockid(3) and pthread_getcpuclockid(3) make.
+fn cpu_time_clock() -> Result<(), String> {
+    let clock = |id: u64, kind: u64| !id << 3 | kind;
+    let read = |id: u64, kind: u64| -> Result<u64, String> {
+        let mut ran = [u64::MAX; 2];
+        gives(SYS_clock_gettime, &[clock(id, kind), to(&mut ran)], 0)?;
+        Ok(ran[0] * 1_000_000_000 + ran[1])
+    };
+    const PROCESS: u64 = 2;
+    const THREAD: u64 = 6;
+    let own = linux::own_pid() as u64;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        let _ = sender.send(works(libc::SYS_gettid, &[]));
+        let _ = wait.recv();
+    });
+    let tid = receiver.recv().map_err(|e| e.to_string())??;
+    // This one runs, and the process with it; the other one sleeps and its clock stands.
+    until_asleep(tid as u32);
+    let before = [read(own, PROCESS)?, read(own, THREAD)?, read(tid, THREAD)?];
+    let start = read(0, THREAD)?;
+    while read(0, THREAD)? < start + 5_000_000 {}
+    let after = [read(own, PROCESS)?, read(own, THREAD)?, read(tid, THREAD)?];
+    ensure!(after[0] >= before[0] + 5_000_000 && after[1] >= before[1] + 5_000_000);
+    ensure!(after[2] - before[2] < 5_000_000 && read(0, PROCESS)? >= after[0]);
+    let parent = works(libc::SYS_getppid, &[])?;
+    read(parent, PROCESS)?;
+    let _ = go.send(());
+    other.join().map_err(|_| "the thread panicked")?;
+    // A thread of another process, what is not there, a file.
+    for bad in [clock(parent, THREAD), clock(NOBODY, THREAD), clock(NOBODY, PROCESS), clock(NOBODY, 3)] {
+        refused(SYS_clock_gettime, &[bad, to(&mut [0u64; 2])], EINVAL)?;
+    }
+    Ok(())
 }
 
 fn getcpu() -> Result<(), String> {

@@ -57,7 +57,7 @@ fn stat(tid: u32, field: usize) -> String {
 }
 
 /// With pauses: the caller may be more urgent than that thread, on the same CPU.
-fn until_asleep(tid: u32) {
+pub(super) fn until_asleep(tid: u32) {
     while stat(tid, 3) != "S" {
         linux::sleep_ns(200_000);
     }
