@@ -198,6 +198,13 @@ impl Pair {
             let event = state.discipline.input(byte, &mut echo);
             state.packets.note_flow(before, state.discipline.is_stopped());
             taken += 1;
+            if let Event::Signal(_) = event
+                && state.discipline.termios().lflag & NOFLSH == 0
+            {
+                // What was written, and echoed, before it.
+                state.shown.clear();
+                state.packets.note_flush(true, true);
+            }
             // Echo that finds no room is lost, input is not.
             let room = SHOWN_MOST + ECHO_SIZE - state.shown.len();
             state.shown.extend(echo.iter().take(room));
@@ -206,8 +213,6 @@ impl Pair {
                 Event::LineReady => lines = true,
                 Event::StartOutput => started = true,
                 Event::Signal(which) => {
-                    let dropped = state.discipline.termios().lflag & NOFLSH == 0;
-                    state.packets.note_flush(dropped, dropped);
                     (signal, started) = (Some(which as u32), true);
                     break;
                 }
