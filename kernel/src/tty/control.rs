@@ -12,6 +12,7 @@ const TCSETS: u32 = 0x5402;
 const TCSETSW: u32 = 0x5403;
 const TCSETSF: u32 = 0x5404;
 const TCSBRK: u32 = 0x5409;
+/// Holds a slave's output, and sends the special characters. On the console, and through a pty's master, it does nothing.
 const TCXONC: u32 = 0x540a;
 const TCFLSH: u32 = 0x540b;
 const TIOCEXCL: u32 = 0x540c;

@@ -22,7 +22,7 @@ impl Line for Played<'_> {
     }
 
     fn flush(&self, input: bool, output: bool) {
-        self.0.drop_bytes(output, input);
+        self.0.drop_bytes(output, input, false);
     }
 
     fn window(&self) -> [u16; 4] {
