@@ -105,9 +105,8 @@ impl Drop for Running {
     }
 }
 
-/// The program at `path`: its pages, and that it runs. EACCES if it is no file or not executable, ETXTBSY while it is open for writing.
-pub fn lookup_exec(cwd: &WorkDir, path: &[u8]) -> Result<(Mapped, Running), Errno> {
-    let place = place::resolve(&cwd.place(), path, true)?;
+/// The program at `place`: its pages, and that it runs. EACCES if it is no file or not executable, ETXTBSY while it is open for writing.
+pub fn lookup_exec(place: &Arc<Place>) -> Result<(Mapped, Running), Errno> {
     let executable = place.inode.mode.load(Ordering::Relaxed) & 0o111 != 0;
     match &place.inode.kind {
         Kind::Regular(pages) if executable => {

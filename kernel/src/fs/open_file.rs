@@ -4,6 +4,7 @@
 
 use super::epoll::Epoll;
 use super::inode::{Inode, Stat, mode};
+use super::mount;
 use super::place::Place;
 use super::signal_file::SignalFile;
 use super::timer_file::TimerFile;
@@ -244,6 +245,24 @@ impl OpenFile {
     /// The inode, of a file that is in a directory.
     pub fn inode(&self) -> Option<&Arc<Inode>> {
         self.place.as_ref().map(|p| &p.inode)
+    }
+
+    /// Where it is, as a link in /proc shows it to the running process, or what it is.
+    pub fn shown_path(&self) -> Vec<u8> {
+        let Some(place) = &self.place else {
+            let pipe = || alloc::format!("pipe:[{}]", self.file.stat().ino).into_bytes();
+            return if self.is_pipe() { pipe() } else { b"anon_inode:[eventfd]".to_vec() };
+        };
+        place.shown_path()
+    }
+
+    /// Where it was found, or a place of its own for what is in no directory. ENXIO if it cannot be opened again.
+    pub fn place_or_own(&self) -> Result<Arc<Place>, Errno> {
+        if let Some(place) = &self.place {
+            return Ok(place.clone());
+        }
+        let inode = self.file.clone().inode().ok_or(errno::ENXIO)?;
+        Ok(Arc::new(Place { inode, name: self.shown_path().into(), parent: None, mount: mount::NOWHERE }))
     }
 
     /// fstat.

@@ -44,9 +44,15 @@ pub struct Loaded {
     pub program: Arc<Running>,
 }
 
-/// Make a program from the file at `path`.
-pub fn load(work_dir: &WorkDir, path: &[u8], mut args: Strings, env: &Strings) -> Result<Loaded, Errno> {
-    let (mut file, mut program) = file_at(work_dir, path)?;
+/// Make a program from the file `found`, which hears that it is `path`, as a script's interpreter does.
+pub fn load(
+    work_dir: &WorkDir,
+    found: &Arc<fs::place::Place>,
+    path: &[u8],
+    mut args: Strings,
+    env: &Strings,
+) -> Result<Loaded, Errno> {
+    let (mut file, mut program) = image(found)?;
     let mut interpreter: Vec<u8> = path.to_vec();
     for _ in 0..SCRIPT_DEPTH {
         let Some((runner, argument)) = script_line(&file.bytes) else { break };
@@ -111,15 +117,14 @@ struct Image {
     bytes: Cow<'static, [u8]>,
 }
 
-fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(Image, Running), Errno> {
-    let (mapped, program) = fs::lookup_exec(work_dir, path)?;
+fn image(place: &Arc<fs::place::Place>) -> Result<(Image, Running), Errno> {
+    let (mapped, program) = fs::lookup_exec(place)?;
     let bytes = mapped.pages.whole()?;
     Ok((Image { mapped, bytes }, program))
 }
 
-/// Whether the last name of `path` is a symbolic link.
-pub fn is_link(work_dir: &WorkDir, path: &[u8]) -> Result<bool, Errno> {
-    Ok(fs::place::resolve(&work_dir.place(), path, false)?.inode.is_symlink())
+fn file_at(work_dir: &WorkDir, path: &[u8]) -> Result<(Image, Running), Errno> {
+    image(&fs::place::resolve(&work_dir.place(), path, true)?)
 }
 
 /// `#!interpreter [argument]` in the first line.
@@ -216,18 +221,21 @@ pub fn first_frame(entry: u64, stack: u64) -> Frame {
     }
 }
 
-/// execve(2) in the running process. On success `frame` is the new program's.
-pub fn execve(frame: &mut Frame, path: &[u8], args: Strings, env: &Strings) -> Result<(), Errno> {
-    if path.is_empty() {
-        return Err(crate::errno::ENOENT);
-    }
+/// execve(2) of the file `found`, as `path`, in the running process. On success `frame` is the new program's.
+pub fn execve(
+    frame: &mut Frame,
+    found: &Arc<fs::place::Place>,
+    path: &[u8],
+    args: Strings,
+    env: &Strings,
+) -> Result<(), Errno> {
     let thread = current_thread();
     let process = &thread.process;
     // For what is small and cannot fail from here on.
     if !crate::mm::frame::above_reserve(1) {
         return Err(ENOMEM);
     }
-    let loaded = load(&process.work_dir, path, args, env)?;
+    let loaded = load(&process.work_dir, found, path, args, env)?;
     let old_tid = thread.tid.load(Ordering::Relaxed);
     end_other_threads(thread)?;
     // Descriptors that were shared with another process are this one's own from now on.

@@ -36,7 +36,8 @@ pub fn start_init(boot: &BootInfo, params: BootParams<'static>) -> Result<(), &'
     }
     params.init_env.iter().try_for_each(|p| env.push(word(p).as_bytes())).map_err(too_long)?;
 
-    let loaded = match exec::load(&work_dir, path.as_bytes(), args, &env) {
+    let found = fs::place::resolve(&work_dir.place(), path.as_bytes(), true);
+    let loaded = match found.and_then(|found| exec::load(&work_dir, &found, path.as_bytes(), args, &env)) {
         Ok(loaded) => loaded,
         Err(e) => {
             let why = if e == crate::errno::ENOENT { "not found in the root archive" } else { "cannot be run" };

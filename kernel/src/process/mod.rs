@@ -57,7 +57,7 @@ pub struct Process {
     pub files: SpinLock<Option<Arc<FileTable>>, { rank::PROCESS_PART }>,
     /// Working directory and umask.
     pub work_dir: Arc<WorkDir>,
-    /// Path of the program, for /proc/PID/exe.
+    /// Path of the program: what /proc/PID/comm is named by when its task has gone.
     pub exe: SpinLock<Vec<u8>, { rank::PROCESS_PART }>,
     /// The file that it runs; `None` after its last thread.
     pub program: SpinLock<Option<Arc<crate::fs::Running>>, { rank::PROCESS_PART }>,

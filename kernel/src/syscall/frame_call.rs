@@ -2,12 +2,16 @@
 //!
 //! Reached by `entry::syscall::full_frame_call`, the table's entry for their numbers; rt_sigreturn by `entry::signal_return`.
 
+use super::file::place_or_file;
+use super::file_path::start;
 use super::table::{Calls, into_rax};
 use crate::arch::page_table::PAGE_SIZE;
 use crate::entry::frame::{Frame, Return};
 use crate::entry::signal_return::{RT_SIGRETURN, signal_return_call};
 use crate::entry::syscall::full_frame_call;
-use crate::errno::{E2BIG, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, Errno};
+use crate::errno::{E2BIG, EACCES, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, Errno};
+use crate::fs::current;
+use crate::fs::place::{self, PATH_MAX};
 use crate::mm::{user_context, user_copy};
 use crate::process::fork::{self, Clone, flag};
 use crate::process::signal::{Info, force, sig};
@@ -17,6 +21,7 @@ use crate::spin_lock::PreemptOff;
 use crate::trace::key::TRACE_SYSCALLS;
 use crate::trace::record::record;
 use crate::{static_branch, trace_point};
+use alloc::format;
 use kcore::trace_event::{Data, Flags};
 
 const CLONE: usize = 56;
@@ -155,54 +160,48 @@ fn clone3_args(at: u64, size: u64) -> Result<Clone, Errno> {
     Ok(Clone { flags: flags | exit_signal, stack: stack + stack_size, pidfd, parent_tid, child_tid, tls })
 }
 
-fn execve(frame: &mut Frame) -> Result<(), Errno> {
-    let path = user_copy::read_string(frame.rdi, 4096)?.ok_or(ENAMETOOLONG)?;
-    let (args, env) = (frame.rsi, frame.rdx);
-    run(frame, &path, args, env)
-}
-
-fn run(frame: &mut Frame, path: &[u8], args: u64, env: u64) -> Result<(), Errno> {
+/// The arguments and the environment of a program.
+fn texts(args: u64, env: u64) -> Result<(Strings, Strings), Errno> {
     let mut args = strings(args)?;
     let env = strings(env)?;
     if args.is_empty() {
         args.push(b"")?;
     }
-    exec::execve(frame, path, args, &env)
+    Ok((args, env))
 }
 
-/// execveat(2): by way of the descriptor's link in /proc where the path is not enough, as Linux names it for scripts.
+fn execve(frame: &mut Frame) -> Result<(), Errno> {
+    let path = user_copy::read_string(frame.rdi, PATH_MAX)?.ok_or(ENAMETOOLONG)?;
+    let (args, env) = texts(frame.rsi, frame.rdx)?;
+    let found = place::resolve(&current::work_dir().place(), &path, true)?;
+    exec::execve(frame, &found, &path, args, &env)
+}
+
+/// execveat(2). What starts at a descriptor is found from there, wherever the caller's root is; its name alone goes by /dev/fd, as on Linux.
 fn execveat(frame: &mut Frame) -> Result<(), Errno> {
     const EMPTY_PATH: u64 = 0x1000;
     const NOFOLLOW: u64 = 0x100;
     const CWD: i32 = -100;
-    let (dir, flags) = (frame.rdi as i32, frame.r8);
-    let path = user_copy::read_string(frame.rsi, 4096)?.ok_or(ENAMETOOLONG)?;
+    let (dir, flags) = (frame.rdi, frame.r8);
+    let path = user_copy::read_string(frame.rsi, PATH_MAX)?.ok_or(ENAMETOOLONG)?;
     if flags & !(EMPTY_PATH | NOFOLLOW) != 0 {
         return Err(EINVAL);
     }
-    if path.is_empty() && flags & EMPTY_PATH == 0 {
-        return Err(ENOENT);
-    }
-    // What a descriptor itself names is no link: its link in /proc is this kernel's way to it alone.
-    let looks = flags & NOFOLLOW != 0 && !path.is_empty();
-    let full = if path.first() == Some(&b'/') || dir == CWD {
-        path
-    } else {
-        let open = current_thread().files().ok_or(EBADF)?.file(dir)?;
-        let directory = open.inode().is_some_and(|inode| inode.is_dir());
-        if !path.is_empty() && !directory {
-            return Err(ENOTDIR);
-        }
-        let mut full = alloc::format!("/proc/self/fd/{dir}").into_bytes();
-        if !path.is_empty() {
-            full.push(b'/');
-            full.extend_from_slice(&path);
-        }
-        full
+    let (from_descriptor, itself) = (path.first() != Some(&b'/') && dir as i32 != CWD, path.is_empty());
+    let start = match (itself, from_descriptor) {
+        (true, _) if flags & EMPTY_PATH == 0 => return Err(ENOENT),
+        (true, true) => place_or_file(dir)?.place_or_own().map_err(|_| EACCES)?,
+        _ => start(dir, &path)?,
     };
-    if looks && exec::is_link(&current_thread().process.work_dir, &full)? {
+    let (args, env) = texts(frame.rdx, frame.r10)?;
+    let found = if itself { start } else { place::resolve(&start, &path, flags & NOFOLLOW == 0)? };
+    if found.inode.is_symlink() {
         return Err(ELOOP);
     }
-    let (args, env) = (frame.rdx, frame.r10);
-    run(frame, &full, args, env)
+    let name = match (itself, from_descriptor) {
+        (_, false) => path,
+        (true, true) => format!("/dev/fd/{}", dir as i32).into_bytes(),
+        (false, true) => [format!("/dev/fd/{}/", dir as i32).as_bytes(), &path].concat(),
+    };
+    exec::execve(frame, &found, &name, args, &env)
 }

@@ -162,25 +162,12 @@ fn open_file(pid: u64, fd: u32) -> Result<Arc<crate::fs::OpenFile>, Errno> {
 
 /// Where a descriptor leads: its path, or what it is.
 fn descriptor(argument: u64) -> Result<Vec<u8>, Errno> {
-    let open = open_file(argument >> 32, argument as u32)?;
-    Ok(match &open.place {
-        Some(place) => place.shown_path(),
-        None => {
-            let s = open.file.stat();
-            let pipe = s.mode & crate::fs::inode::mode::FMT == crate::fs::inode::mode::FIFO;
-            if pipe { alloc::format!("pipe:[{}]", s.ino) } else { String::from("anon_inode:[eventfd]") }.into_bytes()
-        }
-    })
+    Ok(open_file(argument >> 32, argument as u32)?.shown_path())
 }
 
 /// What a descriptor has open, also where no path leads any more. ENXIO if it cannot be opened again.
 fn descriptor_place(argument: u64) -> Result<Arc<Place>, Errno> {
-    let open = open_file(argument >> 32, argument as u32)?;
-    if let Some(place) = &open.place {
-        return Ok(place.clone());
-    }
-    let inode = open.file.clone().inode().ok_or(errno::ENXIO)?;
-    Ok(Arc::new(Place { inode, name: descriptor(argument)?.into(), parent: None, mount: mount::NOWHERE }))
+    open_file(argument >> 32, argument as u32)?.place_or_own()
 }
 
 fn cwd(pid: u64) -> Result<Vec<u8>, Errno> {
@@ -196,8 +183,7 @@ fn root_place(pid: u64) -> Result<Arc<Place>, Errno> {
 }
 
 fn exe(pid: u64) -> Result<Vec<u8>, Errno> {
-    let path = process(pid).map_err(|_| errno::ENOENT)?.exe.lock().clone();
-    if path.is_empty() { Err(errno::ENOENT) } else { Ok(path) }
+    Ok(exe_place(pid)?.shown_path())
 }
 
 /// The program's file, also where another one has its name by now. A process that has ended runs none.
