@@ -199,6 +199,12 @@ impl Inode {
         if self.runners.load(Ordering::SeqCst) > 0 { Err(errno::ETXTBSY) } else { Ok(()) }
     }
 
+    /// Whether it is the same as `other`. A generated directory has a new one at each lookup, which its numbers tell.
+    pub fn is(&self, other: &Inode) -> bool {
+        let generated = matches!((&self.kind, &other.kind), (Kind::Virtual(_), Kind::Virtual(_)));
+        core::ptr::eq(self, other) || generated && (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
     /// Type bits.
     pub fn file_type(&self) -> u32 {
         self.mode.load(Ordering::Relaxed) & mode::FMT

@@ -33,7 +33,7 @@ pub struct Place {
 impl Place {
     /// Whether it is where `other` is, however either was reached.
     pub fn is(&self, other: &Place) -> bool {
-        Arc::ptr_eq(&self.inode, &other.inode) && self.mount == other.mount
+        self.mount == other.mount && self.inode.is(&other.inode)
     }
 
     /// The absolute path.
@@ -159,23 +159,37 @@ pub fn find(start: &Arc<Place>, path: &[u8], follow: bool) -> Result<Found, Errn
     find_by(start, path, follow, 0)
 }
 
-/// Where an absolute path starts under `rules`.
-fn root_by(start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, Errno> {
-    match () {
-        () if rules & rule::IN_ROOT != 0 => Ok(start.clone()),
-        () if rules & rule::BENEATH != 0 => Err(errno::EXDEV),
-        () => Ok(super::current::root()),
-    }
+/// What one resolution starts from.
+struct Walk<'a> {
+    start: &'a Arc<Place>,
+    rules: u64,
+    /// The caller's root, once it was needed: a chroot meanwhile does not move it.
+    root: Option<Arc<Place>>,
 }
 
-/// The directory above `at` under `rules`.
-fn above(at: &Arc<Place>, start: &Arc<Place>, rules: u64) -> Result<Arc<Place>, Errno> {
-    if rules & (rule::BENEATH | rule::IN_ROOT) != 0 && Arc::ptr_eq(at, start) {
-        return if rules & rule::BENEATH != 0 { Err(errno::EXDEV) } else { Ok(at.clone()) };
+impl Walk<'_> {
+    fn root(&mut self) -> &Arc<Place> {
+        self.root.get_or_insert_with(super::current::root)
     }
-    match &at.parent {
-        Some(parent) if !at.is(&super::current::root()) => Ok(parent.clone()),
-        _ => Ok(at.clone()),
+
+    /// Where an absolute path starts.
+    fn top(&mut self) -> Result<Arc<Place>, Errno> {
+        match () {
+            () if self.rules & rule::IN_ROOT != 0 => Ok(self.start.clone()),
+            () if self.rules & rule::BENEATH != 0 => Err(errno::EXDEV),
+            () => Ok(self.root().clone()),
+        }
+    }
+
+    /// The directory above `at`.
+    fn above(&mut self, at: &Arc<Place>) -> Result<Arc<Place>, Errno> {
+        if self.rules & (rule::BENEATH | rule::IN_ROOT) != 0 && Arc::ptr_eq(at, self.start) {
+            return if self.rules & rule::BENEATH != 0 { Err(errno::EXDEV) } else { Ok(at.clone()) };
+        }
+        match &at.parent {
+            Some(parent) if !at.is(self.root()) => Ok(parent.clone()),
+            _ => Ok(at.clone()),
+        }
     }
 }
 
@@ -189,7 +203,8 @@ pub fn find_by(start: &Arc<Place>, path: &[u8], follow: bool, rules: u64) -> Res
     }
     let mut expanded: Vec<u8>;
     let mut rest = path;
-    let mut at = if path[0] == b'/' { root_by(start, rules)? } else { start.clone() };
+    let mut walk = Walk { start, rules, root: None };
+    let mut at = if path[0] == b'/' { walk.top()? } else { start.clone() };
     let mut links = 0;
     loop {
         let begin = rest.iter().position(|&b| b != b'/').unwrap_or(rest.len());
@@ -202,7 +217,7 @@ pub fn find_by(start: &Arc<Place>, path: &[u8], follow: bool, rules: u64) -> Res
             b"" => return Ok(Found { parent: at.clone(), name: Vec::new(), child: Some(at), slash: true }),
             b"." | b".." if !at.inode.is_dir() => return Err(errno::ENOTDIR),
             b"." => at.clone(),
-            b".." => above(&at, start, rules)?,
+            b".." => walk.above(&at)?,
             _ => match at.child(name) {
                 Ok(place) => place,
                 Err(errno::ENOENT) if is_last => {
@@ -249,7 +264,7 @@ pub fn find_by(start: &Arc<Place>, path: &[u8], follow: bool, rules: u64) -> Res
             expanded = target;
             rest = &expanded;
             if rest[0] == b'/' {
-                let root = root_by(start, rules)?;
+                let root = walk.top()?;
                 if rules & rule::NO_XDEV != 0 && root.mount != at.mount {
                     return Err(errno::EXDEV);
                 }
