@@ -33,9 +33,11 @@ impl TimerFile {
     }
 
     /// Set it to expire at `start`, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`. EAGAIN if the first
-    /// timer of all finds no memory; then nothing has changed.
+    /// timer of all finds no memory to start; then nothing has changed.
     pub fn set(self: &Arc<Self>, start: Option<Start>, interval_ns: u64) -> Result<(u64, u64), Errno> {
-        unbound_timer::start()?;
+        if start.is_some() {
+            unbound_timer::start()?;
+        }
         let mut timer = self.timer.lock();
         let (was, _) = timer.replace(tsc::now_ns(), start, interval_ns);
         self.arm(&timer);

@@ -12,7 +12,7 @@ use crate::errno::{EAGAIN, EINVAL, Errno};
 use crate::sched::unbound_timer::{self, Expire};
 use crate::sched::wait_queue::WaitQueue;
 use crate::sched::{self, task};
-use crate::spin_lock::{SpinLock, rank};
+use crate::spin_lock::{PreemptOff, SpinLock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -149,10 +149,12 @@ impl Timer {
     }
 
     /// Set it to expire at `start` of its clock, then every `interval_ns` if that is not 0; `None` ends it. What it was set to, as `setting`: with
-    /// time left, its signal was not sent and is not sent any more; without, it waits or was taken. EAGAIN if the first timer of all finds no memory;
-    /// then nothing has changed.
+    /// time left, its signal was not sent and is not sent any more; without, it waits or was taken. EAGAIN if the first timer of all finds no memory to
+    /// start; then nothing has changed.
     pub fn set(self: &Arc<Self>, start: Option<Start>, interval_ns: u64) -> Result<(u64, u64), Errno> {
-        unbound_timer::start()?;
+        if start.is_some() {
+            unbound_timer::start()?;
+        }
         loop {
             let reading = self.read();
             let mut state = self.state.lock();
@@ -175,7 +177,9 @@ impl Timer {
         let now_ns = self.now_ns();
         let mut state = self.state.lock();
         let setting = state.timer.setting(now_ns);
-        self.shown(setting, state.timer.has_expired())
+        // A signal that is taken already was sent, though its sender may not have said so.
+        let is_due = state.timer.has_expired() || state.is_sending && state.waiting != 0;
+        self.shown(setting, is_due)
     }
 
     /// A setting as the program sees it: a timer that is due, and whose signal is not sent yet, is still set.
@@ -189,7 +193,8 @@ impl Timer {
         self.state.lock().last_overrun
     }
 
-    fn send(&self, process: &Arc<Process>, expiry: u64) -> bool {
+    /// Send the signal of the expiry `expiry`, to `thread` if it is for one that is there. Whether anybody hears it. Does not sleep.
+    fn send(&self, process: &Arc<Process>, thread: Option<&Arc<Thread>>, expiry: u64) -> bool {
         match &self.notify {
             Notify::Nothing => true,
             Notify::Alarm(signal) => {
@@ -199,10 +204,10 @@ impl Timer {
             Notify::Signal(signal, value, to) => {
                 let (code, pid) = (SI_TIMER, self.number as u32);
                 let info = Info { signal: *signal, code, pid, uid: 0, value: *value, address: expiry };
-                match to.as_ref().map(Weak::upgrade) {
+                match to.as_ref().map(|_| thread) {
                     None => signal::send_expiry(process, None, info),
                     Some(Some(thread)) if !thread.ended.load(Ordering::SeqCst) => {
-                        signal::send_expiry(process, Some(&thread), info)
+                        signal::send_expiry(process, Some(thread), info)
                     }
                     // The thread is gone: nobody hears it.
                     Some(_) => false,
@@ -225,6 +230,11 @@ impl Reading {
 impl Expire for Timer {
     fn expire(&self) -> Option<u64> {
         let process = self.process.upgrade()?;
+        // The last of a thread does not go while preemption is off.
+        let thread = match &self.notify {
+            Notify::Signal(.., Some(thread)) => thread.upgrade(),
+            _ => None,
+        };
         let reading = self.read();
         let now_ns = reading.now_ns;
         let mut state = self.state.lock();
@@ -239,8 +249,10 @@ impl Expire for Timer {
             }
             let expiry = NEXT_EXPIRY.fetch_add(1, Ordering::Relaxed);
             (state.waiting, state.overrun, state.is_sending) = (expiry, expired - 1, true);
+            // Who sets it waits for the end, whatever its priority: nothing here sleeps, and nothing comes between.
+            let preempt_off = PreemptOff::new();
             drop(state);
-            again = !self.send(&process, expiry) || is_alarm;
+            again = !self.send(&process, thread.as_ref(), expiry) || is_alarm;
             state = self.state.lock();
             state.is_sending = false;
             if again && state.waiting == expiry {
@@ -248,6 +260,7 @@ impl Expire for Timer {
             }
             drop(state);
             self.sent.wake_all();
+            drop(preempt_off);
         } else {
             drop(state);
         }

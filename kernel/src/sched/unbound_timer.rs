@@ -10,7 +10,7 @@ use crate::errno::{EAGAIN, Errno};
 use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What has a timer.
 pub trait Expire: Send + Sync {
@@ -34,7 +34,16 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Where the thread waits, and whether the first deadline has changed.
 static THREAD: WaitQueue = WaitQueue::new();
 static CHANGED: AtomicBool = AtomicBool::new(false);
-static STARTED: AtomicBool = AtomicBool::new(false);
+static STAGE: AtomicU32 = AtomicU32::new(stage::NONE);
+/// Who starts it while somebody else does.
+static STARTING: WaitQueue = WaitQueue::new();
+
+/// How far the thread is.
+mod stage {
+    pub const NONE: u32 = 0;
+    pub const BEGUN: u32 = 1;
+    pub const THERE: u32 = 2;
+}
 
 /// A number for a new timer.
 pub fn new_id() -> u64 {
@@ -58,14 +67,24 @@ impl Timers {
 
 /// The thread is there when this has been done. EAGAIN if it finds no memory for it. No lock is held.
 pub fn start() -> Result<(), Errno> {
-    if !STARTED.swap(true, Ordering::SeqCst) {
-        let thread = task::spawn_kthread("timers", run, 0);
-        thread.map_err(|_| {
-            STARTED.store(false, Ordering::SeqCst);
-            EAGAIN
-        })?;
+    if STAGE.load(Ordering::Acquire) == stage::THERE { Ok(()) } else { start_first() }
+}
+
+#[cold]
+fn start_first() -> Result<(), Errno> {
+    loop {
+        match STAGE.compare_exchange(stage::NONE, stage::BEGUN, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => {
+                let thread = task::spawn_kthread("timers", run, 0);
+                STAGE.store(if thread.is_ok() { stage::THERE } else { stage::NONE }, Ordering::SeqCst);
+                STARTING.wake_all();
+                return thread.map(drop).map_err(|_| EAGAIN);
+            }
+            Err(stage::THERE) => return Ok(()),
+            // Somebody else's may fail.
+            Err(_) => STARTING.wait(false, || (STAGE.load(Ordering::SeqCst) != stage::BEGUN).then_some(()))?,
+        }
     }
-    Ok(())
 }
 
 /// Let `timer` expire at `deadline_ns`, not before; its earlier deadline is forgotten. After `start`.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const CHECKS: &[(&str, Check)] = &[
     ("timer_set_while_it_expires", while_it_expires),
     ("timer_set_by_two", set_by_two),
+    ("timer_over_when_sent", over_when_sent),
     ("timerfd_set_by_two", file_set_by_two),
 ];
 
@@ -149,4 +150,24 @@ fn file_set_by_two() -> Result<(), String> {
         Ok(())
     };
     both(400, |round| set(true, round), |round| set(false, round), look)
+}
+
+/// A timer that has no time left has sent its signal.
+fn over_when_sent() -> Result<(), String> {
+    works(SYS_alarm, &[LIMIT_S])?;
+    let timer = create()?;
+    for turn in 0..3000u64 {
+        let mut now = [0u64; 4];
+        gives(SYS_timer_settime, &[timer, 0, at(&[0, 0, 0, (1 + turn % 13) * 10 * US]), 0], 0)?;
+        loop {
+            gives(SYS_timer_gettime, &[timer, to(&mut now)], 0)?;
+            if now[2] == 0 && now[3] == 0 {
+                break;
+            }
+        }
+        equal!((turn, signalled(0)?), (turn, true));
+        gives(SYS_timer_gettime, &[timer, to(&mut now)], 0)?;
+        equal!((turn, now), (turn, [0; 4]));
+    }
+    Ok(())
 }
