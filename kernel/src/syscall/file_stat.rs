@@ -186,13 +186,10 @@ pub(super) fn readlinkat(dirfd: u64, path: u64, at: u64, len: u64) -> Result<usi
     Ok(n)
 }
 
-/// access(2) as root: everything but executing what nobody may execute.
-fn check_access(inode: &Inode, wanted: u64) -> Result<usize, Errno> {
+/// access(2) as root on what has the mode `mode_bits`: everything but executing what nobody may execute.
+fn check_access(mode_bits: u32, wanted: u64) -> Result<usize, Errno> {
     const EXECUTE: u64 = 1;
-    if wanted & !7 != 0 {
-        return Err(errno::EINVAL);
-    }
-    let executable = inode.is_dir() || inode.mode.load(Ordering::Relaxed) & 0o111 != 0;
+    let executable = mode_bits & mode::FMT == mode::DIR || mode_bits & 0o111 != 0;
     if wanted & EXECUTE != 0 && !executable { Err(errno::EACCES) } else { Ok(0) }
 }
 
@@ -201,15 +198,19 @@ pub(super) fn access(path: u64, wanted: u64) -> Result<usize, Errno> {
 }
 
 pub(super) fn faccessat(dirfd: u64, path: u64, wanted: u64) -> Result<usize, Errno> {
-    check_access(&place_at(dirfd, path, true)?.inode, wanted)
+    faccessat2(dirfd, path, wanted, 0)
 }
 
 pub(super) fn faccessat2(dirfd: u64, path: u64, wanted: u64, flags: u64) -> Result<usize, Errno> {
     const AT_EACCESS: u64 = 0x200;
-    if flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+    if wanted & !7 != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(errno::EINVAL);
     }
-    inode_at(dirfd, path, flags)?.map_or(Ok(0), |inode| check_access(&inode, wanted))
+    let mode_bits = match inode_at(dirfd, path, flags)? {
+        Some(inode) => inode.mode.load(Ordering::Relaxed),
+        None => place_or_file(dirfd)?.stat().mode,
+    };
+    check_access(mode_bits, wanted)
 }
 
 fn set_mode(inode: &Inode, bits: u64) -> Result<usize, Errno> {
@@ -296,8 +297,10 @@ pub(super) fn utimensat(dirfd: u64, path: u64, times: u64, flags: u64) -> Result
     };
     // Without a path it is the descriptor's file; the working directory is none.
     if path == 0 && dirfd as i32 != CWD as i32 {
-        let open = file(dirfd)?;
-        return if flags != 0 { Err(errno::EINVAL) } else { open.inode().map_or(Ok(0), |inode| set_time(inode, time)) };
+        if flags != 0 {
+            return Err(errno::EINVAL);
+        }
+        return file(dirfd)?.inode().map_or(Ok(0), |inode| set_time(inode, time));
     }
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(errno::EINVAL);

@@ -249,6 +249,8 @@ fn futimesat() -> Result<(), String> {
     let place = open(&name, libc::O_PATH)?;
     refused(SYS_futimesat, &[place, 0, at(&times(4000))], EBADF)?;
     refused(SYS_utimensat, &[place, 0, at(&times(4000)), 0], EBADF)?;
+    refused(SYS_utimensat, &[NO_FILE, 0, at(&[0u64; 4]), 0x100], EINVAL)?;
+    refused(SYS_utimensat, &[NO_FILE, 0, 0, 0], EBADF)?;
     equal!(modified(&name)?, 3000);
     refused(SYS_futimesat, &[directory, at("missing\0"), 0], ENOENT)?;
     refused(SYS_futimesat, &[fd, at("file\0"), 0], libc::ENOTDIR)?;

@@ -125,6 +125,13 @@ fn allowed_calls() -> Result<(), String> {
     works(SYS_close, &[works(SYS_openat, &[directory, at("file\0"), 0])?])?;
     gives(SYS_faccessat2, &[fd, at("\0"), 4, EMPTY_PATH], 0)?;
     refused(SYS_faccessat2, &[fd, at("\0"), 1, EMPTY_PATH], libc::EACCES)?;
+    refused(SYS_faccessat2, &[directory, at("nothing\0"), 8, 0], EINVAL)?;
+    let mut ends = [0i32; 2];
+    gives(libc::SYS_pipe2, &[to(&mut ends), 0], 0)?;
+    let pipe = ends[0] as u64;
+    gives(SYS_faccessat2, &[pipe, at("\0"), 6, EMPTY_PATH], 0)?;
+    refused(SYS_faccessat2, &[pipe, at("\0"), 1, EMPTY_PATH], libc::EACCES)?;
+    refused(SYS_faccessat2, &[pipe, at("\0"), 8, EMPTY_PATH], EINVAL)?;
     gives(SYS_fchownat, &[fd, at("\0"), 5, 6, EMPTY_PATH], 0)?;
     equal!((inode()?.uid(), inode()?.gid()), (5, 6));
     let times = [0u64, 0, 77, 0];
