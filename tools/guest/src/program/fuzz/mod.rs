@@ -15,6 +15,8 @@ use crate::linux::{self, Fork, SharedPage, Wait};
 use crate::output::{describe, write_out};
 use crate::{cpu_list, kernel_file};
 use random::Random;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const USAGE: &str = "usage: fuzz [-s SEED] [-f FIRST] [-n CHILDREN] [-c CALLS]";
@@ -74,7 +76,7 @@ pub fn main(args: &Args) -> Outcome {
     let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
     let mut task = Task { seed, first, children, calls, cpus, page };
     write_out(format!("fuzz: seed {seed}, children from {first} on\n").as_bytes());
-    let root = names("/");
+    let files = paths_below(Path::new("/"));
     let before = if children == 1 || first_process {
         None
     } else {
@@ -82,20 +84,25 @@ pub fn main(args: &Args) -> Outcome {
         let warm_up = WARM_UP * task.workers() as u64;
         memory::start_threads()?;
         (task.first, task.children, task.calls) = (1 << 40, warm_up, u64::MAX);
-        task.apart(|task| task.run(&root))?;
+        task.apart(|task| task.run(&files))?;
         (task.first, task.children, task.calls) = (first, children, calls);
         Some(memory::in_use()?)
     };
-    task.apart(|task| task.run(&root))?;
+    task.apart(|task| task.run(&files))?;
     if let Some(before) = &before {
         // Who left its child's group may have made a name since.
         memory::wait_for_ends(before)?;
         task.apart(|_| {
-            tidy(&root);
+            tidy(&files);
             Ok(())
         })?;
     }
     let now = before.as_ref().map(memory::left_over).transpose();
+    if now.is_err() {
+        for path in new_paths(&files).iter().take(20) {
+            write_out(format!("fuzz: left over: {path:?}\n").as_bytes());
+        }
+    }
     write_out(
         format!(
             "fuzz: seed {seed}: {} calls by {} children on {} CPUs ended, {} of them waited and were killed, {} NMIs, digest {:016x}\n",
@@ -152,7 +159,7 @@ impl Task {
     }
 
     /// All children, by workers that share them; meanwhile NMIs. Afterwards no file is left.
-    fn run(&self, root: &[std::ffi::OsString]) -> Result<(), Failure> {
+    fn run(&self, files: &[PathBuf]) -> Result<(), Failure> {
         let fail = |e: std::io::Error| Failure::new(format!("fork: {}", describe(&e)));
         self.page.iter().for_each(|word| word.store(0, Relaxed));
         let _ = std::fs::create_dir(DIRECTORY);
@@ -176,7 +183,7 @@ impl Task {
         let ended: Vec<_> = workers.into_iter().map(linux::wait_for).collect();
         self.page[OVER].store(1, Relaxed);
         let _ = linux::wait_for(disturber);
-        tidy(root);
+        tidy(files);
         if let Some(bad) = ended.iter().find(|e| e.as_ref().map_or(1, |e| e.status()) != 0) {
             return Err(Failure::new(format!("a worker ended with {bad:?}")));
         }
@@ -249,17 +256,32 @@ impl Task {
     }
 }
 
-/// No file of any child is left.
-fn tidy(root: &[std::ffi::OsString]) {
+/// No file is left but these. Paths at random, what getcwd wrote among them, are now and then names beside the children's directories.
+fn tidy(files: &[PathBuf]) {
     let _ = std::fs::remove_dir_all(DIRECTORY);
-    // Paths at random are now and then names in the root.
-    for name in names("/").iter().filter(|name| !root.contains(name)) {
-        let path = std::path::Path::new("/").join(name);
-        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+    for path in new_paths(files) {
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
 }
 
-fn names(directory: &str) -> Vec<std::ffi::OsString> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).collect()
+/// The files of the root's file system but these, what a directory holds before it.
+fn new_paths(files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut paths = paths_below(Path::new("/"));
+    paths.retain(|path| !files.contains(path));
+    paths
+}
+
+/// All files below a directory that are on its file system, what a directory holds before it.
+fn paths_below(directory: &Path) -> Vec<PathBuf> {
+    let device = |path: &Path| std::fs::symlink_metadata(path).map(|m| (m.dev(), m.is_dir()));
+    let Ok((here, _)) = device(directory) else { return Vec::new() };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if device(&path).is_ok_and(|(its, is_directory)| is_directory && its == here) {
+            paths.extend(paths_below(&path));
+        }
+        paths.push(path);
+    }
+    paths
 }
