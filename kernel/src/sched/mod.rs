@@ -215,7 +215,7 @@ fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     if crate::time::timer::is_due(me, now) {
         core::hint::cold_path();
         drop(queue);
-        let_timer_in(irq_off);
+        crate::time::timer::let_in(irq_off);
         queue = me.sched.queue.lock_held(irq_off);
         now = charge(me, &mut queue, prev);
     }
@@ -269,17 +269,6 @@ fn run_next(irq_off: &IrqOff, why: Prev, may_sleep: bool) {
     // SAFETY: 1. interrupts are off; 2. `next` is on no other CPU; 3. `prev` runs here.
     let (previous, here) = unsafe { switch::to(me, prev, next, irq_off) };
     departure::leave(previous, here);
-}
-
-/// Before a switch, which takes longer than this: a timer's interrupt that waits comes now, and the task that it wakes is who the switch is to.
-#[cold]
-#[inline(never)]
-fn let_timer_in(_: &IrqOff) {
-    cpu_head::preempt_disable();
-    // Between the two instructions it does not come.
-    // SAFETY: process context or the end of an interrupt, with interrupts off, and nothing is held.
-    unsafe { core::arch::asm!("sti", "nop", "cli", options(nomem, nostack)) };
-    cpu_head::preempt_enable_no_resched();
 }
 
 /// Wake `task` if it sleeps. Any context but NMI. True if it was asleep.

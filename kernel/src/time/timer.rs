@@ -3,7 +3,7 @@
 //! A task's own sleep timer stays on the CPU that it slept on.
 
 use crate::arch::irq_flag::IrqOff;
-use crate::arch::{apic, tsc};
+use crate::arch::{apic, cpu_head, tsc};
 use crate::percpu::{self, Percpu};
 use crate::sched::task::{TABLE, Task};
 use crate::trace::key::TIMER;
@@ -120,6 +120,18 @@ pub fn deadline_tsc(task: &Task) -> u64 {
 #[inline(always)]
 pub fn is_due(me: &Percpu, now_tsc: u64) -> bool {
     me.time.armed.load(Ordering::Relaxed) <= now_tsc
+}
+
+/// Before a switch, which takes longer than this: a timer's interrupt that waits comes now, and the task that it wakes is who the switch is to.
+/// Nothing is held; the caller counts on nothing that an interrupt changes.
+#[cold]
+#[inline(never)]
+pub fn let_in(_: &IrqOff) {
+    cpu_head::preempt_disable();
+    // Between the first two it does not come.
+    // SAFETY: process context or the end of an interrupt, with interrupts off before and after.
+    unsafe { core::arch::asm!("sti", "nop", "cli", options(nostack)) };
+    cpu_head::preempt_enable_no_resched();
 }
 
 /// Whether any timer of a CPU is armed.
