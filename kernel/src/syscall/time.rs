@@ -51,6 +51,8 @@ fn clock_ns(clock: u64) -> Result<u64, Errno> {
 
 /// The clock of the time that a process or a thread of the caller's process ran, as clock_getcpuclockid(3) makes its number: the id with all
 /// bits turned, then one bit for a thread, then what is counted, of which there are three that are one here.
+#[cold]
+#[inline(never)]
 fn cpu_time_ns(clock: i32) -> Result<u64, Errno> {
     const THREAD: i32 = 4;
     const FILE: i32 = 3;
