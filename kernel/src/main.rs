@@ -77,8 +77,8 @@ fn bring_up() -> Result<Infallible, &'static str> {
     }
     // 4. Time.
     time::calibrate::run(&features)?;
-    time::set_wall_at_boot(boot.date_at_boot_s);
-    mm::vdso::publish(&features, boot.date_at_boot_s);
+    time::wall::begin(boot.date_at_boot_s);
+    mm::vdso::publish(&features, time::wall::at_0_ns());
     // 5. The command line decides.
     let nr_cpus = (boot.cpus.len() as u32).clamp(1, kcore::cpu_set::MAX_CPUS as u32);
     percpu::set_nr_cpus(nr_cpus);

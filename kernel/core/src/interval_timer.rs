@@ -3,6 +3,8 @@
 //! Called under its owner's lock. Times are ticks of one clock. Invariant: an expiry is counted once, however late anybody looks.
 //! Source: timerfd_create(2).
 
+use crate::wall_clock::since_boot;
+
 /// When a timer is to expire first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -10,14 +12,17 @@ pub enum Start {
     At(u64),
     /// So many ticks from now.
     After(u64),
+    /// At this time of day, ns since 1970; the wall clock may be set meanwhile. For timers whose ticks are ns since boot.
+    OfDay(u64),
 }
 
 impl Start {
-    /// The tick that it means now.
-    pub const fn deadline(self, now: u64) -> u64 {
+    /// The tick that it means now, with `wall_at_0` the time of day at tick 0.
+    pub const fn deadline(self, now: u64, wall_at_0: u64) -> u64 {
         match self {
             Start::At(deadline) => deadline,
             Start::After(ticks) => now.saturating_add(ticks),
+            Start::OfDay(of_day) => since_boot(of_day, wall_at_0),
         }
     }
 }
@@ -32,17 +37,19 @@ pub struct IntervalTimer {
     expired: u64,
     /// The latest tick at which somebody looked: who read the clock before and comes later is told nothing of an earlier time.
     seen: u64,
+    /// The time of day at tick 0 that the deadline was computed with, if it follows the wall clock.
+    wall_at_0: Option<u64>,
 }
 
 impl IntervalTimer {
     /// Not set.
     pub const fn new() -> Self {
-        Self { deadline: None, interval: 0, expired: 0, seen: 0 }
+        Self { deadline: None, interval: 0, expired: 0, seen: 0, wall_at_0: None }
     }
 
     /// Sets it, or with `None` ends it; what was counted is forgotten.
     pub const fn set(&mut self, deadline: Option<u64>, interval: u64) {
-        *self = Self { deadline, interval, expired: 0, seen: self.seen };
+        *self = Self { deadline, interval, expired: 0, seen: self.seen, wall_at_0: None };
     }
 
     /// The next deadline, if it is set.
@@ -50,19 +57,45 @@ impl IntervalTimer {
         self.deadline
     }
 
-    /// Sets it by one reading of the clock: what it was set to until then (`setting`), and how often it had expired untaken. Each expiry of the
+    /// Sets it by one reading of the clock, `wall_at_0` being the time of day at tick 0: what it was set to until then (`setting`), and how often it had expired untaken. Each expiry of the
     /// earlier setting is taken, counted here, or still to come by the time that is left: one of the three.
-    pub fn replace(&mut self, now: u64, start: Option<Start>, interval: u64) -> ((u64, u64), u64) {
+    pub fn replace(&mut self, now: u64, wall_at_0: u64, start: Option<Start>, interval: u64) -> ((u64, u64), u64) {
+        self.follow(now, wall_at_0);
         let was = self.setting(now);
         let expired = self.expired;
-        self.set(start.map(|start| start.deadline(self.seen)), interval);
+        self.set(start.map(|start| start.deadline(self.seen, wall_at_0)), interval);
+        if let Some(Start::OfDay(_)) = start {
+            self.wall_at_0 = Some(wall_at_0);
+        }
         (was, expired)
+    }
+
+    /// Whether it is set by the time of day.
+    pub const fn follows_wall(&self) -> bool {
+        self.wall_at_0.is_some()
+    }
+
+    /// The wall clock was set: `wall_at_0` is the time of day at tick 0 now. What expired before has expired; what was to come at a time of day
+    /// comes at that time of day. Idempotent.
+    pub fn follow(&mut self, now: u64, wall_at_0: u64) {
+        let Some(was) = self.wall_at_0.filter(|was| *was != wall_at_0) else { return };
+        self.look(now);
+        // By the time of day: the deadline may be before tick 0 now.
+        self.deadline = self.deadline.map(|deadline| deadline.saturating_add(was));
+        self.count(self.seen.saturating_add(wall_at_0));
+        self.deadline = self.deadline.map(|of_day| since_boot(of_day, wall_at_0));
+        self.wall_at_0 = Some(wall_at_0);
     }
 
     /// Counts what has expired by `now`. The next deadline.
     pub fn look(&mut self, now: u64) -> Option<u64> {
         let now = now.max(self.seen);
         self.seen = now;
+        self.count(now)
+    }
+
+    /// `look` by a reading that is no earlier than others.
+    fn count(&mut self, now: u64) -> Option<u64> {
         let deadline = self.deadline?;
         if now < deadline {
             return self.deadline;
@@ -123,13 +156,13 @@ mod tests {
     #[test]
     fn replaced_in_one_step() {
         let mut timer = IntervalTimer::new();
-        assert_eq!(timer.replace(5, Some(Start::After(10)), 0), ((0, 0), 0));
-        assert_eq!(timer.replace(14, Some(Start::After(10)), 3), ((1, 0), 0));
+        assert_eq!(timer.replace(5, 0, Some(Start::After(10)), 0), ((0, 0), 0));
+        assert_eq!(timer.replace(14, 0, Some(Start::After(10)), 3), ((1, 0), 0));
         assert_eq!((timer.deadline(), timer.take(23)), (Some(24), 0));
         // It expired at 24 and 27.
-        assert_eq!(timer.replace(28, Some(Start::At(40)), 0), ((2, 3), 2));
-        assert_eq!(timer.replace(40, None, 7), ((0, 0), 1));
-        assert_eq!(timer.replace(50, Some(Start::At(20)), 0), ((0, 7), 0));
+        assert_eq!(timer.replace(28, 0, Some(Start::At(40)), 0), ((2, 3), 2));
+        assert_eq!(timer.replace(40, 0, None, 7), ((0, 0), 1));
+        assert_eq!(timer.replace(50, 0, Some(Start::At(20)), 0), ((0, 7), 0));
         assert_eq!(timer.take(50), 1);
     }
 
@@ -140,8 +173,35 @@ mod tests {
         assert_eq!(timer.take(11), 1);
         // At 9 there was 1 left, which has been taken meanwhile.
         assert_eq!(timer.setting(9), (99, 100));
-        assert_eq!(timer.replace(9, Some(Start::After(5)), 0), ((99, 100), 0));
+        assert_eq!(timer.replace(9, 0, Some(Start::After(5)), 0), ((99, 100), 0));
         assert_eq!(timer.deadline(), Some(16));
+    }
+
+    #[test]
+    fn follows_the_wall_clock() {
+        let mut timer = IntervalTimer::new();
+        timer.replace(5, 1000, Some(Start::OfDay(1100)), 0);
+        assert_eq!(timer.setting(5), (95, 0));
+        timer.follow(10, 940);
+        assert_eq!((timer.setting(10), timer.take(159)), ((150, 0), 0));
+        timer.follow(20, 940);
+        assert_eq!(timer.deadline(), Some(160));
+        // The time of day is reached by a set.
+        timer.follow(30, 1075);
+        assert_eq!((timer.deadline(), timer.take(159), timer.take(200)), (None, 1, 0));
+        // At an interval: what expired before the set has, whichever way it goes; those to come are at their times of day.
+        timer.replace(200, 1000, Some(Start::OfDay(1210)), 100);
+        timer.follow(450, 700);
+        assert_eq!((timer.take(450), timer.deadline()), (3, Some(810)));
+        timer.follow(460, 2000);
+        assert_eq!((timer.take(460), timer.deadline()), (10, Some(510)));
+        // Set again without a look in between; one that does not follow does not.
+        assert_eq!(timer.replace(470, 1990, Some(Start::After(10)), 0), ((50, 100), 0));
+        timer.follow(475, 3000);
+        assert_eq!((timer.deadline(), timer.follows_wall()), (Some(480), false));
+        timer.replace(475, 3000, Some(Start::At(600)), 0);
+        timer.follow(475, 10);
+        assert_eq!(timer.deadline(), Some(600));
     }
 
     proptest! {
@@ -161,10 +221,10 @@ mod tests {
                     0 => accounted += timer.take(now),
                     _ => {
                         let start = (what == 1).then_some(Start::After(ticks));
-                        let ((left, _), expired) = timer.replace(now, start, 0);
+                        let ((left, _), expired) = timer.replace(now, 0, start, 0);
                         prop_assert_eq!(left > 0, armed.is_some());
                         accounted += expired;
-                        armed = start.map(|start| start.deadline(now));
+                        armed = start.map(|start| start.deadline(now, 0));
                     }
                 }
                 prop_assert!(accounted <= due);

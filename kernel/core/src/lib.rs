@@ -57,5 +57,6 @@ pub mod trace_frame;
 pub mod trace_ring;
 pub mod vma;
 pub mod vulnerability;
+pub mod wall_clock;
 pub mod watch_request;
 pub mod watchdog;

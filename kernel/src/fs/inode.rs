@@ -153,7 +153,7 @@ pub const fn decode_device(device: u64) -> (u32, u32) {
 
 /// Wall time, ns since 1970.
 pub fn wall_ns() -> u64 {
-    crate::time::wall_at_boot_s() * 1_000_000_000 + crate::arch::tsc::now_ns()
+    crate::time::wall::now_ns()
 }
 
 static NEXT_INO: AtomicU64 = AtomicU64::new(2);

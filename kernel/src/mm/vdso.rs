@@ -1,6 +1,6 @@
 //! The vDSO's pages: the shared object of kernel/vdso, and behind it the page that tells programs the time.
 //!
-//! Filled once at boot after calibration; mapped into every program by exec, at once, so that its first use costs no fault. The
+//! Filled at boot after calibration, and when the clock is set; mapped into every program by exec, at once, so that its first use costs no fault. The
 //! pages are the kernel's for good: programs see them read-only; a write to the code, where mprotect allows it, makes a copy.
 
 use super::address_space::{AddressSpace, Content, Place};
@@ -31,13 +31,14 @@ pub const SIZE: u64 = DATA_OFFSET + PAGE_SIZE;
 /// Where the data page lies.
 const DATA_OFFSET: u64 = IMAGE_BYTES as u64;
 
+const REALTIME: [u32; 3] = [0, 5, 11]; // itself, its coarse form, TAI
+
 /// Tell programs how to read the time and their CPU. Boot CPU, after calibration, before the first program.
-pub fn publish(features: &Features, wall_at_boot_s: u64) {
-    const REALTIME: [u32; 3] = [0, 5, 11]; // itself, its coarse form, TAI
+pub fn publish(features: &Features, wall_at_0_ns: u64) {
     const MONOTONIC: [u32; 4] = [1, 4, 6, 7]; // itself, RAW, its coarse form, BOOTTIME
     let mut clocks = [(0, 0); 7];
     for (slot, clock) in clocks.iter_mut().zip(REALTIME.into_iter().chain(MONOTONIC)) {
-        *slot = (clock, if REALTIME.contains(&clock) { wall_at_boot_s } else { 0 });
+        *slot = (clock, if REALTIME.contains(&clock) { wall_at_0_ns } else { 0 });
     }
     DATA.0.promise_clocks(tsc::boot(), tsc::ns_per_tick(), &clocks);
     DATA.0.promise_cpu(match (features.rdpid, features.rdtscp) {
@@ -45,6 +46,23 @@ pub fn publish(features: &Features, wall_at_boot_s: u64) {
         (false, true) => cpu_by::RDTSCP,
         (false, false) => cpu_by::SYSCALL,
     });
+}
+
+/// The wall clock was set. Called under its lock.
+pub fn set_wall(at_0_ns: u64) {
+    for clock in REALTIME {
+        DATA.0.set_clock(clock, at_0_ns);
+    }
+}
+
+/// struct timezone that programs see.
+pub fn zone() -> u64 {
+    DATA.0.zone()
+}
+
+/// Let programs see this one.
+pub fn set_zone(zone: u64) {
+    DATA.0.set_zone(zone);
 }
 
 /// The frame at byte `offset` of what `map` maps.

@@ -13,6 +13,7 @@ use crate::sched::unbound_timer::{self, Expire};
 use crate::sched::wait_queue::WaitQueue;
 use crate::sched::{self, task};
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
+use crate::time::wall;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -163,8 +164,12 @@ impl Timer {
                 self.sent.wait(false, || (!self.state.lock().is_sending).then_some(()))?;
                 continue;
             }
-            let (was, expired) =
-                state.timer.replace(reading.now_ns, start, if start.is_some() { interval_ns } else { 0 });
+            let follows = matches!(start, Some(Start::OfDay(_)));
+            if follows || state.timer.follows_wall() {
+                unbound_timer::follow_wall(&(self.clone() as Arc<dyn Expire>), follows);
+            }
+            let (now_ns, interval_ns) = (reading.now_ns, if start.is_some() { interval_ns } else { 0 });
+            let (was, expired) = state.timer.replace(now_ns, wall::at_0_ns(), start, interval_ns);
             // A signal that waits still is of the earlier setting.
             (state.waiting, state.overrun, state.last_overrun) = (0, 0, 0);
             self.arm(&state, reading);
@@ -273,11 +278,24 @@ impl Expire for Timer {
     fn timer_id(&self) -> u64 {
         self.id
     }
+
+    fn wall_was_set(self: Arc<Self>) {
+        let reading = self.read();
+        let mut state = self.state.lock();
+        state.timer.follow(reading.now_ns, wall::at_0_ns());
+        if state.waiting != 0 {
+            // It is armed when its signal is taken.
+        } else if state.timer.has_expired() && !matches!(self.notify, Notify::Nothing) {
+            unbound_timer::arm(&(self.clone() as Arc<dyn Expire>), reading.now_ns);
+        } else {
+            self.arm(&state, reading);
+        }
+    }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        unbound_timer::disarm(self.id);
+        unbound_timer::forget(self.id);
     }
 }
 

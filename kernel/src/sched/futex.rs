@@ -7,11 +7,11 @@ use super::priority_futex::{self, OWNER_DIED, Step, TID_MASK, WAITERS};
 use super::task::Task;
 use crate::arch::irq_flag::IrqOff;
 use crate::arch::page_table::USER_END;
-use crate::arch::tsc;
 use crate::errno::{EAGAIN, EFAULT, EINTR, EINVAL, ERESTARTSYS, ETIMEDOUT, Errno, SysResult};
 use crate::mm::user_copy;
 use crate::process::{Thread, current_thread};
 use crate::spin_lock::{PreemptOff, SpinLock, rank};
+use crate::time::wall::{self, Limit};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use kcore::futex_op::FutexOp;
@@ -135,9 +135,9 @@ fn take_off(node: &Node) -> bool {
 }
 
 /// FUTEX_WAIT: sleep while the word at `address` is `expected`, until a wake-up whose bits meet `bitset`, a signal, or
-/// `deadline_tsc`.
+/// `limit`.
 #[inline(always)]
-pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_tsc: Option<u64>) -> SysResult {
+pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, limit: Option<Limit>) -> SysResult {
     if bitset == 0 {
         return Err(EINVAL);
     }
@@ -145,7 +145,7 @@ pub fn wait(address: u64, private: bool, expected: u32, bitset: u32, deadline_ts
     let me = super::current();
     let node = Node(AtomicUsize::new(key.bucket() + 1));
     enlist(&mut TABLE[key.bucket()].lock(), Waiter { key, bitset, task: me, node: &node });
-    look_and_sleep(me, &node, address, expected, deadline_tsc)
+    look_and_sleep(me, &node, address, expected, limit)
 }
 
 /// FUTEX_WAIT of a private word without bits and limit, for a system call that returns at once, with interrupts on or off: usually all of it is one
@@ -190,9 +190,9 @@ pub fn wait_from_user(address: u64, expected: u32, otherwise: impl Fn(SysResult)
 
 /// The rest of a wait, the waiter being on its list.
 #[inline(never)]
-fn look_and_sleep(me: &Task, node: &Node, address: u64, expected: u32, deadline_tsc: Option<u64>) -> SysResult {
+fn look_and_sleep(me: &Task, node: &Node, address: u64, expected: u32, limit: Option<Limit>) -> SysResult {
     match user_copy::read_word(address) {
-        Ok(value) if value == expected => sleep(me, node, deadline_tsc),
+        Ok(value) if value == expected => sleep(me, node, limit),
         // Taken off by a waker meanwhile: that counts as woken.
         value => match (take_off(node), value) {
             (true, Err(_)) => Err(EFAULT),
@@ -204,7 +204,8 @@ fn look_and_sleep(me: &Task, node: &Node, address: u64, expected: u32, deadline_
 
 /// Sleep until a waker has taken the waiter off its list, or there is another reason to end.
 #[inline(never)]
-fn sleep(me: &Task, node: &Node, deadline_tsc: Option<u64>) -> SysResult {
+fn sleep(me: &Task, node: &Node, limit: Option<Limit>) -> SysResult {
+    let _follows = wall::follow(me, limit);
     let early = loop {
         me.state.prepare_sleep(true);
         if !node.is_waiting() {
@@ -214,14 +215,14 @@ fn sleep(me: &Task, node: &Node, deadline_tsc: Option<u64>) -> SysResult {
         if me.signal_pending.load(Ordering::SeqCst) {
             me.state.cancel_sleep();
             // A time limit would start anew.
-            break if deadline_tsc.is_some() { EINTR } else { ERESTARTSYS };
+            break if limit.is_some() { EINTR } else { ERESTARTSYS };
         }
-        match deadline_tsc {
-            Some(deadline) if tsc::now() >= deadline => {
+        match limit {
+            Some(limit) if limit.is_past() => {
                 me.state.cancel_sleep();
                 break ETIMEDOUT;
             }
-            Some(deadline) => crate::time::timer::sleep_until(me, deadline),
+            Some(limit) => crate::time::timer::sleep_until(me, limit.tsc()),
             None => super::schedule(),
         }
         if !node.is_waiting() {
@@ -410,7 +411,7 @@ pub(super) fn is_slept_on(key: Key) -> bool {
 
 /// FUTEX_WAIT_REQUEUE_PI: wait for the word at `address` as `wait` does, until somebody lets this task wait for the lock at `to`; returns with that
 /// lock. A signal before the requeue restarts the call; after it EAGAIN comes, since the caller waits for something else by then.
-pub fn wait_requeue(address: u64, to: u64, private: bool, expected: u32, deadline_tsc: Option<u64>) -> SysResult {
+pub fn wait_requeue(address: u64, to: u64, private: bool, expected: u32, limit: Option<Limit>) -> SysResult {
     let (key, to_key) = (key_of(address, private)?, key_of(to, private)?);
     if key == to_key {
         return Err(EINVAL);
@@ -424,7 +425,7 @@ pub fn wait_requeue(address: u64, to: u64, private: bool, expected: u32, deadlin
     if value != Ok(expected) && take_off(node) {
         return Err(if value.is_err() { EFAULT } else { EAGAIN });
     }
-    let early = priority_futex::sleep(me, deadline_tsc);
+    let early = priority_futex::sleep(me, limit);
     match early {
         Some(why) if take_off(node) => Err(why),
         Some(ETIMEDOUT) | None => priority_futex::finish(me, to_key, to, early),

@@ -11,11 +11,11 @@
 
 use super::futex::{Key, is_slept_on, key_of};
 use super::task::{self, Task};
-use crate::arch::tsc;
 use crate::errno::{EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ERESTARTNOINTR, ESRCH, ETIMEDOUT, Errno, SysResult};
 use crate::mm::user_copy;
 use crate::process::{current_thread, thread_of, tree};
 use crate::spin_lock::{SpinLock, rank};
+use crate::time::wall::{self, Limit};
 use core::sync::atomic::{AtomicU32, Ordering};
 use kcore::priority_inheritance::{Change, Inheritance, Priority, Refused};
 use kcore::run_queue::Class;
@@ -178,7 +178,7 @@ pub(super) fn step(
 }
 
 /// FUTEX_LOCK_PI, FUTEX_LOCK_PI2, and FUTEX_TRYLOCK_PI with `try_only`.
-pub fn lock(address: u64, private: bool, try_only: bool, deadline_tsc: Option<u64>) -> SysResult {
+pub fn lock(address: u64, private: bool, try_only: bool, limit: Option<Limit>) -> SysResult {
     let key = key_of(address, private)?;
     let me = super::current();
     loop {
@@ -195,25 +195,26 @@ pub fn lock(address: u64, private: bool, try_only: bool, deadline_tsc: Option<u6
             Step::Again => {}
         }
     }
-    let early = sleep(me, deadline_tsc);
+    let early = sleep(me, limit);
     finish(me, key, address, early)
 }
 
 /// Sleep until the running task has its lock; None: it has. Else why it sleeps no more.
-pub(super) fn sleep(me: &Task, deadline_tsc: Option<u64>) -> Option<Errno> {
+pub(super) fn sleep(me: &Task, limit: Option<Limit>) -> Option<Errno> {
     let granted = || me.lock_wait.load(Ordering::Acquire) >= lock_wait::GRANTED;
+    let _follows = wall::follow(me, limit);
     loop {
         if granted() {
             return None;
         }
         me.state.prepare_sleep(true);
-        let early = match deadline_tsc {
+        let early = match limit {
             _ if granted() => None,
             // The call starts anew; its time limit is absolute.
             _ if me.signal_pending.load(Ordering::SeqCst) => Some(ERESTARTNOINTR),
-            Some(deadline) if tsc::now() >= deadline => Some(ETIMEDOUT),
-            Some(deadline) => {
-                crate::time::timer::sleep_until(me, deadline);
+            Some(limit) if limit.is_past() => Some(ETIMEDOUT),
+            Some(limit) => {
+                crate::time::timer::sleep_until(me, limit.tsc());
                 continue;
             }
             None => {

@@ -93,6 +93,8 @@ pub struct Task {
     pub fail_nth: Countdown,
     /// What it knows of the priority-inheritance lock that it waits for (`priority_futex`).
     pub lock_wait: AtomicU32,
+    /// It sleeps until a time of day (`time::wall`).
+    pub follows_wall: AtomicBool,
     /// It ends, and has given away the locks that others wait for.
     pub locks_left: AtomicBool,
     /// Tick dependencies of this task.
@@ -184,6 +186,7 @@ impl Task {
             forced_step: AtomicBool::new(false),
             fail_nth: Countdown::new(),
             lock_wait: AtomicU32::new(0),
+            follows_wall: AtomicBool::new(false),
             locks_left: AtomicBool::new(false),
             tick_deps: TickMask::new(),
             runtime_ns: AtomicU64::new(0),

@@ -18,6 +18,8 @@ pub trait Expire: Send + Sync {
     fn expire(&self) -> Option<u64>;
     /// Its number, from `new_id`.
     fn timer_id(&self) -> u64;
+    /// The wall clock was set, which it follows: it is to arm itself anew. No lock is held.
+    fn wall_was_set(self: Arc<Self>) {}
 }
 
 struct Timers {
@@ -25,11 +27,13 @@ struct Timers {
     due: BTreeMap<(u64, u64), Weak<dyn Expire>>,
     /// The deadline by number, of those that are armed.
     armed: BTreeMap<u64, u64>,
+    /// Those that follow the wall clock, by number, armed or not.
+    follow_wall: BTreeMap<u64, Weak<dyn Expire>>,
 }
 
 /// Taken with the lock of what has the timer held, so that both agree.
 static TIMERS: SpinLock<Timers, { rank::WAIT_QUEUE }> =
-    SpinLock::new(Timers { due: BTreeMap::new(), armed: BTreeMap::new() });
+    SpinLock::new(Timers { due: BTreeMap::new(), armed: BTreeMap::new(), follow_wall: BTreeMap::new() });
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Where the thread waits, and whether the first deadline has changed.
 static THREAD: WaitQueue = WaitQueue::new();
@@ -97,6 +101,36 @@ pub fn arm(timer: &Arc<dyn Expire>, deadline_ns: u64) {
 /// Timer `id` does not expire any more, unless it is just doing so.
 pub fn disarm(id: u64) {
     TIMERS.lock().disarm(id);
+}
+
+/// Whether `timer` is told when the wall clock was set. Before it reads that clock, with its lock held.
+pub fn follow_wall(timer: &Arc<dyn Expire>, follows: bool) {
+    let (mut timers, id) = (TIMERS.lock(), timer.timer_id());
+    if follows {
+        timers.follow_wall.insert(id, Arc::downgrade(timer));
+    } else {
+        timers.follow_wall.remove(&id);
+    }
+}
+
+/// Timer `id` is gone.
+pub fn forget(id: u64) {
+    let mut timers = TIMERS.lock();
+    timers.disarm(id);
+    timers.follow_wall.remove(&id);
+}
+
+/// Tell who follows the wall clock that it was set. One that begins to follow meanwhile reads the new time.
+pub fn wall_was_set() {
+    let mut next = 0;
+    loop {
+        let found = TIMERS.lock().follow_wall.range(next..).next().map(|(id, timer)| (*id, timer.clone()));
+        let Some((id, timer)) = found else { return };
+        next = id + 1;
+        if let Some(timer) = timer.upgrade() {
+            timer.wall_was_set();
+        }
+    }
 }
 
 /// Take out one timer that is due, or tell when the first one is.

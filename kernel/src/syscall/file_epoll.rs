@@ -108,10 +108,8 @@ fn timer(fd: u64) -> Result<Arc<TimerFile>, Errno> {
 pub(super) fn start_of(value_ns: u64, is_absolute: bool, is_realtime: bool) -> Option<Start> {
     match value_ns {
         0 => None,
-        at if is_absolute => {
-            let boot_ns = if is_realtime { crate::time::wall_at_boot_s() * NS } else { 0 };
-            Some(Start::At(at.saturating_sub(boot_ns)))
-        }
+        at if is_absolute && is_realtime => Some(Start::OfDay(at)),
+        at if is_absolute => Some(Start::At(at)),
         after => Some(Start::After(after)),
     }
 }
@@ -123,13 +121,14 @@ pub(super) fn write_setting(at: u64, (left_ns, interval_ns): (u64, u64)) -> Resu
 
 pub(super) fn timerfd_settime(fd: u64, flags: u64, new: u64, old: u64) -> Result<usize, Errno> {
     const ABSTIME: u64 = 1;
-    const CANCEL_ON_SET: u64 = 2; // nobody sets the clock
+    const CANCEL_ON_SET: u64 = 2;
     let (interval_ns, value_ns) = (read_duration(new)?, read_duration(new.wrapping_add(16))?);
     if flags & !(ABSTIME | CANCEL_ON_SET) != 0 {
         return Err(errno::EINVAL);
     }
     let timer = timer(fd)?;
-    let was = timer.set(start_of(value_ns, flags & ABSTIME != 0, timer.is_realtime), interval_ns)?;
+    let cancels = timer.is_realtime && flags == ABSTIME | CANCEL_ON_SET;
+    let was = timer.set(start_of(value_ns, flags & ABSTIME != 0, timer.is_realtime), interval_ns, cancels)?;
     if old != 0 {
         write_setting(old, was)?;
     }

@@ -5,6 +5,7 @@ use crate::arch::tsc;
 use crate::errno::{EINVAL, ENOSYS, Errno};
 use crate::sched::{futex, priority_futex};
 use crate::system_call;
+use crate::time::wall::Limit;
 use kcore::futex_op::FutexOp;
 
 /// In the operation: the word is one process's.
@@ -42,20 +43,20 @@ system_call! {
         // FUTEX_LOCK_PI always had this one.
         let realtime = realtime || command == 6;
         let (value, value3) = (value as u32, value3 as u32);
-        let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
+        let limit = |absolute: bool| -> Result<Option<Limit>, Errno> {
             if timeout == 0 {
                 return Ok(None);
             }
             let ns = super::time::read_duration(timeout)?;
-            if !absolute {
-                return Ok(Some(tsc::now().saturating_add(tsc::ns_to_ticks(ns))));
-            }
-            let start = if realtime { crate::time::wall_at_boot_s() * 1_000_000_000 } else { 0 };
-            Ok(Some(tsc::boot().saturating_add(tsc::ns_to_ticks(ns.saturating_sub(start)))))
+            Ok(Some(match (absolute, realtime) {
+                (false, _) => Limit::Tsc(tsc::now().saturating_add(tsc::ns_to_ticks(ns))),
+                (true, false) => Limit::Tsc(tsc::boot().saturating_add(tsc::ns_to_ticks(ns))),
+                (true, true) => Limit::OfDay(ns),
+            }))
         };
         match command {
-            0 => futex::wait(address, private, value, u32::MAX, deadline(false)?),
-            9 => futex::wait(address, private, value, value3, deadline(true)?),
+            0 => futex::wait(address, private, value, u32::MAX, limit(false)?),
+            9 => futex::wait(address, private, value, value3, limit(true)?),
             1 => futex::wake(address, private, at_most(value.into()), u32::MAX),
             10 => futex::wake(address, private, at_most(value.into()), value3),
             5 => {
@@ -70,10 +71,10 @@ system_call! {
                     Err(EINVAL)
                 }
             }
-            6 | 13 => priority_futex::lock(address, private, false, deadline(true)?),
+            6 | 13 => priority_futex::lock(address, private, false, limit(true)?),
             8 => priority_futex::lock(address, private, true, None),
             7 => priority_futex::unlock(address, private),
-            11 => futex::wait_requeue(address, address2, private, value, deadline(true)?),
+            11 => futex::wait_requeue(address, address2, private, value, limit(true)?),
             12 if value == 1 && timeout as i32 >= 0 => {
                 futex::requeue_to_lock(address, address2, private, timeout as u32 as usize, value3)
             }

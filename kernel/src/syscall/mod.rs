@@ -1,5 +1,6 @@
 //! System calls: one file a group, each with its list of numbers; `table` puts them together.
 
+mod clock_set;
 pub mod cpu;
 mod extended_attribute;
 pub mod file;

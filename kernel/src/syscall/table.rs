@@ -29,6 +29,7 @@ impl Table {
 
 const GROUPS: &[Calls] = &[
     super::file::FILE_CALLS,
+    super::clock_set::CALLS,
     super::cpu::CALLS,
     super::frame_call::CALLS,
     super::interval_timer::CALLS,

@@ -3,10 +3,11 @@
 use super::table::Calls;
 use crate::arch::tsc;
 use crate::errno::{EINTR, EINVAL, EOPNOTSUPP, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Errno, SysResult};
-use crate::mm::user_copy;
+use crate::mm::{user_copy, vdso};
 use crate::process::{Restart, current, current_thread, tree};
 use crate::sched::task;
 use crate::system_call;
+use crate::time::wall;
 use alloc::sync::Arc;
 
 /// Numbers and handlers.
@@ -34,13 +35,9 @@ pub fn read_duration(at: u64) -> Result<u64, Errno> {
     Ok(seconds.saturating_mul(NS).saturating_add(ns))
 }
 
-fn wall_ns() -> u64 {
-    crate::time::wall_at_boot_s() * NS + tsc::now_ns()
-}
-
 fn clock_ns(clock: u64) -> Result<u64, Errno> {
     Ok(match clock as i32 {
-        0 | 5 | 11 => wall_ns(),        // REALTIME, its coarse form, TAI
+        0 | 5 | 11 => wall::now_ns(),   // REALTIME, its coarse form, TAI
         1 | 4 | 6 | 7 => tsc::now_ns(), // MONOTONIC, RAW, COARSE, BOOTTIME
         2 => current().runtime_ns(),
         3 => crate::sched::runtime_ns(crate::sched::current()),
@@ -94,12 +91,12 @@ system_call! {
 system_call! {
     /// gettimeofday(2)
     gettimeofday(at, zone) {
-        let ns = wall_ns();
+        let ns = wall::now_ns();
         if at != 0 {
             user_copy::write(at, &[ns / NS, ns % NS / 1000])?;
         }
         if zone != 0 {
-            user_copy::write(zone, &0u64)?;
+            user_copy::write(zone, &vdso::zone())?;
         }
         Ok(0)
     }
@@ -107,7 +104,7 @@ system_call! {
 system_call! {
     /// time(2)
     time(at) {
-        let seconds = wall_ns() / NS;
+        let seconds = wall::now_ns() / NS;
         if at != 0 {
             user_copy::write(at, &seconds)?;
         }
@@ -160,12 +157,11 @@ system_call! {
         if flags & ABSTIME == 0 {
             return sleep(after(ns), left);
         }
-        let since_boot = match clock {
-            REALTIME | 11 => ns.saturating_sub(crate::time::wall_at_boot_s() * NS),
-            _ => ns,
+        let slept = match clock {
+            REALTIME | 11 => wall::sleep_to(ns),
+            _ => crate::time::timer::sleep_to(tsc::boot().saturating_add(tsc::ns_to_ticks(ns)), true),
         };
-        let deadline = tsc::boot().saturating_add(tsc::ns_to_ticks(since_boot));
-        if crate::time::timer::sleep_to(deadline, true) { Ok(0) } else { Err(ERESTARTNOHAND) }
+        if slept { Ok(0) } else { Err(ERESTARTNOHAND) }
     }
 }
 system_call! {

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod tick;
 pub mod timer;
+pub mod wall;
 pub mod watchdog;
 
 use crate::spin_lock::{SpinLock, rank};
@@ -46,16 +47,4 @@ impl CpuTime {
     pub fn tick_is_on(&self) -> bool {
         self.tick_deadline.load(Ordering::Relaxed) != NEVER
     }
-}
-
-static WALL_AT_BOOT_S: AtomicU64 = AtomicU64::new(0);
-
-/// Seconds since 1970 at time 0. Set once at boot.
-pub fn set_wall_at_boot(seconds: u64) {
-    WALL_AT_BOOT_S.store(seconds, Ordering::Relaxed);
-}
-
-/// Seconds since 1970 at time 0.
-pub fn wall_at_boot_s() -> u64 {
-    WALL_AT_BOOT_S.load(Ordering::Relaxed)
 }

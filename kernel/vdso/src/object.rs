@@ -105,7 +105,7 @@ pub unsafe extern "C" fn __vdso_gettimeofday(at: *mut [u64; 2], zone: *mut u64) 
     }
     if !zone.is_null() {
         // SAFETY: the caller's condition.
-        unsafe { *zone = 0 };
+        unsafe { *zone = page.zone() };
     }
     0
 }

@@ -1,7 +1,8 @@
 //! The page that the kernel fills and programs read: how the time-stamp counter becomes a time, and how a program learns its CPU.
 //!
-//! Used by the kernel, which fills it once after calibration (`mm::vdso`), and by `object.rs`, which reads it in user mode.
-//! Invariant: what `clocks` promises is there before its bit is set. The rate never changes, so there is nothing to retry.
+//! Used by the kernel, which fills it once after calibration and when the clock is set (`mm::vdso`), and by `object.rs`, which reads it in user mode.
+//! Invariant: what `clocks` promises is there before its bit is set. The rate never changes, and the wall clock is one word, so there is nothing to
+//! retry.
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,8 +23,10 @@ pub struct Page {
     boot_tsc: AtomicU64,
     /// Nanoseconds per tick, 32.32 fixed point.
     ns_per_tick: AtomicU64,
-    /// Seconds to add to the time since boot, by clock.
-    seconds: [AtomicU64; CLOCKS],
+    /// Nanoseconds to add to the time since boot, by clock.
+    at_0_ns: [AtomicU64; CLOCKS],
+    /// struct timezone, as settimeofday left it.
+    zone: AtomicU64,
 }
 
 /// Ways to learn the CPU.
@@ -44,22 +47,39 @@ impl Page {
             cpu_by: AtomicU32::new(cpu_by::SYSCALL),
             boot_tsc: AtomicU64::new(0),
             ns_per_tick: AtomicU64::new(0),
-            seconds: [const { AtomicU64::new(0) }; CLOCKS],
+            at_0_ns: [const { AtomicU64::new(0) }; CLOCKS],
+            zone: AtomicU64::new(0),
         }
     }
 
-    /// Say how time is computed: `(number, seconds to add)` of each clock that can be read here. Once.
+    /// Say how time is computed: `(number, nanoseconds to add)` of each clock that can be read here. Once.
     pub fn promise_clocks(&self, boot_tsc: u64, ns_per_tick: u64, clocks: &[(u32, u64)]) {
         self.boot_tsc.store(boot_tsc, Ordering::Relaxed);
         self.ns_per_tick.store(ns_per_tick, Ordering::Relaxed);
         let mut promised = 0;
-        for &(clock, seconds) in clocks {
-            if let Some(slot) = self.seconds.get(clock as usize) {
-                slot.store(seconds, Ordering::Relaxed);
+        for &(clock, at_0_ns) in clocks {
+            if let Some(slot) = self.at_0_ns.get(clock as usize) {
+                slot.store(at_0_ns, Ordering::Relaxed);
                 promised |= 1 << clock;
             }
         }
         self.clocks.store(promised, Ordering::Release);
+    }
+
+    /// Clock `clock` was set: nanoseconds to add.
+    pub fn set_clock(&self, clock: u32, at_0_ns: u64) {
+        self.at_0_ns[clock as usize % CLOCKS].store(at_0_ns, Ordering::Release);
+    }
+
+    /// What settimeofday says of time zones, for nobody but gettimeofday.
+    pub fn set_zone(&self, zone: u64) {
+        self.zone.store(zone, Ordering::Relaxed);
+    }
+
+    /// struct timezone.
+    #[inline(always)]
+    pub fn zone(&self) -> u64 {
+        self.zone.load(Ordering::Relaxed)
     }
 
     /// Say how programs learn their CPU: one of `cpu_by`.
@@ -82,8 +102,8 @@ impl Page {
     /// What `clock`, which the page has, says `ns` nanoseconds after time 0: seconds and nanoseconds.
     #[inline(always)]
     pub fn time(&self, clock: u32, ns: u64) -> [u64; 2] {
-        let seconds = self.seconds[clock as usize % CLOCKS].load(Ordering::Relaxed);
-        [seconds + ns / NS, ns % NS]
+        let shown = self.at_0_ns[clock as usize % CLOCKS].load(Ordering::Relaxed).wrapping_add(ns);
+        [shown / NS, shown % NS]
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn stat(_: u64, out: &mut String) -> Result<(), Errno> {
     }
     let interrupts: u64 = online().flat_map(|(_, a)| Cause::INTERRUPTS.map(|c| count(a, c))).sum();
     let switches: u64 = online().map(|(_, a)| a.sched.switches.load(Ordering::Relaxed)).sum();
-    let _ = writeln!(out, "intr {interrupts}\nctxt {switches}\nbtime {}", crate::time::wall_at_boot_s());
+    let _ = writeln!(out, "intr {interrupts}\nctxt {switches}\nbtime {}", crate::time::wall::at_0_ns() / 1_000_000_000);
     let running = task::all().filter(|t| t.state.is_running()).count();
     let _ = writeln!(out, "processes {}\nprocs_running {running}\nprocs_blocked 0", task::last_id());
     Ok(())

@@ -6,6 +6,7 @@
 
 mod absent;
 mod chroot;
+mod clock_set;
 mod each;
 mod each_file;
 mod each_memory;
@@ -133,6 +134,7 @@ pub fn main(args: &Args) -> Outcome {
         thread::CHECKS,
         priority::CHECKS,
         time::CHECKS,
+        clock_set::CHECKS,
         vdso::CHECKS,
         vector::CHECKS,
         pointer::CHECKS,
