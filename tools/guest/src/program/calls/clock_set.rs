@@ -5,7 +5,7 @@ use super::each::{KERNEL, NOWHERE, at, gives, refused, to, works};
 use super::{Check, call, ensure, equal};
 use crate::linux;
 use libc::{
-    EAGAIN, ECANCELED, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ETIMEDOUT, SYS_adjtimex, SYS_clock_adjtime,
+    EAGAIN, ECANCELED, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ETIMEDOUT, SYS_adjtimex, SYS_alarm, SYS_clock_adjtime,
     SYS_clock_gettime, SYS_clock_nanosleep, SYS_clock_settime, SYS_futex, SYS_gettimeofday, SYS_poll, SYS_read,
     SYS_rt_sigprocmask, SYS_rt_sigtimedwait, SYS_settimeofday, SYS_timer_create, SYS_timer_gettime, SYS_timer_settime,
     SYS_timerfd_create, SYS_timerfd_settime,
@@ -199,6 +199,9 @@ fn adjust() -> Result<(), String> {
     Ok(())
 }
 
+/// What never comes ends a check after so long.
+const LIMIT_S: u64 = 100;
+
 /// Moves the clock once `waiter`, a thread, has had time to fall asleep; whatever it did, what it says has to hold.
 fn while_waiting<R: Send>(by: i64, waiter: impl FnOnce() -> Result<R, String> + Send) -> Result<R, String> {
     std::thread::scope(|scope| {
@@ -213,6 +216,7 @@ fn while_waiting<R: Send>(by: i64, waiter: impl FnOnce() -> Result<R, String> + 
 const FORTH: i64 = HOUR as i64;
 
 fn ends_waits() -> Result<(), String> {
+    works(SYS_alarm, &[LIMIT_S])?;
     let Some(clock) = Clock::may_be_set()? else { return Ok(()) };
     let (word, start) = (AtomicU32::new(0), linux::monotonic_ns());
     for id in [REALTIME, 11] {
@@ -276,6 +280,7 @@ fn is_readable(fd: u64, limit_ms: u64) -> Result<bool, String> {
 }
 
 fn moves_timers() -> Result<(), String> {
+    works(SYS_alarm, &[LIMIT_S])?;
     let Some(clock) = Clock::may_be_set()? else { return Ok(()) };
     let now = read(REALTIME)?;
     let (once, often) = (file(ABSTIME, now + HOUR, 0)?, file(ABSTIME, now + HOUR, 60 * S)?);
@@ -317,6 +322,7 @@ fn moves_timers() -> Result<(), String> {
 
 fn cancels() -> Result<(), String> {
     const CANCEL_ON_SET: u64 = 2;
+    works(SYS_alarm, &[LIMIT_S])?;
     let Some(clock) = Clock::may_be_set()? else { return Ok(()) };
     let fds = [
         file(ABSTIME | CANCEL_ON_SET, read(REALTIME)? + 48 * HOUR, 0)?,
