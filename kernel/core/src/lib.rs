@@ -33,6 +33,7 @@ pub mod lease_page;
 pub mod limine_cfg;
 pub mod line_discipline;
 pub mod machine_check;
+pub mod map_memory;
 pub mod missing_calls;
 pub mod oom;
 pub mod packet_mode;

@@ -9,6 +9,7 @@
 //!
 //! Source: futex(2), "Priority-inheritance futexes"; sched(7).
 
+use crate::map_memory::give_back;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -74,13 +75,6 @@ struct Member<K> {
 impl<K> Member<K> {
     fn priority(&self) -> Priority {
         self.own.max(self.inherits)
-    }
-}
-
-/// A map that has become empty keeps the node that its first entry needed; here that goes back too, so that memory in use is what it was.
-pub fn give_back<K, V>(map: &mut BTreeMap<K, V>) {
-    if map.is_empty() {
-        *map = BTreeMap::new();
     }
 }
 

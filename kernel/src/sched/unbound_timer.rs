@@ -11,6 +11,7 @@ use crate::spin_lock::{SpinLock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use kcore::map_memory::give_back;
 
 /// What has a timer.
 pub trait Expire: Send + Sync {
@@ -67,6 +68,11 @@ impl Timers {
             self.due.remove(&(deadline_ns, id));
         }
     }
+
+    fn unfollow(&mut self, id: u64) {
+        self.follow_wall.remove(&id);
+        give_back(&mut self.follow_wall);
+    }
 }
 
 /// The thread is there when this has been done. EAGAIN if it finds no memory for it. No lock is held.
@@ -109,7 +115,7 @@ pub fn follow_wall(timer: &Arc<dyn Expire>, follows: bool) {
     if follows {
         timers.follow_wall.insert(id, Arc::downgrade(timer));
     } else {
-        timers.follow_wall.remove(&id);
+        timers.unfollow(id);
     }
 }
 
@@ -117,7 +123,7 @@ pub fn follow_wall(timer: &Arc<dyn Expire>, follows: bool) {
 pub fn forget(id: u64) {
     let mut timers = TIMERS.lock();
     timers.disarm(id);
-    timers.follow_wall.remove(&id);
+    timers.unfollow(id);
 }
 
 /// Tell who follows the wall clock that it was set. One that begins to follow meanwhile reads the new time.

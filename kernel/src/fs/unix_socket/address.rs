@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use kcore::priority_inheritance::give_back;
+use kcore::map_memory::give_back;
 
 /// sun_path of a bound socket, as the program gave it: a path without its NUL, or a NUL and the abstract name.
 pub struct Address(pub Vec<u8>);

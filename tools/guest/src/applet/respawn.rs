@@ -25,7 +25,8 @@ pub fn main(args: &Args) -> Outcome {
     if warm_up != 0 {
         round(warm_up)?
     } else {
-        orphans(1)?
+        orphans(1)?;
+        fuzz::memory::start_threads()?;
     }
     let before = fuzz::memory::in_use()?;
     round(count)?;
@@ -67,7 +68,7 @@ fn orphans(count: u32) -> Result<(), Failure> {
     if ended.status() == 0 { Ok(()) } else { Err(Failure::new(format!("the orphans' parent ended with {ended:?}"))) }
 }
 
-/// A name of a socket that the kernel chooses; a wait for a lock that a child holds.
+/// A name of a socket that the kernel chooses; a timer by the time of day; a wait for a lock that a child holds.
 fn tables(count: u32) -> Result<(), Failure> {
     let fail = || Failure::new(format!("tables: {}", describe(&std::io::Error::last_os_error())));
     let page = linux::shared_page().map_err(|e| Failure::new(format!("shared memory: {}", describe(&e))))?;
@@ -79,6 +80,13 @@ fn tables(count: u32) -> Result<(), Failure> {
             address.sun_family = libc::AF_UNIX as u16;
             let file = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
             if file < 0 || libc::bind(file, (&raw const address).cast(), 2) != 0 || libc::close(file) != 0 {
+                return Err(fail());
+            }
+            let mut never: libc::itimerspec = std::mem::zeroed();
+            never.it_value.tv_sec = 1 << 32;
+            let timer = libc::timerfd_create(libc::CLOCK_REALTIME, 0);
+            let set = libc::timerfd_settime(timer, libc::TFD_TIMER_ABSTIME, &raw const never, std::ptr::null_mut());
+            if timer < 0 || set != 0 || libc::close(timer) != 0 {
                 return Err(fail());
             }
         }
