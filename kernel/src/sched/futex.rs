@@ -64,7 +64,6 @@ pub fn init() {
     TABLE.iter().for_each(|bucket| bucket.lock().reserve_exact(ROOM));
 }
 
-/// The list has lost a waiter.
 /// Before those of lower classes and FIFO priorities, behind its equals: a wake-up takes the first.
 fn enlist(list: &mut Vec<Waiter>, waiter: Waiter) {
     // SAFETY: who is on a list waits, and so lives; `waiter` is about to be.
@@ -76,6 +75,7 @@ fn enlist(list: &mut Vec<Waiter>, waiter: Waiter) {
     list.insert(at.unwrap_or(list.len()), waiter);
 }
 
+/// The list has lost a waiter.
 #[inline(always)]
 fn give_back(list: &mut Vec<Waiter>) {
     if list.capacity() <= ROOM {
@@ -254,7 +254,7 @@ fn wake_in(list: &mut Vec<Waiter>, key: Key, most: usize, bitset: u32) -> usize 
     woken
 }
 
-/// FUTEX_WAKE: wake at most `most` waiters, and at least one, whose bits meet `bitset`; how many.
+/// FUTEX_WAKE: wake at most `most` waiters whose bits meet `bitset`; how many.
 #[inline(always)]
 pub fn wake(address: u64, private: bool, most: usize, bitset: u32) -> SysResult {
     if bitset == 0 {
