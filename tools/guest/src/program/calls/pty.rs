@@ -37,7 +37,7 @@ const UNREAD: u64 = 0x541b; // FIONREAD
 const MASTER: &[u8] = b"/dev/ptmx\0";
 
 /// A master that is unlocked, and the path of its slave.
-fn master(flags: u64) -> Result<(u64, Vec<u8>), String> {
+pub(super) fn master(flags: u64) -> Result<(u64, Vec<u8>), String> {
     let master = works(SYS_open, &[at(&MASTER[0]), READ_WRITE | NOT_OURS | flags])?;
     let mut number = 0i32;
     gives(SYS_ioctl, &[master, NUMBER, to(&mut number)], 0)?;

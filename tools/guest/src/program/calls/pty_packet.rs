@@ -27,12 +27,8 @@ const DO_STOP: u8 = 32;
 
 /// Both ends, without echo; the master reads without waiting.
 fn pair() -> Result<[u64; 2], String> {
-    let master = works(SYS_open, &[at("/dev/ptmx\0"), READ_WRITE_ALONE | NO_WAIT])?;
-    let mut number = 0i32;
-    gives(SYS_ioctl, &[master, 0x8004_5430, to(&mut number)], 0)?;
-    gives(SYS_ioctl, &[master, 0x4004_5431, at(&0i32)], 0)?;
-    let path = format!("/dev/pts/{number}\0");
-    let slave = works(SYS_open, &[at(path.as_str()), READ_WRITE_ALONE | NO_WAIT])?;
+    let (master, path) = super::pty::master(NO_WAIT)?;
+    let slave = works(SYS_open, &[at(&path[0]), READ_WRITE_ALONE | NO_WAIT])?;
     let mut settings = get(slave)?;
     settings[12] &= !0o10; // ECHO
     settings[4] &= !1; // OPOST

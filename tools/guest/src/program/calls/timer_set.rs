@@ -156,7 +156,7 @@ fn file_set_by_two() -> Result<(), String> {
 fn over_when_sent() -> Result<(), String> {
     works(SYS_alarm, &[LIMIT_S])?;
     let timer = create()?;
-    for turn in 0..1500u64 {
+    for turn in 0..3000u64 {
         let mut now = [0u64; 4];
         gives(SYS_timer_settime, &[timer, 0, at(&[0, 0, 0, (1 + turn % 13) * 10 * US]), 0], 0)?;
         loop {
