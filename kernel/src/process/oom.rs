@@ -65,13 +65,15 @@ pub fn run_out(thread: &Thread) -> Next {
     if thread.process.ending().is_some() {
         return Next::End;
     }
-    // Memory is there, for somebody has ended meanwhile (or the allocation failed on purpose).
+    let victim = ending();
+    // Memory is there, for somebody has ended meanwhile (or the allocation failed on purpose). Looked at after the victim: one that has ended
+    // has given its memory back.
     if frame::free_bytes() > frame::reserve_bytes() {
         return Next::Free;
     }
     let asker = candidate(&thread.process);
     // Who is waited for frees far more than the asker would.
-    let awaited = ending().is_some_and(|victim| asker.is_none_or(|asker| stands_out(&victim, &asker, total_pages())));
+    let awaited = victim.is_some_and(|victim| asker.is_none_or(|asker| stands_out(&victim, &asker, total_pages())));
     if !awaited {
         match choose(asker.filter(|asker| asker.pid != 1)) {
             Some(victim) if victim == thread.process.pid => return Next::End,
@@ -85,11 +87,12 @@ pub fn run_out(thread: &Thread) -> Next {
     Next::Again
 }
 
-/// The victim, if it still has its memory and its time is not over.
+/// The victim, if it has not ended and its time is not over. Its memory comes back before its end is told: to have none of its own any more is
+/// not enough, for then the pages are on their way.
 fn ending() -> Option<Candidate> {
     let (victim, chosen_ns) = (*VICTIM.lock())?;
-    let has_memory = || tree::find(victim.pid).is_some_and(|p| p.address_space.lock().is_some());
-    if has_memory() && tsc::now_ns().saturating_sub(chosen_ns) <= PATIENCE_NS {
+    let goes_on = || tree::find(victim.pid).is_some_and(|p| !tree::is_over(&p));
+    if goes_on() && tsc::now_ns().saturating_sub(chosen_ns) <= PATIENCE_NS {
         return Some(victim);
     }
     // Several may come here at once, and the next one may be chosen already.
