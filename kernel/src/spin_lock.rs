@@ -1,7 +1,8 @@
 //! Spin locks with a rank in the type, as data guards.
 //!
 //! `lock` keeps the task on its CPU (preemption off); `lock_irq` turns interrupts off as well. A lock that an interrupt handler takes too is
-//! taken by `lock_irq`, or by `lock_held` where they are off already. Locks are taken in rising rank; debug builds check it per CPU.
+//! taken by `lock_irq`, or by `lock_held` where they are off already. Who spins has no place in a line: in a virtual machine with fewer host CPUs
+//! than its own the next in line is often the one that does not run (Linux chooses likewise under a hypervisor, `virt_spin_lock`). Locks are taken in rising rank; debug builds check it per CPU.
 //! Ranks, lowest first: see `rank` and ARCHITECTURE.md "Lock order".
 
 use crate::arch::cpu_head;

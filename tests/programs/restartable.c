@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
@@ -142,10 +144,12 @@ static void registration(void)
 	check(rseq(&longer, 64, 1, SIGNATURE), 0, "unregister 64");
 }
 
+/* Of the sequence below: flags, its start, its length, its abort. */
+static uint64_t descriptor[4] __attribute__((aligned(32)));
+
 /* A sequence that ends by its abort alone. */
 static void loop_in_sequence(struct area *area)
 {
-	static uint64_t descriptor[4] __attribute__((aligned(32)));
 	uint64_t start, end;
 	__asm__ volatile(
 		"leaq 1f(%%rip), %0\n\tmovq %0, 8(%2)\n\t"
@@ -379,10 +383,19 @@ static void steps(void)
 		loop_in_sequence(&area);
 		_exit(5);
 	}
-	int stops = 0;
-	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status) && ++stops < 10000)
+	int stops = 0, within = 0;
+	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status) && ++stops < 10000) {
+		uint64_t start = ptrace(PTRACE_PEEKDATA, child, &descriptor[1], 0);
+		uint64_t ip = ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), 0);
+		uint64_t length = ptrace(PTRACE_PEEKDATA, child, &descriptor[2], 0);
+		if (ip - start < length) {
+			within++;
+			check(ptrace(PTRACE_PEEKDATA, child, &area.sequence, 0), (long)descriptor, "the sequence at the stop within it");
+		}
 		ptrace(PTRACE_SINGLESTEP, child, 0, 0);
+	}
 	check(status, 5 << 8, "a sequence without end under a tracer that steps");
+	check(within, 1, "the tracer sees the stop within the sequence, which is over when it goes on");
 	check(rseq(&area, 32, 1, SIGNATURE), 0, "unregister");
 }
 

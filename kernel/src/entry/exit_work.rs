@@ -143,8 +143,9 @@ extern "C" fn run(frame: &mut Frame) {
         crate::process::signal_delivery::begin_delivery(&irq_off);
         drop(irq_off);
         x86_64::instructions::interrupts::enable();
-        crate::process::restartable::before_user_mode(frame, false);
-        crate::process::signal_delivery::deliver_pending(frame);
+        if !crate::process::signal_delivery::deliver_pending(frame) {
+            crate::process::restartable::before_user_mode(frame, false);
+        }
         x86_64::instructions::interrupts::disable();
         if read_u32::<{ offset::EXIT_WORK }>() == 0 {
             return;
@@ -182,10 +183,10 @@ fn run_all(frame: &mut Frame, mut first: bool) {
         if work & RESCHED != 0 {
             crate::sched::schedule();
         }
-        // After whatever the CPU was away for, and before a handler's frame takes over where the program goes on.
-        crate::process::restartable::before_user_mode(frame, work & RESTARTABLE != 0);
-        if work & SIGNAL != 0 {
-            crate::process::signal_delivery::deliver_pending(frame);
+        let handler_begins = work & SIGNAL != 0 && crate::process::signal_delivery::deliver_pending(frame);
+        // After whatever the CPU was away for, a tracer's stop too. A handler's frame has taken over where the program goes on, and says where that was.
+        if !handler_begins || work & RESTARTABLE != 0 {
+            crate::process::restartable::before_user_mode(frame, work & RESTARTABLE != 0);
         }
         x86_64::instructions::interrupts::disable();
     }

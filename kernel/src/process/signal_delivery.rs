@@ -22,22 +22,24 @@ pub fn begin_delivery(irq_off: &IrqOff) {
     percpu::this(irq_off).head.exit_work.fetch_and(!exit_work::SIGNAL, Ordering::SeqCst);
 }
 
-/// Exit work, after `begin_delivery`: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with.
+/// Exit work, after `begin_delivery`: end, stop, or handle signals, until none is left to handle now. `frame` is what user mode goes on with:
+/// a handler, if true comes back, before which a restartable sequence was looked at.
 #[inline(never)]
-pub fn deliver_pending(frame: &mut Frame) {
-    let Some(thread) = super::try_current_thread() else { return };
+pub fn deliver_pending(frame: &mut Frame) -> bool {
+    let Some(thread) = super::try_current_thread() else { return false };
     let own = thread.sent_to_self();
     if own.signal != 0 {
         if nothing_else(thread) {
             let action = thread.process.actions.lock().of(own.signal);
             if action.handler > IGNORE {
-                let _ = begin_handler(frame, thread, &action, own);
-                return thread.clear_sent_to_self();
+                let begins = begin_handler(frame, thread, &action, own);
+                thread.clear_sent_to_self();
+                return begins;
             }
         }
         queue_own(thread);
     }
-    deliver_queued(frame, thread);
+    deliver_queued(frame, thread)
 }
 
 /// What the thread sent to itself is a signal like others from here on: what other threads may see in a queue (signalfd, rt_sigtimedwait), or, as with
@@ -69,7 +71,7 @@ fn nothing_else(thread: &Thread) -> bool {
 }
 
 #[inline(never)]
-fn deliver_queued(frame: &mut Frame, thread: &Thread) {
+fn deliver_queued(frame: &mut Frame, thread: &Thread) -> bool {
     let process = &thread.process;
     loop {
         let traced = thread.traced.load(Ordering::SeqCst);
@@ -129,12 +131,13 @@ fn deliver_queued(frame: &mut Frame, thread: &Thread) {
         if traced {
             ptrace::handler_begins(thread, frame);
         }
-        return;
+        return true;
     }
     restart_system_call(frame, None);
     if let Some(old) = thread.take_saved_blocked() {
         set_blocked(thread, old);
     }
+    false
 }
 
 /// `begin_handler` of a signal from a queue.
@@ -151,6 +154,8 @@ fn begin_handler(frame: &mut Frame, thread: &Thread, action: &Action, info: &Inf
         core::hint::cold_path();
         thread.process.actions.lock().set(info.signal, Action::default());
     }
+    // A tracer saw where the program was. The handler goes back to where a sequence that it was in starts anew.
+    super::restartable::before_user_mode(frame, false);
     restart_system_call(frame, Some(action));
     let before = thread.blocked.load(Ordering::Relaxed);
     let old = thread.take_saved_blocked().unwrap_or(before);
